@@ -1,0 +1,34 @@
+# make demo | make test [PEERS=1] | make lint; each does its own set-up on a machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+comma  := ,
+EXTRAS := test$(if $(PEERS),$(comma)peers)
+
+.PHONY: demo test lint clean help
+help:
+	@echo "make demo          train RAdam and Lookahead(RAdam) on handwritten digits, three seeds each (3 minutes)"
+	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
+	@echo "make lint          ruff and pyright"
+
+# A stamp a set of extras, so that a changed pyproject.toml, and nothing else, installs again.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) found; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+demo: $(VENV)/.installed-train
+	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
+
+test: $(VENV)/.installed-$(EXTRAS)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
