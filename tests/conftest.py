@@ -10,7 +10,11 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
+from train.compilation_cache import enable_compilation_cache
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Many tests compile the same small programs: compile each once, and not again in the next session.
+enable_compilation_cache()
 
 ROOT = Path(__file__).resolve().parent.parent
 

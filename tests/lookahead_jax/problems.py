@@ -1,0 +1,47 @@
+"""Small problems that the tests of the library share: parameters, a gradient, and a compiled trajectory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lookahead_jax as la
+
+
+def weights(size=7, seed=0):
+    """A float64 NumPy vector of parameters."""
+    return np.random.default_rng(seed).normal(size=size)
+
+
+def gradient(params, step):
+    """The gradient of a noisy convex function: stiff, never zero, the same in NumPy and in JAX."""
+    xp = np if isinstance(params, np.ndarray) else jnp
+    n = np.arange(1, params.shape[-1] + 1)
+    return n / 3.0 * params + xp.sin(n * (1.0 + step)) * 0.3
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def run(tx, params, steps, **extra_args):
+    """Live and slow weights after each of `steps` steps of `tx`, each of shape (steps, *params.shape)."""
+
+    def step(carry, i):
+        params, opt_state = carry
+        updates, opt_state = tx.update(gradient(params, i), opt_state, params, **extra_args)
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state), (params, la.slow_params(opt_state, params))
+
+    return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))[1]
+
+
+def run_states(tx, params, steps, **extra_args):
+    """As `run`, step by step: a list of (params, opt_state), of a jitted update."""
+    update = jax.jit(tx.update)
+    opt_state = tx.init(params)
+    history = []
+    for i in range(steps):
+        updates, opt_state = update(gradient(params, i), opt_state, params, **extra_args)
+        params = optax.apply_updates(params, updates)
+        history.append((params, opt_state))
+    return history

@@ -1,0 +1,77 @@
+"""What the compiled update does to memory: no copy of a parameter-sized buffer, nothing gathered between devices."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookahead_jax as la
+
+
+def resnet18_shapes():
+    """The 62 parameter shapes of ImageNet's ResNet18 with 10 classes, 11.2 million numbers."""
+    shapes = [(7, 7, 3, 64), (64,), (64,)]
+    channels = 64
+    for width in (64, 128, 256, 512):
+        for _ in range(2):
+            shapes += [(3, 3, channels, width), (width,), (width,), (3, 3, width, width), (width,), (width,)]
+            if channels != width:
+                shapes += [(1, 1, channels, width), (width,), (width,)]
+            channels = width
+    return [*shapes, (512, 10), (10,)]
+
+
+def compiled_step(tx, dtype=jnp.float32):
+    """The compiled text of update + apply_updates, donated, on ResNet18's parameters; nothing is allocated."""
+
+    def step(params, opt_state, grads):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = [jax.ShapeDtypeStruct(shape, dtype) for shape in resnet18_shapes()]
+    opt_state = jax.eval_shape(tx.init, params)
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, params).compile()
+
+
+def copied_arrays(text):
+    """Element counts of the arrays that the program copies."""
+    shapes = re.findall(r"= \w+\[([\d,]*)\][^ ]* copy\(", text)
+    return [int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes if shape]
+
+
+def test_the_shapes_are_resnet18s():
+    shapes = resnet18_shapes()
+    assert (len(shapes), sum(int(np.prod(shape)) for shape in shapes)) == (62, 11_181_642)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        la.lookahead(optax.adam(1e-3)),
+        la.lookahead(optax.adam(1e-3), slow_step_size=optax.linear_schedule(0.5, 0.8, 100)),
+        la.lookahead(optax.adam(1e-3), slow_step_size=la.adaptive_step_size()),
+    ],
+    ids=["number", "schedule", "adaptive"],
+)
+def test_the_donated_update_copies_no_parameter_sized_buffer(tx):
+    compiled = compiled_step(tx)
+    assert [n for n in copied_arrays(compiled.as_text()) if n > 1] == []
+    # Parameters, slow weights and both moments are written where they were read.
+    assert compiled.memory_analysis().alias_size_in_bytes >= 4 * 4 * 11_181_642
+
+
+def test_the_search_for_copies_sees_those_of_optax_lookahead():
+    fast = optax.lookahead(optax.adam(1e-3), 5, 0.8)
+
+    def step(params, opt_state, grads):
+        updates, opt_state = fast.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    grads = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in resnet18_shapes()]
+    params = optax.LookaheadParams.init_synced(grads)
+    opt_state = jax.eval_shape(fast.init, params)
+    text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile().as_text()
+    assert sum(n > 1 for n in copied_arrays(text)) > 50

@@ -1,0 +1,143 @@
+"""The fast optimizer's state at a sync: moments maintained, reset or pulled back, and nothing else touched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookahead_jax as la
+from tests import reference
+from tests.lookahead_jax.problems import gradient, run, run_states, weights
+
+K, ALPHA, STEPS = 3, 0.7, 20
+MODES = ["maintain", "reset", "pullback"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "radam"])
+def test_each_mode_follows_the_oracle(x64, mode, name):
+    inner, oracle = {
+        "momentum": (optax.sgd(0.05, 0.9), reference.Sgd(0.05, 0.9)),
+        "nesterov": (optax.sgd(0.05, 0.9, nesterov=True), reference.Sgd(0.05, 0.9, nesterov=True)),
+        "adam": (optax.adam(0.05), reference.Adam(0.05)),
+        "radam": (optax.radam(0.05), reference.RAdam(0.05)),
+    }[name]
+    actual = run(la.lookahead(inner, K, ALPHA, fast_state_at_sync=mode), jnp.asarray(weights()), STEPS)
+    oracle = reference.Lookahead(oracle, K, ALPHA, params=weights(), at_sync=mode)
+    expected = reference.trajectory(oracle, weights(), gradient, STEPS)
+    np.testing.assert_allclose(np.stack(actual), np.stack(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_pullback_interpolates_with_the_scheduled_step_size_of_that_sync(x64):
+    alphas = jnp.array([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    tx = la.lookahead(optax.sgd(0.05, 0.9), K, lambda syncs: alphas[syncs], fast_state_at_sync="pullback")
+    actual = run(tx, jnp.asarray(weights()), 12)
+
+    class Scheduled(reference.Lookahead):
+        def step(self, params, grads):
+            self.slow_step_size = float(alphas[self.syncs // K])
+            self.syncs += 1
+            return super().step(params, grads)
+
+    oracle = Scheduled(reference.Sgd(0.05, 0.9), K, params=weights(), at_sync="pullback")
+    oracle.syncs = 0
+    expected = reference.trajectory(oracle, weights(), gradient, 12)
+    np.testing.assert_allclose(np.stack(actual), np.stack(expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["reset", "pullback"])
+def test_counts_schedules_and_random_keys_go_on(mode):
+    inner = optax.chain(
+        optax.add_noise(0.1, 0.5, key=0),
+        optax.scale_by_adam(),
+        optax.inject_hyperparams(optax.scale)(step_size=lambda count: -0.1 / (1 + count)),
+    )
+    runs = {
+        m: run_states(la.lookahead(inner, K, ALPHA, fast_state_at_sync=m), jnp.ones(4), 7) for m in ("maintain", mode)
+    }
+    for (_, kept), (_, changed) in zip(*runs.values(), strict=True):
+        noise, adam, scale = kept.fast_state
+        noise_, adam_, scale_ = changed.fast_state
+        assert int(noise.count) == int(noise_.count)
+        np.testing.assert_array_equal(jax.random.key_data(noise.rng_key), jax.random.key_data(noise_.rng_key))
+        assert int(adam.count) == int(adam_.count)
+        jax.tree.map(np.testing.assert_array_equal, scale, scale_)
+
+
+def test_reset_moments_are_their_initial_value_at_a_sync_and_only_there():
+    history = run_states(la.lookahead(optax.adam(0.1), K, ALPHA, fast_state_at_sync="reset"), jnp.ones(4), 7)
+    for i, (_, state) in enumerate(history, start=1):
+        for moment in (state.fast_state[0].mu, state.fast_state[0].nu):
+            assert bool(jnp.any(moment != 0)) == (i % K != 0)
+
+
+def test_reset_restarts_an_inner_copy_of_the_weights_from_the_synced_ones():
+    # schedule_free keeps its own iterate z, shaped like the parameters; its init copies the parameters.
+    inner = optax.contrib.schedule_free_sgd(0.1)
+    history = run_states(la.lookahead(inner, K, ALPHA, fast_state_at_sync="reset"), jnp.ones(4), K)
+    params, state = history[-1]
+    np.testing.assert_array_equal(state.fast_state.z, params)
+
+
+@pytest.mark.parametrize("mode", ["reset"])
+def test_a_nan_in_the_moments_does_not_survive_a_reset(mode):
+    # zero_nans after the moments: updates stay finite, the moments would stay NaN for ever.
+    inner = optax.chain(optax.trace(0.9), optax.zero_nans(), optax.scale(-0.1))
+    tx = la.lookahead(inner, K, ALPHA, fast_state_at_sync=mode)
+    params = jnp.ones(2)
+    opt_state = tx.init(params)
+    seen = []
+    for i in range(K + 1):
+        grads = jnp.array([jnp.nan if i == 0 else 1.0, 1.0])
+        updates, opt_state = jax.jit(tx.update)(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(bool(jnp.isfinite(opt_state.fast_state[0].trace).all()))
+    assert seen == [False, False, True, True]
+    assert bool(jnp.isfinite(params).all())
+
+
+def test_pulled_back_moments_share_no_buffer_with_the_momentum():
+    tx = la.lookahead(optax.sgd(0.1, 0.9), sync_period=2, fast_state_at_sync="pullback")
+    params = jnp.ones(3)
+    opt_state = tx.init(params)
+    for update in (tx.update, jax.jit(tx.update)):
+        for _ in range(4):
+            pulled, trace = opt_state.pulled_moments[0].trace, opt_state.fast_state[0].trace
+            assert pulled.unsafe_buffer_pointer() != trace.unsafe_buffer_pointer()
+            updates, opt_state = update(params, opt_state, params)
+            params = optax.apply_updates(params, updates)
+    step = jax.jit(tx.update, donate_argnums=(1,))
+    for _ in range(3):
+        _, opt_state = step(params, opt_state, params)
+
+
+def test_pulled_moments_hold_nothing_but_moments():
+    tx = la.lookahead(optax.adam(optax.linear_schedule(0.1, 0.0, 10)), fast_state_at_sync="pullback")
+    pulled = tx.init({"w": jnp.ones([2, 3])}).pulled_moments
+    assert [x.shape for x in jax.tree.leaves(pulled)] == [(2, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("mode", ["reset", "pullback"])
+def test_masked_and_partitioned_inner_optimizers_have_their_moments_found(x64, mode):
+    params = {"a": jnp.asarray(weights(5, 1)), "b": jnp.asarray(weights(4, 2))}
+    labels = {"a": "momentum", "b": "adam"}
+    inner = optax.partition({"momentum": optax.sgd(0.05, 0.9), "adam": optax.adam(0.05)}, labels)
+    tx = la.lookahead(inner, K, ALPHA, fast_state_at_sync=mode)
+    opt_state, live = tx.init(params), params
+    oracles = {
+        "a": reference.Lookahead(reference.Sgd(0.05, 0.9), K, ALPHA, params=params["a"], at_sync=mode),
+        "b": reference.Lookahead(reference.Adam(0.05), K, ALPHA, params=params["b"], at_sync=mode),
+    }
+    expected = jax.tree.map(np.asarray, params)
+    for i in range(10):
+        grads = {name: gradient(p, i) for name, p in live.items()}
+        updates, opt_state = jax.jit(tx.update)(grads, opt_state, live)
+        live = optax.apply_updates(live, updates)
+        expected = {name: oracles[name].step(p, gradient(p, i)) for name, p in expected.items()}
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9), live, expected)
+
+
+def test_pullback_with_a_slow_optimizer_is_refused():
+    with pytest.raises(ValueError, match=r"pullback.*use \"maintain\" or \"reset\""):
+        la.lookahead(optax.sgd(0.1), slow_optimizer=optax.sgd(0.5), fast_state_at_sync="pullback")

@@ -1,0 +1,90 @@
+"""Finding the slow weights wherever the state sits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+
+import lookahead_jax as la
+
+PARAMS = {"a": jnp.arange(3.0), "b": {"c": jnp.ones([2]), "d": jnp.zeros([])}}
+LA = la.lookahead(optax.adam(0.1), sync_period=2, slow_step_size=0.5)
+
+HOMES = {
+    "alone": LA,
+    "chain": optax.chain(optax.clip(1.0), LA),
+    "named_chain": optax.named_chain(("clip", optax.clip(1.0)), ("opt", LA)),
+    "chain in a chain": optax.chain(optax.chain(LA), optax.identity()),
+    "inject_hyperparams": optax.inject_hyperparams(la.lookahead)(optax.adam(0.1), 2, 0.5),
+    "MultiSteps": optax.MultiSteps(LA, 1).gradient_transformation(),
+    "apply_if_finite": optax.apply_if_finite(LA, 3),
+    "conditionally_transform": optax.conditionally_transform(LA, lambda step: step >= 0),
+    "masked, nothing masked out": optax.masked(LA, {"a": True, "b": True}),
+    "partition": optax.partition({"x": LA, "y": LA}, {"a": "x", "b": {"c": "y", "d": "x"}}),
+    "partition by a function": optax.partition(
+        {"x": LA, "y": LA}, lambda p: jax.tree.map(lambda x: "x" if x.ndim else "y", p)
+    ),
+}
+
+
+def two_steps(tx):
+    opt_state, params = tx.init(PARAMS), PARAMS
+    for _ in range(2):
+        updates, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), opt_state, params)
+        params = optax.apply_updates(params, updates)
+    return params, opt_state
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_found_whole_and_equal_to_the_live_weights_after_a_sync(home):
+    params, opt_state = two_steps(HOMES[home])
+    slow = la.slow_params(opt_state)
+    assert jax.tree.structure(slow) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, slow, params)
+    jax.tree.map(lambda s, p: np.testing.assert_allclose(s, p - 0.1, rtol=1e-5, atol=1e-6), slow, PARAMS)
+
+
+def test_found_in_a_train_state_and_any_other_pytree():
+    state = TrainState.create(apply_fn=None, params=PARAMS, tx=LA)
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(state), PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params({"opt": [state.opt_state, 3]}), PARAMS)
+
+
+def test_of_nested_lookaheads_the_outermost():
+    tx = la.lookahead(la.lookahead(optax.sgd(1.0), 1, 0.5), 2, 0.5)
+    _, opt_state = two_steps(tx)
+    # The inner one moves by 1/2 a step: 1 in all; the outer one half of that.
+    jax.tree.map(lambda s, p: np.testing.assert_allclose(s, p - 0.5), la.slow_params(opt_state), PARAMS)
+
+
+def test_live_weights_fill_in_where_lookahead_is_masked_out():
+    tx = optax.masked(LA, {"a": True, "b": False})
+    opt_state = tx.init(PARAMS)
+    live = jax.tree.map(lambda p: p + 7, PARAMS)
+    expected = {"a": PARAMS["a"], "b": live["b"]}
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(opt_state, live), expected)
+
+
+def test_without_the_live_weights_a_masked_out_part_is_an_error():
+    tx = optax.masked(LA, {"a": True, "b": False})
+    with pytest.raises(ValueError, match=r"masked out of Lookahead.*slow_params\(opt_state, params\)"):
+        la.slow_params(tx.init(PARAMS))
+
+
+def test_no_lookahead_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match=r"no LookaheadState.*wrap the optimizer in lookahead\(\)"):
+        la.slow_params(optax.adam(0.1).init(PARAMS))
+
+
+def test_two_lookaheads_for_the_same_parameters_are_ambiguous():
+    with pytest.raises(ValueError, match="more than one LookaheadState for the same parameters"):
+        la.slow_params(optax.chain(LA, LA).init(PARAMS))
+
+
+def test_works_on_traced_and_abstract_states():
+    abstract = la.slow_params(jax.eval_shape(LA.init, PARAMS))
+    assert jax.tree.map(jnp.shape, abstract) == jax.tree.map(jnp.shape, PARAMS)
+    jitted = jax.jit(lambda p: la.slow_params(LA.init(p)))(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, jitted, PARAMS)
