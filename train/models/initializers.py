@@ -1,0 +1,27 @@
+"""Initialisers under the bounds that torch's layers use by default."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer
+
+
+def symmetric_uniform(bound: float) -> Initializer:
+    """Uniform over ``[-bound, bound)``."""
+
+    def init(key: Array, shape, dtype=jnp.float32, out_sharding=None) -> Array:
+        del out_sharding
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def torch_uniform(fan_in: int) -> Initializer:
+    """``torch.nn.Linear`` and ``Conv2d``'s default for weight and bias: ``kaiming_uniform_(a=sqrt(5))``, which
+    is uniform over ``±1/sqrt(fan_in)``.
+    """
+    return symmetric_uniform(1 / math.sqrt(fan_in))

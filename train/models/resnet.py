@@ -1,0 +1,92 @@
+"""ResNet18 (He et al., arXiv:1512.03385) as torchvision builds it, NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from train.errors import UserError
+from train.models.convolution import conv_general_dilated
+from train.models.initializers import torch_uniform
+from train.models.normalization import BatchNorm
+from train.models.pooling import max_pool
+
+kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    features: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y, train))
+        y = self.conv(self.features, (3, 3), 1, padding=1, name="conv2")(y)
+        y = self.norm(name="norm2")(y, train)
+        if x.shape != y.shape:
+            x = self.conv(self.features, (1, 1), self.stride, padding=0, name="downsample_conv")(x)
+            x = self.norm(name="downsample_norm")(x, train)
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """Images ``[B, H, W, C]`` to logits ``[B, num_classes]``.
+
+    Attributes:
+        num_classes: width of the output.
+        axis_name: axis over which BatchNorm averages, under ``pmap`` and ``shard_map``.
+        stem: ``"imagenet"``, a 7x7/2 convolution and a 3x3/2 max-pool (the report's, on 32x32 images too), or
+            ``"cifar"``, one 3x3/1 convolution.
+        conv_general_dilated: what computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
+
+    Initialised as torchvision does: convolutions Kaiming normal over fan-out, BatchNorm 1 and 0, the last
+    layer ``torch.nn.Linear``'s default.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    stem: str = "imagenet"
+    conv_general_dilated: Callable[..., Array] = conv_general_dilated
+
+    def __post_init__(self):
+        if self.stem not in ("imagenet", "cifar"):
+            raise UserError(f"unknown stem {self.stem!r} for resnet18; it is 'imagenet' or 'cifar'")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = partial(
+            nn.Conv,
+            use_bias=False,
+            kernel_init=kaiming_normal_fan_out,
+            conv_general_dilated=self.conv_general_dilated,
+        )
+        norm = partial(BatchNorm, axis_name=self.axis_name)
+        if self.stem == "imagenet":
+            x = conv(64, (7, 7), 2, padding=3, name="stem_conv")(x)
+            x = nn.relu(norm(name="stem_norm")(x, train))
+            x = max_pool(x, window=3, stride=2, padding=1)
+        else:
+            x = conv(64, (3, 3), 1, padding=1, name="stem_conv")(x)
+            x = nn.relu(norm(name="stem_norm")(x, train))
+        for stage, features in enumerate((64, 128, 256, 512), start=1):
+            for block in (1, 2):
+                stride = 2 if stage > 1 and block == 1 else 1
+                x = BasicBlock(features, stride, conv, norm, name=f"stage{stage}_block{block}")(x, train)
+        x = jnp.mean(x, axis=(1, 2))
+        fan_in = x.shape[-1]
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=torch_uniform(fan_in),
+            bias_init=torch_uniform(fan_in),
+            name="fc",
+        )(x)
