@@ -1,0 +1,131 @@
+"""`python -m train.data`: exit status, one line for an error, and what is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from train.data import download
+from train.data.__main__ import main
+
+BAD_COMMANDS = [
+    [],
+    ["prepare"],
+    ["fetch", "cifar10"],
+    ["prepare", "cifar11"],
+    ["prepare", "digits"],
+    ["prepare", "cifar10", "--from", "x", "--unknown"],
+    ["prepare", "cifar10", "--from-dir", "{tmp}/absent"],
+    ["prepare", "cifar100", "--from-dir", "{tmp}"],
+    ["prepare", "ptb"],
+    ["prepare", "ptb", "--from-dir", "{tmp}"],
+    ["prepare", "images"],
+    ["prepare", "images", "--from-dir", "{tmp}"],
+    ["prepare", "imdb_reviews", "--from-dir", "{tmp}"],
+]
+
+
+@pytest.mark.parametrize("command", BAD_COMMANDS, ids=" ".join)
+def test_a_bad_command_ends_with_2_and_one_line(command, tmp_path, capsys):
+    data_dir = ["--data-dir", str(tmp_path / "data")] if command else []
+    status = main([word.format(tmp=tmp_path) for word in command] + data_dir)
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_network_the_line_says_how_to_use_from_dir(tmp_path, capsys, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
+    assert main(["prepare", "cifar10", "--data-dir", str(tmp_path / "data")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: cannot download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz")
+    assert last.endswith(f"python -m train.data prepare cifar10 --data-dir {tmp_path}/data --from-dir DIR")
+    assert os.listdir(tmp_path / "data") == []
+
+
+def test_a_downloaded_archive_is_checked_unpacked_and_prepared(tmp_path, capsys, monkeypatch, published):
+    import hashlib
+    import tarfile
+
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+    from tensorflow_datasets.image_classification import cifar as tfds_cifar
+
+    folder, _ = published("cifar100")
+    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
+        tar.add(folder, arcname=folder.name)
+    content = (tmp_path / "archive.tar.gz").read_bytes()
+    url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+    assert url in tfds_cifar.Cifar100.url_infos  # that is TFDS's own entry
+    info = UrlInfo(len(content), hashlib.sha256(content).hexdigest(), "cifar-100-binary.tar.gz")
+    monkeypatch.setitem(tfds_cifar.Cifar100.url_infos, url, info)
+    real = download.urllib.request.urlopen
+    monkeypatch.setattr(
+        download.urllib.request,
+        "urlopen",
+        lambda asked, timeout: real((tmp_path / "archive.tar.gz").as_uri()) if asked == url else pytest.fail(asked),
+    )
+    assert main(["prepare", "cifar100", "--data-dir", str(tmp_path / "data")]) == 0
+    assert capsys.readouterr().out == f"cifar100 is ready: {tmp_path}/data/cifar100/3.0.2\n"
+    assert os.listdir(tmp_path / "data") == ["cifar100"]
+
+
+def test_a_set_that_is_there_is_left_alone(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    command = ["prepare", "cifar10", "--data-dir", str(tmp_path / "data")]
+    assert main([*command, "--from-dir", str(folder)]) == 0
+    made = tmp_path / "data" / "cifar10" / "3.0.2"
+    before = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"cifar10 is there already: {made}\n"
+    assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    (tmp_path / "data").mkdir(mode=0o500)
+    assert main(["prepare", "cifar10", "--from-dir", str(folder), "--data-dir", str(tmp_path / "data")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_data_dir_that_is_a_file_is_refused(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    (tmp_path / "data").touch()
+    assert main(["prepare", "cifar10", "--from-dir", str(folder), "--data-dir", str(tmp_path / "data")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot write to")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_leaves_nothing(signum, tmp_path):
+    """While many images are being checked and stored, which takes seconds."""
+    from PIL import Image
+
+    for split in ("train", "valid"):
+        for name in ("a", "b"):
+            (tmp_path / "tree" / split / name).mkdir(parents=True)
+            Image.effect_noise((1500, 1500), 50).save(tmp_path / "tree" / split / name / "0.png")
+            for i in range(1, 40):
+                (tmp_path / "tree" / split / name / f"{i}.png").hardlink_to(tmp_path / "tree" / split / name / "0.png")
+    command = [sys.executable, "-m", "train.data", "prepare", "images"]
+    command += ["--from-dir", str(tmp_path / "tree"), "--data-dir", str(tmp_path / "data")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "data").glob(".incomplete-images-*/images/incomplete*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "interrupted; nothing was left behind"
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path / "data") == []

@@ -1,0 +1,91 @@
+"""What a loaded data set is: host arrays, and what the device needs to know about them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from train.errors import UserError
+
+# The order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
+# sees the same 5,000 examples, and a smaller subset is contained in a larger one.
+_SUBSET_SEED = 1907_08610
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Arrays of one split, on the host.
+
+    Attributes:
+      inputs: images uint8 [N, H, W, C]; text int32 [N, T] token ids.
+      targets: images and text classes int32 [N]; language models int32 [N, T], the next tokens.
+      sizes: int32 [N, 2], height and width of each image inside its canvas `inputs[i, :h, :w]`, where the
+        images of a split differ in size (`imagefolder`); None where every image fills its array. Texts of
+        differing lengths (`imdb_reviews`) have int32 [N], the number of tokens before the padding.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, index: np.ndarray | slice) -> Split:
+        """The examples that `index` names, in its order."""
+        return Split(self.inputs[index], self.targets[index], None if self.sizes is None else self.sizes[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set, ready to be put on a device.
+
+    Attributes:
+      name: the name it was loaded by.
+      task: what the targets are: a class per image, the next token at every position, or a class per text.
+      train, test: the two splits.
+      num_classes: classes, or for `task="text"` the vocabulary's size.
+      augmentation: what training images undergo on the device; testing has its deterministic counterpart.
+      mean, std: per channel, in units of 0..255; empty for text.
+      shuffle: whether the training examples may be reordered (language models read segments in order).
+      vocab_size: number of token ids for text tasks, 0 for images.
+      class_names: in the order of the labels, or the vocabulary in the order of the ids; empty where unknown.
+      source: one line for the records of a run: where the data came from, and what identifies its content.
+    """
+
+    name: str
+    task: Literal["image", "text", "text_classification"]
+    train: Split
+    test: Split
+    num_classes: int
+    augmentation: Literal["none", "pad_crop_flip", "random_resized_crop"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shuffle: bool
+    vocab_size: int = 0
+    class_names: tuple[str, ...] = ()
+    source: str = ""
+
+
+def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
+    """`examples` of a split's examples; 0 means all.
+
+    A set may be sorted by class on disk (an image folder is), where the first n would hold a few classes
+    only. So the first n of a fixed random permutation are taken: a simple random sample, the same one in
+    every run, each subset contained in every larger one. With `in_order` (language models, whose segments
+    are read in order) it is the first n as they stand.
+
+    Raises:
+      UserError: a negative number, or more examples than there are.
+    """
+    if examples < 0:
+        raise UserError(f"{field}={examples} is negative; use 0 for all {len(split)} examples")
+    if examples > len(split):
+        raise UserError(f"{field}={examples} but the set has {len(split)}; use 0 for all of them")
+    if examples in (0, len(split)):
+        return split
+    if in_order:
+        return split.take(slice(examples))
+    return split.take(np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:examples])

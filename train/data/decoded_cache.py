@@ -1,0 +1,58 @@
+"""A prepared set's decoded arrays, kept beside it: decoding 60,000 PNGs takes 10 s, reading the arrays 0.2 s.
+
+The cache is one uncompressed `.npz` in the set's own folder. It names the content it was decoded from, a
+SHA-256 over every file of the prepared set, so a set that changes in any byte is decoded again; zip's CRC
+guards the arrays themselves. No pickle is read. Where the folder cannot be written, nothing is cached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+_FILE = "decoded.npz"
+_FORMAT = b"1"  # raise it when decoding changes its result
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names and contents of a prepared set's files (0.2 s for CIFAR)."""
+    total = hashlib.sha256(_FORMAT)
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("decoded.")):
+        with path.open("rb") as f:
+            total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def cached(folder: Path, decode: Callable[[], Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], str]:
+    """`decode()`'s arrays, from the cache where it fits, and the fingerprint of the set."""
+    key = fingerprint(folder)
+    unusable = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
+    with contextlib.suppress(*unusable), (folder / _FILE).open("rb") as f, np.load(f, allow_pickle=False) as stored:
+        if str(stored["fingerprint"]) == key:
+            return {name: stored[name] for name in stored.files if name != "fingerprint"}, key
+    arrays = decode()
+    with contextlib.suppress(OSError):  # a read-only or full folder costs time, not the run
+        _write(folder / _FILE, {**arrays, "fingerprint": np.array(key)})
+    return arrays, key
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            np.savez(f, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,80 @@
+"""Fetching an archive whose size and SHA-256 are known, and unpacking it without trusting it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from train.errors import UserError
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = 30
+
+
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    size: int,
+    sha256: str,
+    report: Callable[[str], None],
+    advice: str,
+) -> Path:
+    """Downloads `url` to `path` and returns it, checked; what fails the check is removed.
+
+    Args:
+      size, sha256: of the file expected; more bytes than `size` are not read.
+      report: receives progress, a line at a time.
+      advice: what to do where the address cannot be reached; ends that error's line.
+
+    Raises:
+      UserError: no network, or a file other than the registered one.
+    """
+    digest, received, told = hashlib.sha256(), 0, 0
+    report(f"downloading {url} ({size / 1e6:.0f} MB)")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, path.open("wb") as f:
+            while received <= size and (chunk := response.read(_CHUNK)):
+                f.write(chunk)
+                digest.update(chunk)
+                received += len(chunk)
+                if 10 * received // size > told:
+                    told = 10 * received // size
+                    report(f"  {received / 1e6:.0f} of {size / 1e6:.0f} MB")
+    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
+        path.unlink(missing_ok=True)
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"cannot download {url} ({reason}); {advice}") from error
+    if received != size or digest.hexdigest() != sha256:
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{url} is not the registered file: {received:,} bytes, SHA-256 {digest.hexdigest()}; "
+            f"expected {size:,} bytes, {sha256}"
+        )
+    return path
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpacks a tar archive into `folder`: regular files and folders inside it, nothing else.
+
+    Raises:
+      UserError: not a tar archive, truncated, or with a member that is a link or a device or lies outside
+        the folder; the member is named, and nothing is written then.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            for member in members:
+                parts = member.name.replace("\\", "/").split("/")
+                if os.path.isabs(member.name) or ".." in parts:
+                    raise UserError(f"{archive.name}: {member.name!r} lies outside the folder; nothing unpacked")
+                if not (member.isfile() or member.isdir()):
+                    raise UserError(f"{archive.name}: {member.name!r} is a link or a device; nothing unpacked")
+            tar.extractall(folder, members, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{archive.name} cannot be unpacked as a tar archive: {error}") from error

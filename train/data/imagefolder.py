@@ -1,0 +1,249 @@
+"""Images in folders, `data_dir/{train,valid}/<class>/*`, of any size, as canvases of one size.
+
+The random crops are made on the device, which wants arrays of one shape. So every image lies in the upper
+left corner of a canvas of its split's largest height and width, its size beside it, and two things bound the
+memory without changing what a 224-pixel crop sees:
+- An image with a shorter side above 320 pixels is shrunk to that once (a crop of at least 64 % of the area
+  has a side of at least 256 then, so it is never enlarged).
+- An image longer than twice its shorter side keeps its middle part of that length: no square of 64 % of its
+  area fits, so torchvision's crop, and this one, takes the central square in any case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from train.data import prepared
+from train.data.dataset import Dataset, Split
+from train.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_SHORTER_SIDE = 320
+MAX_ASPECT = 2
+MAX_BYTES = 8 << 30
+
+# ImageNet's, in units of 0..255.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_FORMATS = ("JPEG", "PNG")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One image: where it comes from (for errors), its label, and how to get its encoded bytes."""
+
+    where: str
+    label: int
+    read: Callable[[], bytes]
+
+
+def load_imagefolder(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
+    """JPEG and PNG images, colour or grey, as RGB canvases uint8 [N, H, W, 3] with `sizes`.
+
+    Classes are the names of the folders in `train`, sorted; `valid` becomes the test split. Hidden files
+    are passed over.
+
+    Args:
+      skip_corrupt: leave out files that are no readable image, each with a warning.
+
+    Raises:
+      UserError: a missing folder, an empty class, classes that differ between the splits, a link that leads
+        nowhere, a file that is no readable image (unless skipped), more than 8 GiB of pixels.
+    """
+    classes, items = scan(data_dir)
+    return to_dataset("imagefolder", items, classes, skip_corrupt, f"images in {Path(data_dir).name}")
+
+
+def to_dataset(
+    name: str, items: dict[str, list[Item]], classes: Sequence[str], skip_corrupt: bool, source: str
+) -> Dataset:
+    splits = {split: _decode(items[split], split, skip_corrupt) for split in ("train", "valid")}
+    return Dataset(
+        name=name,
+        task="image",
+        train=splits["train"],
+        test=splits["valid"],
+        num_classes=len(classes),
+        augmentation="random_resized_crop",
+        mean=_MEAN,
+        std=_STD,
+        shuffle=True,
+        class_names=tuple(classes),
+        source=source,
+    )
+
+
+def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
+    """The classes, and for each split its images; raises UserError as `load_imagefolder`."""
+    folder = Path(data_dir).expanduser()
+    if not data_dir or not folder.is_dir():
+        raise UserError(
+            f"image folders need data_dir to be a folder with train/<class>/ and valid/<class>/; "
+            f"{data_dir or 'an empty path'} is none"
+        )
+    classes: dict[str, list[str]] = {}
+    items: dict[str, list[Item]] = {}
+    for split in ("train", "valid"):
+        entries = _entries(folder / split)
+        stray = [path for path in entries if not _is_folder(path)]
+        if stray:
+            raise UserError(f"{stray[0]} is no folder; {folder / split} should hold one folder for each class")
+        if len(entries) < 2:
+            raise UserError(f"{folder / split} holds {len(entries)} class folders; at least 2 are needed")
+        classes[split] = [path.name for path in entries]
+        items[split] = [item for label, path in enumerate(entries) for item in _class_items(path, label)]
+    only = {
+        "train": sorted(set(classes["train"]) - set(classes["valid"])),
+        "valid": sorted(set(classes["valid"]) - set(classes["train"])),
+    }
+    for split, names in only.items():
+        if names:
+            other = "valid" if split == "train" else "train"
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(
+                f"classes differ: {', '.join(names[:3])}{more} in {folder / split} but not in {folder / other}"
+            )
+    return classes["train"], items
+
+
+def _class_items(folder: Path, label: int) -> Iterator[Item]:
+    entries = _entries(folder)
+    if not entries:
+        raise UserError(f"the class folder {folder} is empty; put images there or remove it")
+    for path in entries:
+        if _is_folder(path):
+            raise UserError(f"{path} is a folder where images are expected")
+        yield Item(str(path), label, path.read_bytes)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds but hidden files, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:  # ENOENT, ELOOP
+        raise UserError(f"{path} cannot be read: {error.strerror}; is it a link that leads nowhere?") from error
+
+
+class Corrupt(Exception):
+    """Not a readable image; the message says why."""
+
+
+def open_image(item: Item) -> Image.Image:
+    """Opens an image without decoding its pixels; raises Corrupt."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not item.where.lower().endswith(_SUFFIXES):
+        raise Corrupt(f"its name ends with none of {', '.join(_SUFFIXES)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a decompression bomb is at first only warned of
+            image = Image.open(io.BytesIO(item.read()), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise Corrupt("it is neither JPEG nor PNG") from None
+    except OSError as error:
+        raise Corrupt(error.strerror or prepared.one_line(error)) from error
+    except (ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        raise Corrupt(prepared.one_line(error)) from error
+    if image.mode.startswith(("I", "F")):
+        raise Corrupt("it has more than 8 bits a channel")
+    return image
+
+
+def decode_pixels(item: Item) -> np.ndarray:
+    """uint8 [height, width, 3], within the bounds of this module; raises Corrupt."""
+    from PIL import Image
+
+    image = open_image(item)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # palette transparency and the like
+            image = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise Corrupt(prepared.one_line(error)) from error
+    box, height, width = _bounded(image.height, image.width)
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def _bounded(height: int, width: int) -> tuple[tuple[int, int, int, int], int, int]:
+    """The part of an image that is kept (left, upper, right, lower) and the height and width it gets."""
+    shorter = min(height, width)
+
+    def cut(length: int) -> int:
+        # Even, so that the middle stays the middle to the pixel.
+        return max(0, length - MAX_ASPECT * shorter) // 2
+
+    left, upper = cut(width), cut(height)
+    width, height = width - 2 * left, height - 2 * upper
+    factor = min(1.0, MAX_SHORTER_SIDE / shorter)
+    box = (left, upper, left + width, upper + height)
+    return box, max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> Split:
+    """Canvases of the images in their order, decoded by as many threads as there are cores."""
+
+    def attempt(function: Callable[[Item], Any], item: Item) -> Any:
+        try:
+            return function(item)
+        except Corrupt as error:
+            if not skip_corrupt:
+                raise UserError(
+                    f"{item.where} is no readable image: {error}; remove it, or set skip_corrupt"
+                ) from error
+            logger.warning("left out, no readable image: %s (%s)", item.where, error)
+            return None
+
+    def size(item: Item) -> tuple[int, int]:
+        with open_image(item) as image:
+            return _bounded(image.height, image.width)[1:]
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(lambda item: attempt(size, item), items))
+        items = [item for item, s in zip(items, found, strict=True) if s is not None]
+        sizes = np.array([s for s in found if s is not None], np.int32).reshape(-1, 2)
+        if not len(items):
+            raise UserError(f"the {split} split holds no readable image")
+        shape = (len(items), *(int(side) for side in sizes.max(axis=0)), 3)
+        if np.prod(shape, dtype=np.int64) > MAX_BYTES:
+            raise UserError(
+                f"the {split} split's {shape[0]} images need {np.prod(shape, dtype=np.int64) / 2**30:.1f} GiB "
+                f"as canvases of {shape[1]}x{shape[2]}, more than {MAX_BYTES >> 30}; shrink them, or use fewer"
+            )
+        canvases = np.zeros(shape, np.uint8)
+
+        def fill(index: int) -> bool:
+            pixels = attempt(decode_pixels, items[index])
+            if pixels is None:
+                return False
+            canvases[index, : pixels.shape[0], : pixels.shape[1]] = pixels
+            return True
+
+        good = np.array(list(threads.map(fill, range(len(items)))))
+    labels = np.array([item.label for item in items], np.int32)
+    return Split(canvases[good], labels[good], sizes[good]) if not good.all() else Split(canvases, labels, sizes)

@@ -1,0 +1,98 @@
+"""An image folder tree in TFDS's form: preparing it, and reading it back as `train.data.imagefolder` does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from train.data import prepared
+from train.data.dataset import Dataset
+from train.data.imagefolder import Corrupt, Item, decode_pixels, open_image, scan, to_dataset
+from train.errors import UserError
+
+
+def load_images(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
+    """The set that `prepare images` put in `data_dir` in TFDS's form; otherwise as `load_imagefolder`."""
+    builder = prepared.open_prepared("images", data_dir)
+    items = {}
+    for split in ("train", "valid"):
+        items[split] = [
+            Item(example["image/filename"].decode(), int(example["label"]), lambda e=example: e["image"])
+            for example in prepared.read_examples(builder, split, undecoded=("image",))
+        ]
+    classes = builder.info.features["label"].names
+    return to_dataset("images", items, classes, skip_corrupt, f"images {builder.version} prepared by TFDS")
+
+
+def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None] = print) -> Path:
+    """Puts an image folder tree into TFDS's form in `data_dir` and returns its folder.
+
+    The images keep their encoded bytes; one that is neither grey nor RGB is stored as RGB PNG, since TFDS
+    without TensorFlow reads no other. Every image is decoded once, so a corrupt one is refused here.
+
+    Raises:
+      UserError: as `load_imagefolder`, or no `from_dir`.
+    """
+    import tensorflow_datasets as tfds
+
+    if not from_dir:
+        raise UserError(
+            "prepare images takes a tree train/<class>/, valid/<class>/: "
+            f"{prepared.prepare_command('images', data_dir)} --from-dir DIR"
+        )
+    classes, items = scan(from_dir)
+
+    class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Images in folders, prepared by `python -m train.data prepare images`."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "image/filename": tfds.features.Text(),
+                    "label": tfds.features.ClassLabel(names=classes),
+                }
+            )
+            description = "Images in folders, one a class."
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=description,
+                features=features,
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager: Any) -> Any:
+            raise NotImplementedError
+
+        def _generate_examples(self, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    def examples(split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for item in items[split]:
+            try:
+                decode_pixels(item)
+                data = item.read()
+                with open_image(item) as image:
+                    if image.mode not in ("L", "RGB"):
+                        buffer = io.BytesIO()
+                        image.convert("RGB").save(buffer, "PNG")
+                        data = buffer.getvalue()
+            except Corrupt as error:
+                raise UserError(f"{item.where} is no readable image: {error}; remove it") from error
+            key = f"{classes[item.label]}/{Path(item.where).name}"
+            yield key, {"image": data, "image/filename": key, "label": item.label}
+        report(f"images: {len(items[split]):,} {split} images checked and stored")
+
+    def verify(root: Path) -> None:
+        builder = prepared.open_prepared("images", root)
+        for split in ("train", "valid"):
+            stored = sum(1 for _ in prepared.read_examples(builder, split, undecoded=("image",)))
+            if stored != len(items[split]):
+                raise RuntimeError(f"the prepared {split} split holds {stored} of {len(items[split])} images")
+
+    source = {split: (lambda split=split: examples(split)) for split in ("train", "valid")}
+    return prepared.write(prepared.builder_from(Images, source, {}), data_dir, verify)

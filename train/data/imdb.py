@@ -1,0 +1,162 @@
+"""IMDB movie reviews (Maas et al., ACL 2011) as fixed-length word ids: from the publisher's files or TFDS."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.data import decoded_cache, download, prepared
+from train.data.dataset import Dataset, Split
+from train.data.text import read_utf8
+from train.errors import UserError
+
+VOCABULARY = 20_000
+PAD, UNK = "<pad>", "<unk>"
+
+_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # checked by SHA-256
+_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+_LABELS = ("neg", "pos")
+
+
+def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
+    """Reviews as int32 [N, sequence_length] word ids, 0 after a review's end, and labels 0 (neg) or 1 (pos).
+
+    A longer review keeps its first words; `sizes` int32 [N] has the lengths (at most `sequence_length`).
+    Words are lower-cased, punctuation is words of its own, HTML line breaks are dropped. The vocabulary is
+    `<pad>`, `<unk>` and the most frequent words of the training reviews, 20,000 in all.
+
+    Raises:
+      UserError: the set is not prepared in `data_dir` (the message has the command), or it is damaged.
+    """
+    if sequence_length < 1:
+        raise UserError(f"sequence_length={sequence_length} must be at least 1")
+    builder = prepared.open_prepared("imdb_reviews", data_dir)
+    arrays, key = decoded_cache.cached(Path(builder.data_dir), lambda: _encode(builder))
+    vocabulary = tuple(str(word) for word in arrays["vocabulary"])
+
+    def split(name: str) -> Split:
+        return _pad(arrays[f"{name}_ids"], arrays[f"{name}_lengths"], arrays[f"{name}_labels"], sequence_length)
+
+    return Dataset(
+        name="imdb_reviews",
+        task="text_classification",
+        train=split("train"),
+        test=split("test"),
+        num_classes=len(_LABELS),
+        augmentation="none",
+        mean=(),
+        std=(),
+        shuffle=True,
+        vocab_size=len(vocabulary),
+        class_names=_LABELS,
+        source=f"imdb_reviews {builder.version} prepared by TFDS, SHA-256 {key[:16]}",
+    )
+
+
+def words(review: str) -> list[str]:
+    """The words of a review, as `load_imdb` describes them."""
+    return _WORD.findall(re.sub(r"<br\s*/?>", " ", review.lower()))
+
+
+def _encode(builder: Any) -> dict[str, np.ndarray]:
+    """Both splits as one stream of ids each with the reviews' lengths and labels, and the vocabulary."""
+    texts: dict[str, list[list[str]]] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "test"):
+        texts[split], labels = [], []
+        for i, example in enumerate(prepared.read_examples(builder, split)):
+            try:
+                texts[split].append(words(example["text"].decode("utf-8")))
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"review {i} of split {split!r} in {builder.data_dir} is not UTF-8 at byte {error.start}"
+                ) from error
+            if example["label"] not in (0, 1):
+                raise UserError(
+                    f"review {i} of split {split!r} in {builder.data_dir} has label {example['label']}, not 0 or 1"
+                )
+            labels.append(example["label"])
+        arrays[f"{split}_labels"] = np.array(labels, np.int32)
+    counts = collections.Counter(word for review in texts["train"] for word in review)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - 2]
+    vocabulary = {word: i for i, word in enumerate((PAD, UNK, *ranked))}
+    for split, reviews in texts.items():
+        flat = (vocabulary.get(word, 1) for review in reviews for word in review)
+        arrays[f"{split}_ids"] = np.fromiter(flat, np.int32)
+        arrays[f"{split}_lengths"] = np.array([len(review) for review in reviews], np.int32)
+    return arrays | {"vocabulary": np.array(list(vocabulary))}
+
+
+def _pad(ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, width: int) -> Split:
+    """Cuts a stream of reviews into rows of `width` ids."""
+    starts = np.cumsum(lengths) - lengths
+    kept = np.minimum(lengths, width)
+    rows = np.zeros((len(lengths), width), np.int32)
+    for row, start, length in zip(rows, starts, kept, strict=True):
+        row[:length] = ids[start : start + length]
+    return Split(rows, labels, kept.astype(np.int32))
+
+
+def prepare_imdb(data_dir: str, *, from_dir: str = "", report: Callable[[str], None] = print) -> Path:
+    """Prepares `imdb_reviews/plain_text` in `data_dir` and returns its folder.
+
+    Args:
+      from_dir: the folder `aclImdb` that the publisher's archive unpacks to, or the one that holds it; empty
+        downloads the archive whose size and SHA-256 TFDS has registered.
+
+    Raises:
+      UserError: no network, a missing or empty folder, a review that is not UTF-8.
+    """
+    from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as tfds_imdb
+
+    if from_dir:
+        return _prepare(tfds_imdb.Builder, _find(Path(from_dir).expanduser()), data_dir, report)
+    known: Any = tfds_imdb.Builder.url_infos
+    registered = known[_URL]
+    with prepared.temporary_folder(prepared.resolve_data_dir(data_dir), "imdb_reviews") as temporary:
+        archive = download.fetch(
+            _URL,
+            temporary / "archive.tar.gz",
+            size=int(registered.size),
+            sha256=registered.checksum,
+            report=report,
+            advice=f"where there is no network, bring the extracted archive and run: "
+            f"{prepared.prepare_command('imdb_reviews', data_dir)} --from-dir DIR",
+        )
+        download.extract(archive, temporary / "extracted")
+        return _prepare(tfds_imdb.Builder, _find(temporary / "extracted"), data_dir, report)
+
+
+def _find(folder: Path) -> Path:
+    for candidate in (folder, folder / "aclImdb"):
+        if (candidate / "train" / "pos").is_dir():
+            return candidate
+    raise UserError(f"{folder} holds no train/pos, and no aclImdb; give the folder that the archive extracts to")
+
+
+def _prepare(base: Any, folder: Path, data_dir: str, report: Callable[[str], None]) -> Path:
+    def reviews(split: str, groups: Iterable[tuple[str, int | str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        count = 0
+        for group, label in groups:
+            files = sorted((folder / split / group).glob("*.txt"))
+            if not files and group != "unsup":
+                raise UserError(f"{folder / split / group} holds no reviews (*.txt)")
+            for path in files:
+                # The key is the path in the archive, as in TFDS, which decides the stored order.
+                yield f"aclImdb/{split}/{group}/{path.name}", {"text": read_utf8(path).strip(), "label": label}
+                count += 1
+        report(f"imdb_reviews: {count:,} {split} reviews stored")
+
+    labelled = [(label, label) for label in _LABELS]
+    source: dict[str, prepared.Examples] = {
+        "train": lambda: reviews("train", labelled),
+        "test": lambda: reviews("test", labelled),
+    }
+    if any((folder / "train" / "unsup").glob("*.txt")):
+        source["unsupervised"] = lambda: reviews("train", [("unsup", -1)])
+    return prepared.write(prepared.builder_from(base, source, {}), data_dir)

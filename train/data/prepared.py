@@ -1,0 +1,234 @@
+"""Sets prepared in the form of tensorflow-datasets (TFDS), as `array_record`, without TensorFlow.
+
+Reading accepts what stock TFDS has prepared in this format, and what `write` prepares stock TFDS reads: a
+builder here is a subclass of TFDS's own, with only the source of its examples replaced. TFDS needs
+TensorFlow to unpack archives and to encode images, so both are done beside it (`train.data.download`, PNG
+bytes by Pillow).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from train.errors import UserError
+
+Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
+
+
+def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
+    """The folder that holds prepared sets: `data_dir`, or when that is empty TFDS's own default."""
+    if os.fspath(data_dir):
+        return Path(data_dir).expanduser()
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
+    """The command that prepares the set where it is looked for."""
+    where = f" --data-dir {shlex.quote(os.fspath(data_dir))}" if os.fspath(data_dir) else ""
+    return f"python -m train.data prepare {name}{where}"
+
+
+def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
+    """TFDS's builder of a set that stands prepared in `data_dir` in a format readable without TensorFlow.
+
+    Raises:
+      UserError: it is not there, only in another format, or its metadata cannot be read.
+    """
+    root = resolve_data_dir(data_dir)
+    # Asked before TFDS is: for a set that is absent its builders look on the network.
+    if not any((root / name).glob("**/dataset_info.json")):
+        raise UserError(f"{name} is not prepared in {root}; run: {prepare_command(name, data_dir)}")
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import file_adapters
+
+    formats = file_adapters.FileFormat.with_random_access()
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        prepared = builder.is_prepared()
+        readable = prepared and bool(builder.info.available_file_formats() & formats)
+    except Exception as error:  # TFDS raises whatever JSON, protobuf or the file system raised
+        raise UserError(f"the metadata of {name} in {root} cannot be read: {one_line(error)}") from error
+    if not prepared:
+        raise UserError(
+            f"{root / name} holds no complete {name} of version {builder.version}; "
+            f"run: {prepare_command(name, data_dir)}"
+        )
+    if not readable:
+        raise UserError(
+            f"{builder.data_dir} holds {name} as {builder.info.as_proto.file_format}, which only TensorFlow "
+            f"reads; prepare it elsewhere: python -m train.data prepare {name} --data-dir DIR"
+        )
+    return builder
+
+
+def read_examples(builder: Any, split: str, undecoded: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """The examples of a split in stored order; the features named in `undecoded` stay encoded bytes.
+
+    Raises:
+      UserError: the split is missing, or its record files are missing, truncated or damaged (their format
+        carries checksums).
+    """
+    import tensorflow_datasets as tfds
+
+    where = builder.data_dir
+    if split not in builder.info.splits:
+        raise UserError(f"{where} has no split {split!r}, only {', '.join(builder.info.splits) or 'none'}")
+    decoders: Any = {feature: tfds.decode.SkipDecoding() for feature in undecoded}
+    try:
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        # In one call each some thousand: one record a call costs ten times as much.
+        for start in range(0, len(source), 4096):
+            for record in source.__getitems__(list(range(start, min(start + 4096, len(source))))):
+                yield builder.info.features.deserialize_example_np(record, decoders=decoders)
+    except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
+        files = ", ".join(sorted(p.name for p in Path(where).glob(f"*-{split}.array_record*"))) or "no files"
+        raise UserError(
+            f"split {split!r} in {where} ({files}) is damaged: {one_line(error)}; "
+            f"remove that folder and prepare the set again"
+        ) from error
+
+
+def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[[str], None]) -> bytes:
+    """A file's bytes, refused where its MD5 is not the publisher's, unless `allow_mismatch`: then reported."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if found != md5 and not allow_mismatch:
+        raise UserError(
+            f"{path} differs from the publisher's file: MD5 {found}, expected {md5}; "
+            f"get it again, or take it as it is with --allow-mismatch"
+        )
+    if found != md5:
+        report(f"taken although it differs: {path}, MD5 {found}, the publisher's is {md5}")
+    return data
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str, list[str]]) -> type:
+    """A builder like TFDS's `base` that takes its examples from `source`.
+
+    Args:
+      base: the TFDS builder class; its name, version and features are kept.
+      source: for each split a function that yields `(key, example)`, images as encoded bytes. Keys decide
+        the stored order as TFDS decides it (by hash), so they should be those that `base` uses.
+      names: class names by feature, where `base` learns them from downloaded files.
+    """
+
+    def _info(self: Any) -> Any:
+        info = base._info(self)  # pyright: ignore[reportAttributeAccessIssue]
+        info.initialize_from_bucket = lambda: None  # it would ask Google Cloud Storage
+        for feature, values in names.items():
+            info.features[feature].names = values
+        return info
+
+    def _split_generators(self: Any, dl_manager: Any) -> Any:
+        return {split: self._generate_examples(split) for split in source}
+
+    def _generate_examples(self: Any, split: str) -> Any:
+        yield from source[split]()
+
+    name: str = base.name  # pyright: ignore[reportAttributeAccessIssue]
+    members = {
+        "name": name,
+        "pkg_dir_path": base._get_pkg_dir_path(),  # pyright: ignore[reportAttributeAccessIssue]
+        "__module__": __name__,
+        "__doc__": base.__doc__,
+        "_info": _info,
+        "_split_generators": _split_generators,
+        "_generate_examples": _generate_examples,
+        "_log_download_bytes": lambda self: None,
+        "_log_download_done": lambda self: None,
+    }
+    # Registered it would collide with the stock builder of the same name.
+    return type(base)(base.__name__, (base,), members, skip_registration=True)
+
+
+def write(
+    builder_cls: Any, data_dir: str | os.PathLike[str], verify: Callable[[Path], None] = lambda root: None
+) -> Path:
+    """Prepares a set in `data_dir` as array_record, whole or not at all.
+
+    It is written and then verified under a temporary folder beside its place, and renamed into it: a crash
+    or Ctrl-C leaves no part of a set behind (a SIGKILL leaves a folder `.incomplete-*` that nothing reads).
+
+    Args:
+      builder_cls: from `builder_from`.
+      data_dir: see `resolve_data_dir`.
+      verify: called with the temporary data directory; raises where what was written does not read back.
+
+    Raises:
+      UserError: the folder cannot be written, or another process prepared the set meanwhile.
+    """
+    import tensorflow_datasets as tfds
+
+    root = resolve_data_dir(data_dir)
+    name = builder_cls.name
+    with temporary_folder(root, name) as temporary, _no_progress_bars():
+        config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
+        try:
+            builder = builder_cls(data_dir=temporary, file_format="array_record")
+            builder.download_and_prepare(
+                file_format="array_record", download_dir=temporary / "downloads", download_config=config
+            )
+        except OSError as error:
+            raise UserError(f"cannot write {name} to {root}: {error.strerror or one_line(error)}") from error
+        verify(temporary)
+        relative = Path(builder.data_dir).relative_to(temporary)
+        move_into_place(temporary / relative, root / relative)
+        if builder.builder_config is not None:
+            # Of TFDS's own: which config `tfds.builder(name)` means by default.
+            for extra in (temporary / relative.parts[0]).glob("*.json"):
+                shutil.copy2(extra, root / relative.parts[0] / extra.name)
+    return root / relative
+
+
+@contextlib.contextmanager
+def temporary_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder on the same file system as `root`, removed at the end come what may."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=root))
+    except OSError as error:
+        raise UserError(f"cannot write to {root}: {error.strerror or one_line(error)}") from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_into_place(temporary: Path, final: Path) -> None:
+    """Renames a finished folder into its place, which must be free."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o755)
+        temporary.rename(final)
+    except OSError as error:
+        reason = "it is there already" if final.exists() else error.strerror or one_line(error)
+        raise UserError(f"cannot put the prepared set in {final}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """TFDS's bars write hundreds of lines into a log; the command line reports progress itself."""
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    active = tqdm_utils._active
+    tqdm_utils.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tqdm_utils._active = active
