@@ -1,0 +1,133 @@
+"""python -m train: what is typed, what is refused in one line, and what stays untouched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from train.__main__ import main, parse
+from train.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
+
+
+def test_overrides_are_typed(tmp_path):
+    config, workdir = parse(
+        [
+            DIGITS,
+            f"--workdir={tmp_path}",
+            "--config.optimizer.sync_period=10",
+            "--config.optimizer.lookahead=false",
+            "--config.optimizer.learning_rate=1",
+            "--config.optimizer.decay_epochs=30,48",
+        ]
+    )
+    assert config.optimizer.sync_period == 10
+    assert config.optimizer.lookahead is False
+    assert config.optimizer.learning_rate == 1.0
+    assert isinstance(config.optimizer.learning_rate, float)
+    assert config.optimizer.decay_epochs == (30, 48)
+    assert workdir == tmp_path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_file_is_valid_and_says_how_to_run_it(path):
+    config, _ = parse([f"--config={path}", "--workdir=anywhere"])
+    assert f"--config=configs/{path.name}" in path.read_text()
+    assert config.epochs > 0
+
+
+BAD = {
+    "an unknown field": (["--config.learning_rat=0.1"], "learning_rat"),
+    "an unknown nested field": (["--config.optimizer.lr=0.1"], "lr"),
+    "a word for a number": (["--config.epochs=many"], "config.epochs"),
+    "a fraction for a whole number": (["--config.epochs=2.5"], "config.epochs"),
+    "a word for a bool": (["--config.optimizer.lookahead=perhaps"], "config.optimizer.lookahead"),
+    "words for a tuple": (["--config.optimizer.decay_epochs=a,b"], "config.optimizer.decay_epochs"),
+    "no value": (["--config.epochs"], "config.epochs"),
+    "a batch of nothing": (["--config.batch_size=0"], "config.batch_size=0 must be at least 1"),
+    "a batch larger than the set": (["--config.batch_size=5000"], "larger than the"),
+    "more examples than there are": (["--config.train_examples=99999"], "train_examples=99999"),
+    "an unknown optimizer": (["--config.optimizer.name=lion"], "choose one of sgd, adam, radam"),
+    "an unknown model": (["--config.model.name=vit"], "unknown model 'vit'"),
+    "an unknown data set": (["--config.dataset=mnist"], "dataset='mnist' is unknown"),
+    "an unknown flag": (["--epochs=3"], "epochs"),
+    "a stray word": (["resume"], "'resume' is not a flag"),
+    "a period of zero": (["--config.optimizer.sync_period=0"], "config.optimizer.sync_period=0 must be at least 1"),
+    "an alpha above one": (["--config.optimizer.slow_step_size=1.5"], "config.optimizer.slow_step_size=1.5"),
+    "too many devices": (["--config.devices=64"], "config.devices=64"),
+    "missing data": (
+        ["--config.dataset=cifar10", "--config.data_dir=/nonexistent", "--config.model.name=resnet18"],
+        "python -m train.data prepare cifar10",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(case, tmp_path, capsys):
+    flags, message = BAD[case]
+    workdir = tmp_path / "run"
+    assert main([DIGITS, f"--workdir={workdir}", *flags]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1, stderr
+    assert message in stderr
+    assert not (workdir / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def get_config():\n    return 3\n", "must return a train.config.Config"),
+        ("x = 1\n", "get_config"),
+        ("def get_config(:\n", "syntax"),
+        ("import no_such_module\n", "no_such_module"),
+    ],
+)
+def test_a_broken_config_file_is_one_line(content, message, tmp_path, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text(content)
+    assert main([f"--config={path}", f"--workdir={tmp_path / 'run'}"]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1, stderr
+    assert message in stderr
+
+
+@pytest.mark.parametrize(("flags", "message"), [([], "--config=FILE"), ([DIGITS], "--workdir=DIR")])
+def test_a_missing_flag_says_what_it_looks_like(flags, message):
+    with pytest.raises(UserError, match=message):
+        parse(flags)
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.py"):
+        parse(["--config=nowhere.py", f"--workdir={tmp_path}"])
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("precious")
+    assert main([DIGITS, f"--workdir={tmp_path / 'file'}"]) == 2
+    assert "cannot be used" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_typo_has_no_traceback_in_a_real_process(tmp_path):
+    command = [sys.executable, "-m", "train", DIGITS, f"--workdir={tmp_path}", "--config.epoch=3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_field():
+    done = subprocess.run([sys.executable, "-m", "train", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "--config.optimizer.sync_period=5" in done.stdout
+
+
+def test_help_needs_no_jax():
+    code = "import sys, train.__main__ as m; m.main(['--config=configs/digits_cnn.py']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0

@@ -1,0 +1,126 @@
+"""Four CPU devices train as one does on the same global batch: by pmap, and by jit over a sharded batch."""
+
+import jax
+import numpy as np
+import pytest
+
+from train import data
+from train.config import Config, ModelConfig, OptimizerConfig
+from train.errors import UserError
+from train.loop import build_programs
+from train.models import create_model
+from train.optimizers import make_optimizer, make_schedule
+from train.parallel import Parallel, local_devices
+from train.programs import Programs
+
+STEPS = 20
+
+
+def config_of(**changes):
+    defaults = {
+        "dataset": "digits",
+        "epochs": 2,
+        "batch_size": 64,
+        "train_examples": 1000,
+        "test_examples": 202,
+        "model": ModelConfig(name="small_cnn"),
+        "optimizer": OptimizerConfig(name="sgd", learning_rate=0.05, weight_decay=5e-4, lookahead=True),
+    }
+    return Config(**{**defaults, **changes})
+
+
+def run_steps(programs, state):
+    """20 updates, over the ends of epochs; returns state, metrics of all, losses."""
+    metrics, losses = programs.zero_metrics(), []
+    for step in range(STEPS):
+        if step % programs.steps_per_epoch == 0:
+            order = programs.order(state)
+        last = step % programs.steps_per_epoch == programs.steps_per_epoch - 1
+        state, metrics, loss = programs.train(state, metrics, order, last=last)
+        losses.append(float(loss))
+    return state, metrics, losses
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    programs = build_programs(config_of(devices=1))
+    return programs, run_steps(programs, programs.init(0))
+
+
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_four_devices_equal_one(one_device, mode):
+    programs = build_programs(config_of(devices=4, parallel=mode))
+    assert len(programs.parallel.devices) == 4
+    # 1000 = 15 * 64 + 40: the short batch is among the steps.
+    assert (programs.steps_per_epoch, programs.last_batch_size) == (16, 40)
+    single, (state, metrics, losses) = one_device
+    state4, metrics4, losses4 = run_steps(programs, programs.init(0))
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5, atol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    assert int(metrics4.count) == int(metrics.count) == 1000 + 4 * 64
+    assert int(metrics4.correct) == int(metrics.correct)
+    np.testing.assert_allclose(metrics4.means()[0], metrics.means()[0], rtol=1e-6)
+    for slow in (False, True):
+        ours, theirs = programs.evaluate(state4, slow=slow), single.evaluate(state, slow=slow)
+        assert int(ours.count) == int(theirs.count) == 202
+        assert int(ours.correct) == int(theirs.correct)
+        np.testing.assert_allclose(ours.means()[0], theirs.means()[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_resnet18_on_four_devices_equals_one_in_float64(mode, x64):
+    """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance."""
+    rng = np.random.default_rng(0)
+    split = data.Split(rng.integers(0, 256, (72, 32, 32, 3), np.uint8), rng.integers(0, 10, 72).astype(np.int32))
+    mean = (125.3, 123.0, 113.9)
+    dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
+    optimizer = OptimizerConfig(name="sgd", learning_rate=0.01)
+    schedule = make_schedule(optimizer, steps_per_epoch=5, epochs=4)
+
+    def programs(devices):
+        parallel = Parallel.of(local_devices(devices), mode)
+        model = create_model("resnet18", num_classes=10, axis_name=parallel.axis_name, stem="imagenet")
+        tx = make_optimizer(optimizer, schedule)
+        made = Programs(
+            model, tx, dataset, parallel, schedule=schedule, batch_size=16, test_batch_size=16, lookahead=True
+        )
+        return made
+
+    results = []
+    for made in (programs(1), programs(4)):
+        state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, made.init(0))
+        results.append(run_steps(made, state))
+    (state, metrics, losses), (state4, metrics4, losses4) = results
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    assert int(metrics4.count) == int(metrics.count) == 4 * 72
+    assert int(metrics4.correct) == int(metrics.correct)
+
+
+def test_batch_that_does_not_divide_is_refused_in_words():
+    with pytest.raises(
+        UserError, match=r"config\.batch_size of 30 does not divide over 4 devices; use a multiple of 4"
+    ):
+        build_programs(config_of(batch_size=30, train_examples=120, devices=4))
+
+
+def test_last_batch_that_does_not_divide_is_refused_in_words():
+    with pytest.raises(UserError, match="the last batch of the epoch of 6 does not divide over 4 devices"):
+        build_programs(config_of(batch_size=8, train_examples=30, devices=4))
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"config\.devices=99, but this machine has 4"):
+        local_devices(99)
+
+
+def test_batch_larger_than_the_set_is_refused():
+    with pytest.raises(UserError, match=r"config\.batch_size=2000 is larger than the 1000 training examples"):
+        build_programs(config_of(batch_size=2000))

@@ -1,0 +1,112 @@
+"""What runs on the device: the steady state copies and compiles nothing, and sums are exact."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from train import steps
+from train.loop import build_programs
+from train.sampling import slice_batch
+from train.steps import Metrics
+
+
+def train_epoch(programs, state, metrics):
+    order = programs.order(state)
+    for step in range(programs.steps_per_epoch):
+        state, metrics, _ = programs.train(state, metrics, order, last=step == programs.steps_per_epoch - 1)
+    return state, metrics
+
+
+def test_the_second_epoch_compiles_nothing_and_copies_nothing_to_the_device(small_config):
+    programs = build_programs(small_config)
+    state, _ = train_epoch(programs, programs.init(0), programs.zero_metrics())
+    programs.evaluate(state)
+    compiled, fresh = programs.compilations, programs.zero_metrics()
+    traced = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: traced.append(event))
+    with jax.transfer_guard("disallow"):
+        state, _ = train_epoch(programs, state, fresh)
+        programs.evaluate(state)
+        programs.evaluate(state, slow=True)
+    assert programs.compilations == compiled
+    assert [event for event in traced if "compile" in event] == []
+    assert int(state.step) == 14
+
+
+def test_compiling_ahead_leaves_nothing_to_compile(small_config):
+    programs = build_programs(small_config)
+    state, metrics = programs.init(0), programs.zero_metrics()
+    programs.compile(state, metrics)
+    compiled = programs.compilations
+    state, _ = train_epoch(programs, state, metrics)
+    programs.evaluate(state, slow=True)
+    assert programs.compilations == compiled
+
+
+def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config):
+    programs = build_programs(small_config)
+    state, metrics = programs.init(0), programs.zero_metrics()
+    order, losses = programs.order(state), []
+    for step in range(programs.steps_per_epoch):
+        last = step == programs.steps_per_epoch - 1
+        state, metrics, loss = programs.train(state, metrics, order, last=last)
+        losses.append(float(loss) * (4 if last else 16))
+    assert int(metrics.count) == 100
+    np.testing.assert_allclose(metrics.means()[0], math.fsum(losses) / 100, rtol=1e-6)
+
+
+def test_evaluation_equals_one_pass_over_the_whole_set(small_config):
+    # 50 test examples in batches of 16: the last one overlaps, and must not count twice.
+    programs = build_programs(small_config)
+    state, _ = train_epoch(programs, programs.init(0), programs.zero_metrics())
+    batch = slice_batch(programs.test_data, 0, 50, programs._preprocessing)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = programs._model.apply(variables, batch.inputs, train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    found = programs.evaluate(state)
+    assert int(found.count) == 50
+    assert int(found.correct) == int(jnp.sum(logits.argmax(-1) == batch.targets))
+    np.testing.assert_allclose(found.means()[0], float(losses.mean()), rtol=1e-6)
+
+
+def test_slow_weights_are_evaluated_and_not_the_live_ones(small_config):
+    programs = build_programs(small_config)
+    state, _ = train_epoch(programs, programs.init(0), programs.zero_metrics())  # 7 steps: two after the sync
+    live, slow = programs.evaluate(state), programs.evaluate(state, slow=True)
+    assert live.means() != slow.means()
+    as_live = state.replace(params=state.opt_state.slow_params)
+    assert programs.evaluate(as_live).means() == slow.means()
+
+
+def test_variants_of_a_seed_start_alike_and_see_the_same_order(small_config, replace):
+    plain = build_programs(replace(small_config, optimizer={"lookahead": False}))
+    ours = build_programs(small_config)
+    first, second = plain.init(11), ours.init(11)
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(plain.order(first), ours.order(second))
+    assert not np.array_equal(ours.order(second), ours.order(ours.init(12)))
+
+
+def test_the_form_of_the_state_is_known_without_computing_it(small_config):
+    programs = build_programs(small_config)
+    state, form = programs.init(0), programs.abstract_state()
+    assert jax.tree.structure(state) == jax.tree.structure(form)
+    for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(form), strict=True):
+        assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
+
+
+def test_eval_step_leaves_out_what_only_fills_the_batch(small_config):
+    programs = build_programs(small_config)
+    state = programs.init(0)
+    batch = slice_batch(programs.test_data, 0, 8, programs._preprocessing)
+    weights = jnp.arange(8) < 5
+    args = (state.params, state.batch_stats, Metrics.zeros())
+    part = steps.eval_step(*args, jax.tree.map(lambda x: x[:5], batch), jnp.ones(5, bool), model=programs._model)
+    whole = steps.eval_step(*args, batch, weights, model=programs._model)
+    assert int(whole.count) == 5
+    assert int(whole.correct) == int(part.correct)
+    np.testing.assert_allclose(whole.means()[0], part.means()[0], rtol=1e-6)

@@ -1,0 +1,87 @@
+"""python -m train --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
+
+Trains one run in DIR. Running the same command again continues it; a finished run is left alone. Config files are
+Python, and run as such: use only those you trust.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from train.errors import UserError
+
+
+def parse(arguments: list[str]):
+    """Reads the flags.
+
+    Returns:
+      The validated config and the workdir.
+
+    Raises:
+      UserError: a flag or a config field is wrong.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    from train.config import validate
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "Path of a config file.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Directory of the run; made where missing.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
+    try:
+        rest = values(["train", *arguments])
+    except (
+        flags.Error,
+        KeyError,
+        OSError,
+        AttributeError,
+        ImportError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(_one_line(error)) from error
+    if values.help:
+        raise SystemExit(_help())
+    if len(rest) > 1:
+        raise UserError(f"argument {rest[1]!r} is not a flag; flags look like --config.epochs=3")
+    if values.config is None:
+        raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
+    if not values.workdir:
+        raise UserError("--workdir=DIR is missing: where the run's files go")
+    return validate(values.config), Path(values.workdir)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())
+
+
+def _help() -> str:
+    from train.config import Config, leaves
+
+    lines = [__doc__.strip(), "", "Config fields and their defaults:"]
+    lines += [f"  --config.{name}={value!r}" for name, value, _ in leaves(Config())]
+    print("\n".join(lines))
+    return 0  # type: ignore[return-value]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 done, 2 wrong input, 75 stopped by a signal."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
+        from train.compilation_cache import enable_compilation_cache
+        from train.loop import train
+        from train.signals import EXIT_STOPPED
+
+        enable_compilation_cache()
+        return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

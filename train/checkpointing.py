@@ -1,0 +1,243 @@
+"""Checkpoints by Orbax that are whole or not there, and are checked before they are trusted.
+
+    checkpoints/<step>/state/       what Orbax wrote
+    checkpoints/<step>/progress.json
+    checkpoints/<step>/SHA256SUMS   of all other files; `sha256sum -c` reads it
+
+Orbax itself keeps no sums of array data, casts a wrong dtype, returns a wrong shape and takes an empty directory for
+the latest step. So a checkpoint is written under a temporary name, summed, flushed, and only then renamed; before a
+restore the sums, and each leaf's shape and dtype, are compared.
+
+`orbax.checkpoint.CheckpointManager` was considered: its retention can delete the latest step when a best one is
+kept, and it offers no place between commit and publication where sums could be written.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from train.errors import UserError
+from train.files import fsync_path, write_atomic, write_json
+
+SUMS = "SHA256SUMS"
+PROGRESS = "progress.json"
+STATE = "state"
+KEEP = 2
+
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(Exception):
+    """A step's directory is not what was written; the message says how."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+      step: its step.
+      tree: the tree that was saved, placed as the abstract tree asked.
+      progress: the plain values saved beside it.
+    """
+
+    step: int
+    tree: Any
+    progress: dict[str, Any]
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(directory: Path) -> None:
+    """Compares a checkpoint's files with its sums.
+
+    Raises:
+      DamagedCheckpoint: a file is missing, added or different, or there are no sums.
+    """
+    try:
+        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedCheckpoint(f"{SUMS} is missing or cannot be read") from error
+    if not lines or not all(len(line) > 66 and line[64:66] == "  " for line in lines):
+        raise DamagedCheckpoint(f"{SUMS} is damaged")
+    expected = {line[66:]: line[:64] for line in lines}
+    # The last line sums the others, so that a shortened list of sums is noticed as well.
+    listed = "".join(line + "\n" for line in lines[:-1]).encode()
+    if expected.pop(SUMS, None) != hashlib.sha256(listed).hexdigest():
+        raise DamagedCheckpoint(f"{SUMS} is damaged")
+    found = {path.relative_to(directory).as_posix() for path in _files(directory)}
+    if missing := sorted(expected.keys() - found):
+        raise DamagedCheckpoint(f"{missing[0]} is missing")
+    if stray := sorted(found - expected.keys()):
+        raise DamagedCheckpoint(f"{stray[0]} was not written with it")
+    for name, digest in expected.items():
+        if _sha256(directory / name) != digest:
+            raise DamagedCheckpoint(f"{name} has changed since it was written")
+
+
+def _write_sums(directory: Path) -> None:
+    lines = ""
+    for path in _files(directory):
+        fsync_path(path)
+        lines += f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n"
+    lines += f"{hashlib.sha256(lines.encode()).hexdigest()}  {SUMS}\n"
+    write_atomic(directory / SUMS, lines)
+    for path in sorted(directory.rglob("*")):
+        if path.is_dir():
+            fsync_path(path)
+
+
+def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """{path: (shape, dtype)} with paths that read alike for NamedTuples, dataclasses and the dicts Orbax stores."""
+    forms = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        names = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
+        forms["/".join(names)] = (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+    return forms
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def steps(self) -> list[int]:
+        """Steps that have a directory, whole or not, in increasing order."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+    def save(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        """Copies the tree to the host and writes it in the background; waits for an earlier write first.
+
+        Args:
+          step: names the checkpoint.
+          tree: arrays; may be donated as soon as this returns.
+          progress: plain values to keep beside it; a "score" marks the best, which retention keeps.
+
+        Raises:
+          OSError: the earlier write failed.
+        """
+        self.wait()
+        # np.array copies: a view of a CPU buffer would change under the writer once the buffer is donated.
+        host = jax.tree.map(np.array, tree)
+        self._pending = self._writer.submit(self._write, step, host, dict(progress))
+
+    def wait(self) -> None:
+        """Returns when the last save is on the disk; raises what it raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Waits and frees the writer."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._checkpointer.close()
+
+    def _write(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        final = self._directory / str(step)
+        if final.exists():
+            try:
+                verify(final)
+                return
+            except DamagedCheckpoint:
+                os.rename(final, _unused(final.with_name(f"{step}.damaged")))
+        temporary = self._directory / f".{step}.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
+        write_json(temporary / PROGRESS, {"step": step, **progress})
+        _write_sums(temporary)
+        os.rename(temporary, final)
+        fsync_path(self._directory)
+        self._retain(step)
+
+    def _retain(self, newest: int) -> None:
+        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+        known = {}
+        for step in self.steps():
+            directory = self._directory / str(step)
+            if (directory / SUMS).exists():
+                known[step] = json.loads((directory / PROGRESS).read_text()).get("score")
+        scored = [step for step, score in known.items() if score is not None]
+        best = max(scored, key=lambda step: (known[step], -step), default=newest)
+        for step in sorted(known)[:-KEEP]:
+            if step != best:
+                # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
+                doomed = self._directory / f".{step}.deleting"
+                os.rename(self._directory / str(step), doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def restore(self, abstract: Any) -> Restored | None:
+        """Reads the newest checkpoint that is whole.
+
+        Args:
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved.
+
+        Returns:
+          None where nothing was ever saved.
+
+        Raises:
+          UserError: there are checkpoints, and none is whole; or a whole one is of another structure, shape or dtype.
+        """
+        reasons = []
+        for step in reversed(self.steps()):
+            directory = self._directory / str(step)
+            try:
+                verify(directory)
+            except DamagedCheckpoint as damage:
+                log.warning("checkpoint %s is passed over: %s", directory, damage)
+                reasons.append(f"{step}: {damage}")
+                continue
+            self._compare_forms(directory, abstract)
+            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
+            return Restored(step, tree, json.loads((directory / PROGRESS).read_text()))
+        if reasons:
+            raise UserError(
+                f"no checkpoint in {self._directory} is whole ({'; '.join(reasons)}); nothing was deleted: "
+                "restore one from a backup, or start in a new workdir"
+            )
+        return None
+
+    def _compare_forms(self, directory: Path, abstract: Any) -> None:
+        stored = _leaf_forms(self._checkpointer.metadata((directory / STATE).absolute()).item_metadata.tree)
+        wanted = _leaf_forms(abstract)
+        for path in sorted(stored.keys() | wanted.keys()):
+            if stored.get(path) != wanted.get(path):
+                raise UserError(
+                    f"checkpoint {directory} does not fit this run: {path} is {_say(stored.get(path))} there, "
+                    f"and {_say(wanted.get(path))} here"
+                )
+
+
+def _say(form: tuple[tuple[int, ...], str] | None) -> str:
+    return "absent" if form is None else f"{form[1]}{list(form[0])}"
+
+
+def _unused(path: Path) -> Path:
+    candidate, n = path, 1
+    while candidate.exists():
+        candidate, n = path.with_name(f"{path.name}-{n}"), n + 1
+    return candidate

@@ -1,0 +1,194 @@
+"""What a run is: typed settings with their ranges, and nothing that needs JAX.
+
+A config file is Python with a `get_config()` that returns a `Config`; `--config.optimizer.sync_period=10` on the
+command line is typed by these dataclasses. Every field states its range beside its default, and `validate` checks all
+of them, so that a wrong value is one line naming the field before anything is built.
+
+Annotations stay real types here (no `from __future__ import annotations`): ml_collections reads them to parse flags.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from train.errors import UserError
+
+__all__ = ["Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+
+
+def setting(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    identity: bool = True,
+) -> Any:
+    """A dataclass field with its allowed values.
+
+    Args:
+      default: The value when nothing is said.
+      at_least: Inclusive lower bound, of each element for tuples.
+      at_most: Inclusive upper bound.
+      above: Exclusive lower bound.
+      choices: The allowed words.
+      identity: Whether a different value makes it a different run (False: where data lies, how often to save).
+    """
+    rules = {
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "choices": choices,
+        "identity": identity,
+    }
+    return dataclasses.field(default=default, metadata=rules)
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """Which network, and its options; fields that a model has no use for are ignored by it."""
+
+    # resnet18 | cnn | small_cnn | gru | bilstm
+    name: str = setting("resnet18")
+    # ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual one at 32x32).
+    stem: str = setting("imagenet", choices=("imagenet", "cifar"))
+    # Of the language model and the LSTM.
+    dropout: float = setting(0.5, at_least=0.0, at_most=0.999)
+    embedding_size: int = setting(50, at_least=1)
+    hidden_size: int = setting(50, at_least=1)
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """The inner optimizer, its schedule, and Lookahead around it."""
+
+    name: str = setting("radam", choices=("sgd", "adam", "radam"))
+    learning_rate: float = setting(0.1, above=0.0)
+    # L2 in the gradient for sgd and adam, decoupled for radam: the report's.
+    weight_decay: float = setting(5e-4, at_least=0.0)
+    # Of sgd; the report's SGD has none.
+    momentum: float = setting(0.0, at_least=0.0, at_most=0.999999)
+    nesterov: bool = setting(False)
+    schedule: str = setting("step", choices=("step", "cosine"))
+    # Step schedule: the rate is multiplied by decay_factor after each of decay_epochs, decay_delay epochs late.
+    decay_epochs: tuple[int, ...] = setting((60, 120, 160), at_least=1)
+    decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
+    # The report's scheduler drops the rate one epoch late; 1 repeats that.
+    decay_delay: int = setting(0, at_least=0)
+    lookahead: bool = setting(True)
+    sync_period: int = setting(5, at_least=1)
+    slow_step_size: float = setting(0.8, at_least=0.0, at_most=1.0)
+
+
+@dataclasses.dataclass
+class Config:
+    """One training run."""
+
+    dataset: str = setting("cifar10")
+    # Where prepared data lies; empty: TFDS's own default folder.
+    data_dir: str = setting("", identity=False)
+    epochs: int = setting(200, at_least=1)
+    batch_size: int = setting(128, at_least=1)
+    # 0: the training batch size. Language models: the rows that the test text is cut into.
+    test_batch_size: int = setting(0, at_least=0)
+    # Tokens a segment of a language model.
+    sequence_length: int = setting(35, at_least=1)
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1)
+    # 0: all.
+    train_examples: int = setting(0, at_least=0)
+    test_examples: int = setting(0, at_least=0)
+    # Image folders: pass over an image that cannot be read, instead of refusing.
+    skip_corrupt: bool = setting(False)
+    label_smoothing: float = setting(0.0, at_least=0.0, at_most=0.999)
+    # Several local devices: pmap, or jit with NamedSharding.
+    parallel: str = setting("pmap", choices=("pmap", "jit"))
+    # Local devices to use; 0: all.
+    devices: int = setting(0, at_least=0)
+    # Epochs between checkpoints; the last epoch always saves one.
+    checkpoint_every: int = setting(1, at_least=1, identity=False)
+    # Continue the run that the workdir holds; false refuses such a workdir.
+    resume: bool = setting(True, identity=False)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    """Yields (dotted name, value, field) for every setting, nested ones included."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value, field
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (str, bool):
+        return isinstance(value, kind)
+    return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
+
+
+_WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
+
+
+def validate(config: Config) -> Config:
+    """Checks type and range of every field.
+
+    Returns:
+      The same config.
+
+    Raises:
+      UserError: Names the field, its value and what is allowed.
+    """
+    if not isinstance(config, Config):
+        raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
+    for name, value, field in leaves(config):
+        if not _has_type(value, field.type):
+            kind = _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
+            raise UserError(f"config.{name}={value!r} must be {kind}")
+        rules = field.metadata
+        for element in value if isinstance(value, tuple) else (value,):
+            if rules["at_least"] is not None and element < rules["at_least"]:
+                raise UserError(f"config.{name}={value!r} must be at least {rules['at_least']}")
+            if rules["at_most"] is not None and element > rules["at_most"]:
+                raise UserError(f"config.{name}={value!r} must be at most {rules['at_most']}")
+            if rules["above"] is not None and element <= rules["above"]:
+                raise UserError(f"config.{name}={value!r} must be greater than {rules['above']}")
+            if rules["choices"] and element not in rules["choices"]:
+                raise UserError(f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}")
+    decay = config.optimizer.decay_epochs
+    if list(decay) != sorted(set(decay)):
+        raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
+    if config.optimizer.nesterov and not config.optimizer.momentum:
+        raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
+    if config.optimizer.momentum and config.optimizer.name != "sgd":
+        raise UserError(f"config.optimizer.momentum is of sgd; {config.optimizer.name} has its own: leave it at 0")
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested plain values, tuples as lists: what config.json holds."""
+    as_dict = dataclasses.asdict(config)
+    as_dict["optimizer"]["decay_epochs"] = list(config.optimizer.decay_epochs)
+    return as_dict
+
+
+def differences(stored: dict[str, Any], config: Config) -> list[str]:
+    """What makes `config` another run than the one whose config.json is `stored`: "name: theirs, now ours" each."""
+    found = []
+    for name, value, field in leaves(config):
+        if not field.metadata["identity"]:
+            continue
+        theirs: Any = stored
+        for part in name.split("."):
+            theirs = theirs.get(part, "(not set)") if isinstance(theirs, dict) else "(not set)"
+        ours = list(value) if isinstance(value, tuple) else value
+        if theirs != ours:
+            found.append(f"{name} was {theirs!r}, is now {ours!r}")
+    return found

@@ -1,0 +1,232 @@
+"""The compiled programs of a run: order of an epoch, training step, evaluation. Nothing else runs on the device.
+
+Each takes and returns device arrays only; position in the epoch, order, crops and dropout follow from the state's own
+`step` and `key`, so that nothing is copied from host to device from one step to the next.
+"""
+
+import concurrent.futures
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+import lookahead_jax as la
+from train import sampling, steps
+from train.data import Dataset
+from train.errors import UserError
+from train.parallel import Parallel
+from train.sampling import DeviceSplit, Preprocessing
+from train.steps import Metrics, TrainState
+
+
+def _keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys of order (one for the run), draws (likewise; `draw` folds the step in) and dropout (of this step)."""
+    order_key, draw_key, dropout_key = jax.random.split(key, 3)
+    return order_key, draw_key, jax.random.fold_in(dropout_key, step)
+
+
+class Programs:
+    """What a run executes, compiled once per batch size.
+
+    Attributes:
+      dataset: the data, on the host.
+      parallel: the devices.
+      has_slow_weights: whether the optimizer keeps slow weights.
+      steps_per_epoch: the last of them takes the remaining `last_batch_size` examples.
+      last_batch_size: examples of the last step, `batch_size` where nothing remains.
+      compilations: programs compiled so far; does not grow after the first epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tx: optax.GradientTransformationExtraArgs,
+        dataset: Dataset,
+        parallel: Parallel,
+        *,
+        schedule: optax.Schedule,
+        batch_size: int,
+        test_batch_size: int,
+        lookahead: bool,
+        label_smoothing: float = 0.0,
+    ):
+        examples, tests = len(dataset.train.inputs), len(dataset.test.inputs)
+        if batch_size > examples:
+            raise UserError(f"config.batch_size={batch_size} is larger than the {examples} training examples")
+        self.steps_per_epoch = -(-examples // batch_size)
+        self.last_batch_size = examples - (self.steps_per_epoch - 1) * batch_size
+        parallel.check_divides(batch_size, "config.batch_size")
+        if self.last_batch_size != batch_size:
+            parallel.check_divides(self.last_batch_size, "the last batch of the epoch")
+        devices = len(parallel.devices)
+        self._test_batch_size = min(test_batch_size, tests) // devices * devices
+        if not self._test_batch_size:
+            raise UserError(f"{tests} test examples do not divide over {devices} devices; use fewer devices")
+
+        self.dataset, self.parallel, self.has_slow_weights = dataset, parallel, lookahead
+        self._model, self._tx, self._schedule = model, tx, schedule
+        self._batch_size, self._label_smoothing = batch_size, label_smoothing
+        self._preprocessing = Preprocessing.of(dataset)
+        self.train_data = parallel.put(sampling.to_host_arrays(dataset.train))
+        self.test_data = parallel.put(sampling.to_host_arrays(dataset.test))
+        self._compiled: dict[Any, Any] = {}
+
+    @property
+    def compilations(self) -> int:
+        return len(self._compiled)
+
+    @property
+    def samples_per_example(self) -> int:
+        """1 for images, tokens of a segment for text: what rates and metrics count."""
+        return self.dataset.train.targets[:1].size
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update after `step` updates."""
+        return float(self._schedule(step))
+
+    def _program(self, name: Any, program: Any, args: tuple[Any, ...], donate: tuple[int, ...] = ()) -> Any:
+        if name not in self._compiled:
+            self._compiled[name] = self.parallel.compile(program, args, donate)
+        return self._compiled[name]
+
+    def compile(self, state: TrainState, metrics: Metrics) -> None:
+        """Compiles what training will run, so that the first step is as fast as any; two programs at a time."""
+        order = self.order(state)
+        tasks = [
+            lambda: self._train_program(state, metrics, order, self._batch_size),
+            lambda: self._train_program(state, metrics, order, self.last_batch_size),
+            lambda: self._evaluate_program(state.params, state.batch_stats),
+        ]
+        if self.last_batch_size == self._batch_size:
+            del tasks[1]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(task) for task in tasks]:
+                future.result()
+
+    # The state before the first step
+
+    def _init(self, key: jax.Array, shard: Any) -> TrainState:
+        del shard
+        inputs = self.train_data.inputs
+        dtype = jnp.float32 if self._preprocessing.mean else inputs.dtype
+        form = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), dtype)
+        return steps.init_state(key, self._model, self._tx, form)
+
+    def init(self, seed: int) -> TrainState:
+        """The state of a new run."""
+        key = self.parallel.put(jax.random.PRNGKey(seed))
+        return self._program("init", self._init, (key,))(key)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and places of the state, computed without running anything."""
+        key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        where = self.parallel.replicated
+        forms = jax.eval_shape(functools.partial(self._init, shard=None), key)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), forms)
+
+    def abstract_metrics(self) -> Metrics:
+        """Shapes, dtypes and places of the sums."""
+        where = self.parallel.replicated
+        forms = jax.eval_shape(Metrics.zeros)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), forms)
+
+    def zero_metrics(self) -> Metrics:
+        """Sums before the first sample."""
+        return self.parallel.put(Metrics.zeros())
+
+    # Training
+
+    def _order(self, key: jax.Array, step: jax.Array, shard: Any) -> jax.Array:
+        del shard
+        order_key, _, _ = _keys(key, step)
+        examples = self.train_data.inputs.shape[0]
+        epoch = step // self.steps_per_epoch
+        return sampling.epoch_order(order_key, epoch, examples, shuffle=self._preprocessing.shuffle)
+
+    def order(self, state: TrainState) -> jax.Array:
+        """The order of the epoch that the state is in: int32 [examples]."""
+        args = (state.key, state.step)
+        return self._program("order", self._order, args)(*args)
+
+    def _train(
+        self,
+        state: TrainState,
+        metrics: Metrics,
+        data: DeviceSplit,
+        order: jax.Array,
+        shard: Any,
+        *,
+        batch_size: int,
+    ) -> tuple[TrainState, Metrics, jax.Array]:
+        _, draw_key, dropout_key = _keys(state.key, state.step)
+        drawn = sampling.draw(
+            draw_key,
+            state.step,
+            order,
+            batch_size=batch_size,
+            full_batch_size=self._batch_size,
+            augmentation=self._preprocessing.augmentation,
+        )
+        batch = sampling.load(data, shard(drawn), self._preprocessing)
+        axis_name = self.parallel.axis_name
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        return steps.train_step(
+            state,
+            metrics,
+            batch,
+            dropout_key,
+            model=self._model,
+            tx=self._tx,
+            axis_name=axis_name,
+            label_smoothing=self._label_smoothing,
+        )
+
+    def _train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, batch_size: int) -> Any:
+        program = functools.partial(self._train, batch_size=batch_size)
+        program.__name__ = "train_step"  # type: ignore[attr-defined]
+        args = (state, metrics, self.train_data, order)
+        return self._program(("train", batch_size), program, args, donate=(0, 1))
+
+    def train(
+        self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool
+    ) -> tuple[TrainState, Metrics, jax.Array]:
+        """One step; `last` says that it ends the epoch. `state` and `metrics` are donated."""
+        batch_size = self.last_batch_size if last else self._batch_size
+        program = self._train_program(state, metrics, order, batch_size)
+        return program(state, metrics, self.train_data, order)
+
+    # Evaluation
+
+    def _evaluate(self, params: Any, batch_stats: Any, data: DeviceSplit, shard: Any) -> Metrics:
+        examples, size = data.inputs.shape[0], self._test_batch_size
+
+        def add_batch(metrics, index):
+            # The last batch starts early enough to be full; what it repeats is not counted again.
+            start = jnp.minimum(index * size, examples - size)
+            weights = start + jnp.arange(size) >= index * size
+            batch = sampling.slice_batch(data, start, size, self._preprocessing)
+            batch, weights = shard((batch, weights))
+            metrics = steps.eval_step(
+                params,
+                batch_stats,
+                metrics,
+                batch,
+                weights,
+                model=self._model,
+                axis_name=self.parallel.axis_name,
+            )
+            return metrics, None
+
+        return jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))[0]
+
+    def _evaluate_program(self, params: Any, batch_stats: Any) -> Any:
+        return self._program("evaluate", self._evaluate, (params, batch_stats, self.test_data))
+
+    def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
+        """Sums over the whole test set, in one program: of the live weights, or of the slow ones."""
+        params = la.slow_params(state.opt_state) if slow else state.params
+        return self._evaluate_program(params, state.batch_stats)(params, state.batch_stats, self.test_data)
