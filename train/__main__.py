@@ -26,11 +26,14 @@ def parse(arguments: list[str]):
     from train.config import validate
 
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Path of a config file.", flag_values=values)
+    command = ["train", *arguments]
+    config_flags.DEFINE_config_file("config", None, "Path of a config file.", flag_values=values, sys_argv=command)
     flags.DEFINE_string("workdir", None, "Directory of the run; made where missing.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
     try:
-        rest = values(["train", *arguments])
+        rest = values(command)
+        # For a file that could not be read, config_flags gives an object that raises on any access.
+        getattr(values.config, "epochs", None)
     except (
         flags.Error,
         KeyError,

@@ -199,16 +199,16 @@ class Run:
         """Steps to the end of the epoch, or to the first step after a stop signal."""
         programs = self._programs
         order = programs.order(position.state)
-        in_flight: collections.deque[jax.Array] = collections.deque()
+        in_flight: collections.deque[dict[str, jax.Array]] = collections.deque()
         began = time.monotonic()
         for step_of_epoch in range(position.step % programs.steps_per_epoch, programs.steps_per_epoch):
             last = step_of_epoch == programs.steps_per_epoch - 1
-            position.state, position.metrics, loss = programs.train(position.state, position.metrics, order, last=last)
+            position.state, position.metrics, report = programs.train(position.state, position.metrics, order, last=last)
             position.step += 1
             # The next step is dispatched before this one is done, and no further ahead.
-            in_flight.append(loss)
+            in_flight.append(report)
             if len(in_flight) >= programs.parallel.max_in_flight:
-                in_flight.popleft().block_until_ready()
+                in_flight.popleft()["loss"].block_until_ready()
             progress.step()
             if self._stop:
                 break

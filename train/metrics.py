@@ -21,10 +21,16 @@ COLUMNS = (
     "slow_test_accuracy",
     "examples_per_second",
     "seconds",
+    # Beyond the fixed ones: Euclidean norms over all parameters at the last step of the epoch.
+    "gradient_norm",
+    "update_norm",
+    "parameter_norm",
+    "slow_distance",
 )
 PERPLEXITIES = ("train_perplexity", "test_perplexity", "slow_test_perplexity")
 # The columns that say how fast the machine was; all others are a function of the config.
 TIMING_COLUMNS = ("examples_per_second", "seconds")
+NORM_COLUMNS = ("gradient_norm", "update_norm", "parameter_norm", "slow_distance")
 
 Row = dict[str, Any]
 

@@ -96,12 +96,10 @@ class Programs:
         """Compiles what training will run, so that the first step is as fast as any; two programs at a time."""
         order = self.order(state)
         tasks = [
-            lambda: self._train_program(state, metrics, order, self._batch_size),
-            lambda: self._train_program(state, metrics, order, self.last_batch_size),
+            lambda: self._train_program(state, metrics, order, last=False),
+            lambda: self._train_program(state, metrics, order, last=True),
             lambda: self._evaluate_program(state.params, state.batch_stats),
         ]
-        if self.last_batch_size == self._batch_size:
-            del tasks[1]
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             for future in [pool.submit(task) for task in tasks]:
                 future.result()
@@ -152,21 +150,14 @@ class Programs:
         return self._program("order", self._order, args)(*args)
 
     def _train(
-        self,
-        state: TrainState,
-        metrics: Metrics,
-        data: DeviceSplit,
-        order: jax.Array,
-        shard: Any,
-        *,
-        batch_size: int,
-    ) -> tuple[TrainState, Metrics, jax.Array]:
+        self, state: TrainState, metrics: Metrics, data: DeviceSplit, order: jax.Array, shard: Any, *, last: bool
+    ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         _, draw_key, dropout_key = _keys(state.key, state.step)
         drawn = sampling.draw(
             draw_key,
             state.step,
             order,
-            batch_size=batch_size,
+            batch_size=self.last_batch_size if last else self._batch_size,
             full_batch_size=self._batch_size,
             augmentation=self._preprocessing.augmentation,
         )
@@ -183,21 +174,31 @@ class Programs:
             tx=self._tx,
             axis_name=axis_name,
             label_smoothing=self._label_smoothing,
+            with_norms=last,
+            slow_params=la.slow_params if self.has_slow_weights else None,
         )
 
-    def _train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, batch_size: int) -> Any:
-        program = functools.partial(self._train, batch_size=batch_size)
+    def _train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Any:
+        program = functools.partial(self._train, last=last)
         program.__name__ = "train_step"  # type: ignore[attr-defined]
         args = (state, metrics, self.train_data, order)
-        return self._program(("train", batch_size), program, args, donate=(0, 1))
+        return self._program(("train", last), program, args, donate=(0, 1))
 
     def train(
         self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool
-    ) -> tuple[TrainState, Metrics, jax.Array]:
-        """One step; `last` says that it ends the epoch. `state` and `metrics` are donated."""
-        batch_size = self.last_batch_size if last else self._batch_size
-        program = self._train_program(state, metrics, order, batch_size)
+    ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+        """One step; `last` says that it ends the epoch, and reports norms. `state` and `metrics` are donated."""
+        program = self._train_program(state, metrics, order, last=last)
         return program(state, metrics, self.train_data, order)
+
+    def _all_finite(self, state: TrainState, shard: Any) -> jax.Array:
+        del shard
+        finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+        return jnp.all(jnp.stack(finite))
+
+    def all_finite(self, state: TrainState) -> bool:
+        """Whether every number of the state is finite."""
+        return bool(self._program("all_finite", self._all_finite, (state,))(state))
 
     # Evaluation
 

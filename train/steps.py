@@ -5,6 +5,7 @@ device's part and `axis_name` names the axis to reduce over; under `jit` (one de
 `axis_name` is None and the batch is the whole one.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -96,6 +97,17 @@ def count_correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.sum(jnp.argmax(logits, axis=-1) == targets, dtype=jnp.int32)
 
 
+def _norms(grads: Any, updates: Any, params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
+    norms = {
+        "gradient_norm": optax.tree.norm(grads),
+        "update_norm": optax.tree.norm(updates),
+        "parameter_norm": optax.tree.norm(params),
+    }
+    if slow_params is not None:
+        norms["slow_distance"] = optax.tree.norm(optax.tree.sub(params, slow_params))
+    return norms
+
+
 def _variables(params: Any, batch_stats: Any) -> dict[str, Any]:
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
@@ -110,7 +122,9 @@ def train_step(
     tx: optax.GradientTransformationExtraArgs,
     axis_name: str | None = None,
     label_smoothing: float = 0.0,
-) -> tuple[TrainState, Metrics, jax.Array]:
+    with_norms: bool = False,
+    slow_params: Callable[[optax.OptState], Any] | None = None,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
     """One update of the parameters.
 
     Args:
@@ -122,10 +136,14 @@ def train_step(
       tx: optimizer; static.
       axis_name: axis to reduce over under pmap; static.
       label_smoothing: in the training loss alone; the metrics' loss has none.
+      with_norms: report norms as well, at the cost of some passes over the parameters; static.
+      slow_params: takes the slow weights from the optimizer's state, None without Lookahead; static.
 
     Returns:
-      The state after the update, the metrics with this batch added, and the batch's mean loss (float32 scalar): small,
-      not donated, for the host to wait on.
+      The state after the update, the metrics with this batch added, and a report in float32 scalars that are not
+      donated: the batch's mean "loss" for the host to wait on, and with norms "gradient_norm", "update_norm" (what
+      was added to the parameters), "parameter_norm" and "slow_distance" (from live to slow weights), both after the
+      update.
     """
 
     def total(tree):
@@ -151,8 +169,11 @@ def train_step(
     grads, loss, correct = total(grads), total(loss), total(correct)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    report = {"loss": loss / count}
+    if with_norms:
+        report |= _norms(grads, updates, params, slow_params(opt_state) if slow_params else None)
     state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return state, metrics.add(loss, correct, count), loss / count
+    return state, metrics.add(loss, correct, count), report
 
 
 def eval_step(

@@ -52,8 +52,8 @@ def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config
     order, losses = programs.order(state), []
     for step in range(programs.steps_per_epoch):
         last = step == programs.steps_per_epoch - 1
-        state, metrics, loss = programs.train(state, metrics, order, last=last)
-        losses.append(float(loss) * (4 if last else 16))
+        state, metrics, report = programs.train(state, metrics, order, last=last)
+        losses.append(float(report["loss"]) * (4 if last else 16))
     assert int(metrics.count) == 100
     np.testing.assert_allclose(metrics.means()[0], math.fsum(losses) / 100, rtol=1e-6)
 
