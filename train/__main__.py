@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 
 
 def parse(arguments: list[str]):
@@ -71,7 +71,7 @@ def _help() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 2 wrong input, 75 stopped by a signal."""
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
@@ -81,9 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         enable_compilation_cache()
         return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.errors import UserError
-from train.files import fsync_path, write_atomic, write_json
+from train.files import fsync_path, with_patience, write_atomic, write_json
 
 SUMS = "SHA256SUMS"
 PROGRESS = "progress.json"
@@ -114,8 +114,8 @@ def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path):
-        self._directory = directory
+    def __init__(self, directory: Path, *, disk_wait: float = 0.0):
+        self._directory, self._disk_wait = directory, disk_wait
         self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -135,12 +135,17 @@ class Checkpoints:
           progress: plain values to keep beside it; a "score" marks the best, which retention keeps.
 
         Raises:
-          OSError: the earlier write failed.
+          RunFailed: the earlier write failed.
         """
         self.wait()
         # np.array copies: a view of a CPU buffer would change under the writer once the buffer is donated.
         host = jax.tree.map(np.array, tree)
-        self._pending = self._writer.submit(self._write, step, host, dict(progress))
+        self._pending = self._writer.submit(
+            with_patience,
+            lambda: self._write(step, host, dict(progress)),
+            seconds=self._disk_wait,
+            what=str(self._directory / str(step)),
+        )
 
     def wait(self) -> None:
         """Returns when the last save is on the disk; raises what it raised."""
@@ -166,11 +171,15 @@ class Checkpoints:
                 os.rename(final, _unused(final.with_name(f"{step}.damaged")))
         temporary = self._directory / f".{step}.writing"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
-        write_json(temporary / PROGRESS, {"step": step, **progress})
-        _write_sums(temporary)
-        os.rename(temporary, final)
+        try:
+            temporary.mkdir(parents=True)
+            self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
+            write_json(temporary / PROGRESS, {"step": step, **progress})
+            _write_sums(temporary)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed
+            raise
         fsync_path(self._directory)
         self._retain(step)
 

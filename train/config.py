@@ -106,6 +106,10 @@ class Config:
     parallel: str = setting("pmap", choices=("pmap", "jit"))
     # Local devices to use; 0: all.
     devices: int = setting(0, at_least=0)
+    # A loss or parameter that is not finite: stop, skip the batch, or go back to the last checkpoint's weights.
+    on_nonfinite: str = setting("stop", choices=("stop", "skip", "restore"))
+    # Seconds to wait for space on a full disk before giving up.
+    disk_wait: float = setting(600.0, at_least=0.0, identity=False)
     # Epochs between checkpoints; the last epoch always saves one.
     checkpoint_every: int = setting(1, at_least=1, identity=False)
     # Continue the run that the workdir holds; false refuses such a workdir.

@@ -1,9 +1,12 @@
-"""The one exception that the command lines turn into one line on stderr and exit status 2."""
+"""The exceptions that the command lines turn into one line on stderr; anything else keeps its traceback."""
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message says what, and what to do about it.
+    """Something the user gave is wrong; the message says what, and what to do about it. Exit status 2.
 
-    Raised wherever configs, data, flags or a workdir are read. Anything else that escapes is a defect
-    of ours and keeps its traceback.
+    Raised wherever configs, data, flags or a workdir are read.
     """
+
+
+class RunFailed(RuntimeError):
+    """A run could not go on, for its numbers or its disk; the message says where it stands. Exit status 1."""

@@ -1,11 +1,23 @@
 """Writing files so that a reader, or the next start after a kill, sees the old one or the new one whole."""
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from train.errors import RunFailed
+
+# What a full disk, a full quota and a file-size limit say. Orbax' C++ side gives the text without the number.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RETRY_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
 
 
 def fsync_path(path: Path) -> None:
@@ -42,3 +54,36 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def _out_of_space(error: Exception) -> bool:
+    return getattr(error, "errno", None) in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+
+
+def with_patience(action: Callable[[], None], *, seconds: float, what: str) -> None:
+    """Writes something; where the disk is full, tries again until `seconds` have passed.
+
+    Args:
+      action: writes, atomically.
+      seconds: how long to wait for space.
+      what: is written; for the message.
+
+    Raises:
+      RunFailed: there was no space in time, or the file system refuses for another reason.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            full = _out_of_space(error)
+            if not full and not isinstance(error, OSError):
+                raise
+            reason = next((os.strerror(n) for n in _FULL if os.strerror(n) in str(error)), str(error).splitlines()[0])
+            if not full or time.monotonic() >= deadline:
+                raise RunFailed(
+                    f"{what} could not be written: {reason}; what was saved before is intact: make room, then run the "
+                    "same command again"
+                ) from error
+            log.warning("%s cannot be written: %s; trying again for %.0f s", what, reason, deadline - time.monotonic())
+        time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))

@@ -200,6 +200,11 @@ class Programs:
         """Whether every number of the state is finite."""
         return bool(self._program("all_finite", self._all_finite, (state,))(state))
 
+    def state_norms(self, state: TrainState) -> dict[str, float]:
+        """Norms that a state alone has: of the parameters, and from live to slow weights."""
+        slow = la.slow_params(state.opt_state) if self.has_slow_weights else None
+        return {name: float(value) for name, value in steps.state_norms(state.params, slow).items()}
+
     # Evaluation
 
     def _evaluate(self, params: Any, batch_stats: Any, data: DeviceSplit, shard: Any) -> Metrics:

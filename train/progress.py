@@ -62,6 +62,11 @@ class Progress:
             parts = [f"epoch {epoch + 1:>3}/{self._epochs}", f"step {step + 1}/{self._steps_per_epoch}"]
             self.say("  ".join([*parts, f"{rate:.0f} {self._unit}/s", f"left {self._time_left()}"]))
 
+    def go_to(self, step: int) -> None:
+        """The run continues from `step`, which may be behind."""
+        self._bar.update((step - self._step) * self._examples_per_step)
+        self._step = step
+
     def _time_left(self) -> str:
         spent = time.monotonic() - self._began
         steps = max(self._step - self._done_at_start, 1)

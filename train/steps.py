@@ -97,12 +97,9 @@ def count_correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.sum(jnp.argmax(logits, axis=-1) == targets, dtype=jnp.int32)
 
 
-def _norms(grads: Any, updates: Any, params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
-    norms = {
-        "gradient_norm": optax.tree.norm(grads),
-        "update_norm": optax.tree.norm(updates),
-        "parameter_norm": optax.tree.norm(params),
-    }
+def state_norms(params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
+    """Euclidean norms over all parameters: of the live weights, and of their distance from the slow ones."""
+    norms = {"parameter_norm": optax.tree.norm(params)}
     if slow_params is not None:
         norms["slow_distance"] = optax.tree.norm(optax.tree.sub(params, slow_params))
     return norms
@@ -171,7 +168,8 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     report = {"loss": loss / count}
     if with_norms:
-        report |= _norms(grads, updates, params, slow_params(opt_state) if slow_params else None)
+        report |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        report |= state_norms(params, slow_params(opt_state) if slow_params else None)
     state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, metrics.add(loss, correct, count), report
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import train.loop
+import train.run
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.metrics import TIMING_COLUMNS
@@ -35,7 +36,7 @@ def assert_same_run(first, second, final_tree):
 def ctrl_c_at(monkeypatch):
     """Sends this process a real SIGINT when the run has made a given number of steps."""
     at = []
-    step = train.loop.Progress.step
+    step = train.run.Progress.step
 
     def step_and_signal(self):
         step(self)
@@ -43,7 +44,7 @@ def ctrl_c_at(monkeypatch):
             at.remove(self._step)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train.loop.Progress, "step", step_and_signal)
+    monkeypatch.setattr(train.run.Progress, "step", step_and_signal)
     return at
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 
 
 def run_study(path: Path, out: Path, *, seeds: int | None = None, data_dir: str = "") -> int:
@@ -58,7 +58,7 @@ def run_study(path: Path, out: Path, *, seeds: int | None = None, data_dir: str 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 2 wrong input, 75 stopped by a signal."""
+    """Runs the command line; returns the exit status: 0 done, 1 failed on the way, 2 wrong input, 75 stopped by a signal."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m train.study", description=__doc__, allow_abbrev=False)
     parser.add_argument("--study", type=Path, required=True, help="a study file, such as configs/studies/quick.py")
@@ -68,9 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         return run_study(flags.study, flags.out, seeds=flags.seeds, data_dir=flags.data_dir)
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
 
 
 if __name__ == "__main__":
