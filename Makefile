@@ -5,10 +5,11 @@ PY     := $(VENV)/bin/python
 comma  := ,
 EXTRAS := test$(if $(PEERS),$(comma)peers)
 
-.PHONY: demo test lint clean help
+.PHONY: demo test chaos lint clean help
 help:
 	@echo "make demo          train RAdam and Lookahead(RAdam) on handwritten digits, three seeds each (3 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
+	@echo "make chaos         kill runs 100 times at random instants and compare every bit of what they end with"
 	@echo "make lint          ruff and pyright"
 
 # A stamp a set of extras, so that a changed pyproject.toml, and nothing else, installs again.
@@ -26,6 +27,9 @@ demo: $(VENV)/.installed-train
 
 test: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m pytest $(ARGS)
+
+chaos: $(VENV)/.installed-test
+	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright

@@ -73,6 +73,8 @@ def _help() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # Orbax logs a traceback of each error that it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
         from train.compilation_cache import enable_compilation_cache

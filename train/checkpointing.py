@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.errors import UserError
-from train.files import fsync_path, with_patience, write_atomic, write_json
+from train.files import check_space, fsync_path, with_patience, write_atomic, write_json
 
 SUMS = "SHA256SUMS"
 PROGRESS = "progress.json"
@@ -173,6 +173,7 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
+            check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
             write_json(temporary / PROGRESS, {"step": step, **progress})
             _write_sums(temporary)

@@ -12,7 +12,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from train.data import DATASETS
 from train.errors import UserError
+from train.models import MODELS
 
 __all__ = ["Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
 
@@ -51,7 +53,7 @@ class ModelConfig:
     """Which network, and its options; fields that a model has no use for are ignored by it."""
 
     # resnet18 | cnn | small_cnn | gru | bilstm
-    name: str = setting("resnet18")
+    name: str = setting("resnet18", choices=tuple(MODELS))
     # ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual one at 32x32).
     stem: str = setting("imagenet", choices=("imagenet", "cifar"))
     # Of the language model and the LSTM.
@@ -86,14 +88,14 @@ class OptimizerConfig:
 class Config:
     """One training run."""
 
-    dataset: str = setting("cifar10")
+    dataset: str = setting("cifar10", choices=tuple(DATASETS))
     # Where prepared data lies; empty: TFDS's own default folder.
     data_dir: str = setting("", identity=False)
     epochs: int = setting(200, at_least=1)
     batch_size: int = setting(128, at_least=1)
     # 0: the training batch size. Language models: the rows that the test text is cut into.
     test_batch_size: int = setting(0, at_least=0)
-    # Tokens a segment of a language model.
+    # Tokens a segment of a language model, or a review.
     sequence_length: int = setting(35, at_least=1)
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     # 0: all.
@@ -101,7 +103,13 @@ class Config:
     test_examples: int = setting(0, at_least=0)
     # Image folders: pass over an image that cannot be read, instead of refusing.
     skip_corrupt: bool = setting(False)
+    # Image folders: height and width of what the network sees.
+    image_size: int = setting(224, at_least=1)
+    # The CIFAR sets: side of the square that is erased from each training image, in pixels; 0: none.
+    cutout: int = setting(0, at_least=0)
     label_smoothing: float = setting(0.0, at_least=0.0, at_most=0.999)
+    # Evaluate the slow weights with BatchNorm statistics of their own, re-estimated over training batches.
+    recalibrate_batch_stats: bool = setting(False)
     # Several local devices: pmap, or jit with NamedSharding.
     parallel: str = setting("pmap", choices=("pmap", "jit"))
     # Local devices to use; 0: all.
@@ -184,15 +192,19 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def differences(stored: dict[str, Any], config: Config) -> list[str]:
-    """What makes `config` another run than the one whose config.json is `stored`: "name: theirs, now ours" each."""
+    """What makes `config` another run than the one whose config.json is `stored`: "name was theirs, is now ours" each.
+
+    A field that the stored config does not have yet counts with its default, which is how things were before it.
+    """
     found = []
     for name, value, field in leaves(config):
         if not field.metadata["identity"]:
             continue
         theirs: Any = stored
         for part in name.split("."):
-            theirs = theirs.get(part, "(not set)") if isinstance(theirs, dict) else "(not set)"
+            theirs = theirs.get(part, field.default) if isinstance(theirs, dict) else theirs
         ours = list(value) if isinstance(value, tuple) else value
+        theirs = list(theirs) if isinstance(theirs, tuple) else theirs
         if theirs != ours:
             found.append(f"{name} was {theirs!r}, is now {ours!r}")
     return found

@@ -5,6 +5,8 @@ import errno
 import json
 import logging
 import os
+import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,6 +56,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def check_space(directory: Path, size: int) -> None:
+    """Asks whether `size` bytes fit, before a library starts writing that would fail in the middle, and loudly.
+
+    Raises:
+      OSError: the disk (ENOSPC) or the process' limit on a file's size (EFBIG) is too small.
+    """
+    if shutil.disk_usage(directory).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < size:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(directory))
 
 
 def _out_of_space(error: Exception) -> bool:

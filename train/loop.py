@@ -7,20 +7,39 @@ from typing import Any
 from train import data
 from train.checkpointing import Checkpoints
 from train.config import Config, ModelConfig, validate
+from train.errors import UserError
 from train.metrics import MetricsFile
 from train.models import MODELS, create_model
 from train.optimizers import make_optimizer, make_schedule
 from train.parallel import Parallel, local_devices
 from train.programs import Programs
 from train.run import Outcome, Run
+from train.sampling import Preprocessing
 from train.signals import StopRequest
 from train.workdir import open_workdir
 
 
-def model_options(config: ModelConfig) -> dict[str, Any]:
-    """The settings of a model that this one has a use for."""
-    known = MODELS[config.name].options if config.name in MODELS else ()
-    return {name: value for name, value in dataclasses.asdict(config).items() if name in known}
+def model_options(config: ModelConfig, dataset: data.Dataset) -> dict[str, Any]:
+    """The settings of a model that this one has a use for.
+
+    Raises:
+      UserError: the model is unknown, or is for another task than the data set's.
+    """
+    if config.name not in MODELS:
+        raise UserError(f"unknown model {config.name!r}; the models are {', '.join(MODELS)}")
+    known = MODELS[config.name].options
+    if MODELS[config.name].language_model:
+        task = "text"
+    else:
+        task = "text_classification" if "vocabulary_size" in known else "image"
+    if task != dataset.task:
+        kinds = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
+        raise UserError(
+            f"config.model.name={config.name!r} is for {kinds[task]}, config.dataset={dataset.name!r} for "
+            f"{kinds[dataset.task]}; choose two that fit"
+        )
+    given = dataclasses.asdict(config) | {"vocabulary_size": dataset.vocab_size}
+    return {name: value for name, value in given.items() if name in known}
 
 
 def build_programs(config: Config) -> Programs:
@@ -40,9 +59,10 @@ def build_programs(config: Config) -> Programs:
         skip_corrupt=config.skip_corrupt,
     )
     parallel = Parallel.of(local_devices(config.devices), config.parallel)
-    model = create_model(
-        config.model.name, num_classes=dataset.num_classes, axis_name=parallel.axis_name, **model_options(config.model)
-    )
+    options = model_options(config.model, dataset)
+    if config.recalibrate_batch_stats and not MODELS[config.model.name].batch_stats:
+        raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
+    model = create_model(config.model.name, num_classes=dataset.num_classes, axis_name=parallel.axis_name, **options)
     steps_per_epoch = -(-len(dataset.train.inputs) // config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=steps_per_epoch, epochs=config.epochs)
     return Programs(
@@ -55,6 +75,8 @@ def build_programs(config: Config) -> Programs:
         test_batch_size=config.test_batch_size or config.batch_size,
         lookahead=config.optimizer.lookahead,
         label_smoothing=config.label_smoothing,
+        preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
+        recalibrate_batch_stats=config.recalibrate_batch_stats,
     )
 
 

@@ -63,22 +63,21 @@ class MetricsFile:
 
     def append(self, row: Row) -> None:
         """Adds the row of the next epoch and writes the file."""
-        self.rows.append(row)
-        self._write()
+        self._write([*self.rows, row])
 
     def keep_until(self, step: int) -> None:
         """Drops rows of epochs that end after `step`: those will be trained again."""
         kept = [row for row in self.rows if row["step"] <= step]
         if len(kept) != len(self.rows):
-            self.rows = kept
-            self._write()
+            self._write(kept)
 
-    def _write(self) -> None:
+    def _write(self, rows: list[Row]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_format(row.get(column)) for column in self.columns] for row in self.rows)
+        writer.writerows([_format(row.get(column)) for column in self.columns] for row in rows)
         write_atomic(self._path, text.getvalue())
+        self.rows = rows
 
 
 def read_rows(path: Path) -> list[Row]:

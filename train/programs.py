@@ -14,9 +14,10 @@ import optax
 from flax import linen as nn
 
 import lookahead_jax as la
-from train import sampling, steps
+from train import recalibration, sampling, steps
 from train.data import Dataset
 from train.errors import UserError
+from train.objectives import OBJECTIVES
 from train.parallel import Parallel
 from train.sampling import DeviceSplit, Preprocessing
 from train.steps import Metrics, TrainState
@@ -52,6 +53,8 @@ class Programs:
         test_batch_size: int,
         lookahead: bool,
         label_smoothing: float = 0.0,
+        preprocessing: Preprocessing | None = None,
+        recalibrate_batch_stats: bool = False,
     ):
         examples, tests = len(dataset.train.inputs), len(dataset.test.inputs)
         if batch_size > examples:
@@ -69,7 +72,9 @@ class Programs:
         self.dataset, self.parallel, self.has_slow_weights = dataset, parallel, lookahead
         self._model, self._tx, self._schedule = model, tx, schedule
         self._batch_size, self._label_smoothing = batch_size, label_smoothing
-        self._preprocessing = Preprocessing.of(dataset)
+        self._preprocessing = preprocessing or Preprocessing.of(dataset)
+        self._objective = OBJECTIVES[dataset.task]
+        self._recalibrates = lookahead and recalibrate_batch_stats
         self.train_data = parallel.put(sampling.to_host_arrays(dataset.train))
         self.test_data = parallel.put(sampling.to_host_arrays(dataset.test))
         self._compiled: dict[Any, Any] = {}
@@ -100,6 +105,8 @@ class Programs:
             lambda: self._train_program(state, metrics, order, last=True),
             lambda: self._evaluate_program(state.params, state.batch_stats),
         ]
+        if self._recalibrates:
+            tasks.append(lambda: self._recalibrate_program(self._recalibrate_args(state)))
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             for future in [pool.submit(task) for task in tasks]:
                 future.result()
@@ -108,10 +115,8 @@ class Programs:
 
     def _init(self, key: jax.Array, shard: Any) -> TrainState:
         del shard
-        inputs = self.train_data.inputs
-        dtype = jnp.float32 if self._preprocessing.mean else inputs.dtype
-        form = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), dtype)
-        return steps.init_state(key, self._model, self._tx, form)
+        form = jax.eval_shape(lambda data: sampling.slice_batch(data, 0, 1, self._preprocessing), self.train_data)
+        return steps.init_state(key, self._model, self._tx, form.inputs)
 
     def init(self, seed: int) -> TrainState:
         """The state of a new run."""
@@ -159,7 +164,7 @@ class Programs:
             order,
             batch_size=self.last_batch_size if last else self._batch_size,
             full_batch_size=self._batch_size,
-            augmentation=self._preprocessing.augmentation,
+            preprocessing=self._preprocessing,
         )
         batch = sampling.load(data, shard(drawn), self._preprocessing)
         axis_name = self.parallel.axis_name
@@ -172,6 +177,7 @@ class Programs:
             dropout_key,
             model=self._model,
             tx=self._tx,
+            objective=self._objective,
             axis_name=axis_name,
             label_smoothing=self._label_smoothing,
             with_norms=last,
@@ -214,15 +220,15 @@ class Programs:
             # The last batch starts early enough to be full; what it repeats is not counted again.
             start = jnp.minimum(index * size, examples - size)
             weights = start + jnp.arange(size) >= index * size
-            batch = sampling.slice_batch(data, start, size, self._preprocessing)
-            batch, weights = shard((batch, weights))
+            batch = sampling.slice_batch(data, start, size, self._preprocessing, shard)
             metrics = steps.eval_step(
                 params,
                 batch_stats,
                 metrics,
                 batch,
-                weights,
+                shard(weights),
                 model=self._model,
+                objective=self._objective,
                 axis_name=self.parallel.axis_name,
             )
             return metrics, None
@@ -233,6 +239,45 @@ class Programs:
         return self._program("evaluate", self._evaluate, (params, batch_stats, self.test_data))
 
     def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
-        """Sums over the whole test set, in one program: of the live weights, or of the slow ones."""
+        """Sums over the whole test set, in one program: of the live weights, or of the slow ones.
+
+        The slow weights get batch statistics of their own first where the run re-estimates them.
+        """
         params = la.slow_params(state.opt_state) if slow else state.params
-        return self._evaluate_program(params, state.batch_stats)(params, state.batch_stats, self.test_data)
+        batch_stats = self.recalibrated_batch_stats(state) if slow and self._recalibrates else state.batch_stats
+        return self._evaluate_program(params, batch_stats)(params, batch_stats, self.test_data)
+
+    def _recalibrate(
+        self, params: Any, batch_stats: Any, key: jax.Array, step: jax.Array, data: DeviceSplit, shard: Any
+    ) -> Any:
+        order = self._order(key, step, shard)
+        _, draw_key, dropout_key = _keys(key, step)
+        first_of_epoch = step // self.steps_per_epoch * self.steps_per_epoch
+
+        def add_batch(total, index):
+            drawn = sampling.draw(
+                draw_key,
+                first_of_epoch + index,
+                order,
+                batch_size=self._batch_size,
+                full_batch_size=self._batch_size,
+                preprocessing=self._preprocessing,
+            )
+            inputs = sampling.load(data, shard(drawn), self._preprocessing).inputs
+            found = recalibration.batch_statistics(self._model, params, batch_stats, inputs, dropout_key)
+            return jax.tree.map(jnp.add, total, found), None
+
+        batches = min(recalibration.BATCHES, data.inputs.shape[0] // self._batch_size)
+        total, _ = jax.lax.scan(add_batch, jax.tree.map(jnp.zeros_like, batch_stats), jnp.arange(batches))
+        return jax.tree.map(lambda x: x / batches, total)
+
+    def _recalibrate_args(self, state: TrainState) -> tuple[Any, ...]:
+        return la.slow_params(state.opt_state), state.batch_stats, state.key, state.step, self.train_data
+
+    def _recalibrate_program(self, args: tuple[Any, ...]) -> Any:
+        return self._program("recalibrate", self._recalibrate, args)
+
+    def recalibrated_batch_stats(self, state: TrainState) -> Any:
+        """BatchNorm statistics of the slow weights over the first batches of the state's epoch (`recalibration`)."""
+        args = self._recalibrate_args(state)
+        return self._recalibrate_program(args)(*args)

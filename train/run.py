@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -121,6 +122,9 @@ class Run:
         tree = {"state": position.state, "metrics": position.metrics}
         self._checkpoints.save(position.step, tree, {"seconds": position.seconds, "score": score})
 
+    def _write_patiently(self, action: Callable[[], None], what: str) -> None:
+        with_patience(action, seconds=self._config.disk_wait, what=what)
+
     # Training
 
     def _train_epoch(self, position: Position, progress: Progress) -> dict[str, float]:
@@ -222,8 +226,7 @@ class Run:
                 row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
         row["seconds"] = position.seconds + time.monotonic() - began
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
-        wait = self._config.disk_wait
-        with_patience(lambda: self._metrics_file.append(row), seconds=wait, what=str(self._directory.metrics))
+        self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
         position.metrics, position.seconds = programs.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == self._total:
             score = row["slow_test_accuracy"] if programs.has_slow_weights else row["test_accuracy"]
@@ -238,7 +241,8 @@ class Run:
         self._checkpoints.wait()
         rows = self._metrics_file.rows
         if rows:
-            draw_curves(rows, self._directory.path.name, self._directory.curves)
+            curves, title = self._directory.curves, self._directory.path.name
+            self._write_patiently(lambda: draw_curves(rows, title, curves), str(curves))
         if finished:
             self._directory.record("finished", epoch=self._config.epochs, step=position.step)
             if not self._quiet:

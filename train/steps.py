@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from train.objectives import Objective, score_classes
 from train.sampling import Batch
 
 
@@ -81,32 +82,12 @@ class Metrics:
         return (float(values.loss) + float(values.lost)) / count, int(values.correct) / count
 
 
-def sample_losses(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Cross-entropy of each sample: float32 [...] from logits [..., classes] and int32 targets [...]."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    if label_smoothing:
-        # (1 - e) times the one-hot and e times the uniform distribution; the losses are linear in the labels.
-        uniform = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
-        losses = (1.0 - label_smoothing) * losses + label_smoothing * uniform
-    return losses
-
-
-def count_correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """How many of the samples have their target as the largest logit: int32 scalar."""
-    return jnp.sum(jnp.argmax(logits, axis=-1) == targets, dtype=jnp.int32)
-
-
 def state_norms(params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
     """Euclidean norms over all parameters: of the live weights, and of their distance from the slow ones."""
     norms = {"parameter_norm": optax.tree.norm(params)}
     if slow_params is not None:
         norms["slow_distance"] = optax.tree.norm(optax.tree.sub(params, slow_params))
     return norms
-
-
-def _variables(params: Any, batch_stats: Any) -> dict[str, Any]:
-    return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
 
 def train_step(
@@ -117,6 +98,7 @@ def train_step(
     *,
     model: nn.Module,
     tx: optax.GradientTransformationExtraArgs,
+    objective: Objective = score_classes,
     axis_name: str | None = None,
     label_smoothing: float = 0.0,
     with_norms: bool = False,
@@ -131,6 +113,7 @@ def train_step(
       dropout_key: PRNG key of this step (and device).
       model: Flax module; static.
       tx: optimizer; static.
+      objective: how the task scores a batch; static.
       axis_name: axis to reduce over under pmap; static.
       label_smoothing: in the training loss alone; the metrics' loss has none.
       with_norms: report norms as well, at the cost of some passes over the parameters; static.
@@ -149,18 +132,12 @@ def train_step(
     count = total(jnp.asarray(batch.targets.size, jnp.int32))
 
     def mean_loss(params):
-        logits, updated = model.apply(
-            _variables(params, state.batch_stats),
-            batch.inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
+        scores, batch_stats = objective(
+            model, params, state.batch_stats, batch, dropout_key=dropout_key, label_smoothing=label_smoothing
         )
-        losses = sample_losses(logits, batch.targets)
-        objective = sample_losses(logits, batch.targets, label_smoothing) if label_smoothing else losses
         # This device's share of the global mean: the shares, and so their gradients, add up to it.
-        share = jnp.sum(objective) / count
-        return share, (jnp.sum(losses), count_correct(logits, batch.targets), updated.get("batch_stats", {}))
+        share = jnp.sum(scores.objectives) / count
+        return share, (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), batch_stats)
 
     grads, (loss, correct, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
     grads, loss, correct = total(grads), total(loss), total(correct)
@@ -182,6 +159,7 @@ def eval_step(
     weights: jax.Array,
     *,
     model: nn.Module,
+    objective: Objective = score_classes,
     axis_name: str | None = None,
 ) -> Metrics:
     """Adds one batch of evaluation to the sums.
@@ -193,14 +171,15 @@ def eval_step(
       batch: this device's part.
       weights: bool [B]; False marks an example that only fills the batch.
       model: Flax module; static.
+      objective: how the task scores a batch; static.
       axis_name: axis to reduce over under pmap; static.
     """
-    logits = model.apply(_variables(params, batch_stats), batch.inputs, train=False)
+    scores, _ = objective(model, params, batch_stats, batch)
     shape = weights.shape + (1,) * (batch.targets.ndim - 1)
     counted = jnp.broadcast_to(weights.reshape(shape), batch.targets.shape)
     sums = (
-        jnp.sum(jnp.where(counted, sample_losses(logits, batch.targets), 0.0)),
-        jnp.sum(counted & (jnp.argmax(logits, axis=-1) == batch.targets), dtype=jnp.int32),
+        jnp.sum(jnp.where(counted, scores.losses, 0.0)),
+        jnp.sum(counted & scores.correct, dtype=jnp.int32),
         jnp.sum(counted, dtype=jnp.int32),
     )
     if axis_name is not None:

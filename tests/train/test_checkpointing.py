@@ -1,13 +1,13 @@
 """Checkpoints are whole or passed over, and never of another form than asked for."""
 
 import logging
-import random
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.train.corruption import torture_files
 from train.checkpointing import Checkpoints, DamagedCheckpoint, verify
 from train.errors import UserError
 from train.steps import Metrics
@@ -68,32 +68,12 @@ def test_keeps_the_last_two_and_the_best(checkpoints):
     assert checkpoints.steps() == [2, 4, 5]
 
 
-def damage_flip(path, rng):
-    data = bytearray(path.read_bytes())
-    if not data:
-        data = bytearray(b"x")
-    else:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
-
-
-def damage_truncate(path, rng):
-    data = path.read_bytes()
-    path.write_bytes(data[: rng.randrange(len(data))] if data else b"x")
-
-
-@pytest.mark.parametrize("damage", [damage_flip, damage_truncate])
-def test_every_damaged_file_is_noticed(checkpoints, damage):
-    save(checkpoints, 1)
-    rng = random.Random(0)
-    for path in sorted(p for p in directory(checkpoints, 1).rglob("*") if p.is_file()):
-        for _ in range(4):
-            original = path.read_bytes()
-            damage(path, rng)
-            with pytest.raises(DamagedCheckpoint):
-                verify(directory(checkpoints, 1))
-            path.write_bytes(original)
-    verify(directory(checkpoints, 1))
+def test_bit_flips_and_truncations_are_noticed_or_harmless(tmp_path, caplog):
+    caplog.set_level(logging.ERROR)  # a warning a blow says nothing here
+    counts = torture_files(1000, 100, seed=0, folder=tmp_path / "checkpoints")
+    assert counts["silent"] == 0
+    assert counts["noticed"] + counts["harmless"] == 1100
+    assert counts["harmless"] < 10  # the end of the last line of the sums is all that carries nothing
 
 
 def test_missing_and_stray_files_are_noticed(checkpoints):
@@ -112,7 +92,7 @@ def test_missing_and_stray_files_are_noticed(checkpoints):
 def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(checkpoints, caplog):
     save(checkpoints, 1, 2)
     directory(checkpoints, 3).mkdir()  # an empty directory is Orbax's latest step
-    damage_flip(directory(checkpoints, 2) / "progress.json", random.Random(1))
+    (directory(checkpoints, 2) / "progress.json").write_text("{}")
     with caplog.at_level(logging.WARNING):
         assert checkpoints.restore(abstract(tree(0.0))).step == 1
     assert "checkpoints/3 is passed over: SHA256SUMS is missing" in caplog.text

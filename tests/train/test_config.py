@@ -83,10 +83,12 @@ def test_where_data_lies_makes_no_other_run():
     assert differences(stored, Config(data_dir="/elsewhere", checkpoint_every=7, resume=False)) == []
 
 
-def test_a_field_that_the_stored_config_lacks_is_a_difference():
+def test_a_field_that_the_stored_config_lacks_counts_with_its_default():
     stored = to_dict(Config())
-    del stored["model"]["stem"]
-    assert differences(stored, Config()) == ["model.stem was '(not set)', is now 'imagenet'"]
+    del stored["model"]["stem"], stored["optimizer"]
+    assert differences(stored, Config()) == []
+    changed = Config(model=ModelConfig(stem="cifar"))
+    assert differences(stored, changed) == ["model.stem was 'imagenet', is now 'cifar'"]
 
 
 def test_configs_are_plain_data():
