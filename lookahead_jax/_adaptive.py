@@ -1,5 +1,9 @@
 """The slow step size that minimises a quadratic model of the loss between slow and fast weights."""
 
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,8 +50,8 @@ class AdaptiveStepSize(NamedTuple):
         #
         #   <slow - t, A d> = <slow - params, A d> + <grads, d>,
         #
-        # which divides by nothing. The conditional spares the other steps the reading of six trees; its result is a
-        # scalar, so it keeps no buffer from being updated in place.
+        # which divides by nothing. The conditional spares the other steps the reading of five trees; its result is
+        # a scalar, so it keeps no buffer from being updated in place.
 
         def on_sync() -> jax.Array:
             def leaf(
@@ -64,7 +68,10 @@ class AdaptiveStepSize(NamedTuple):
             ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
             return jnp.clip(ratio, self.minimum, 1.0).astype(float)
 
-        return jax.lax.cond(sync, on_sync, lambda: jnp.full([], self.minimum, float))
+        def otherwise() -> jax.Array:
+            return jnp.full([], self.minimum, float)
+
+        return jax.lax.cond(sync, on_sync, otherwise)
 
 
 def adaptive_step_size(

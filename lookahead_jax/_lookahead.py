@@ -1,6 +1,10 @@
 """Lookahead as an Optax gradient transformation."""
 
-from typing import Any, Literal, NamedTuple, get_args
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+import functools
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +13,7 @@ import optax
 
 from lookahead_jax import _fast_state, _sync
 from lookahead_jax._adaptive import AdaptiveStepSize
-
-FastStateAtSync = Literal["maintain", "reset", "pullback"]
+from lookahead_jax._fast_state import FastStateAtSync
 
 _DEFAULT_SLOW_STEP_SIZE = 0.8
 
@@ -30,8 +33,8 @@ class LookaheadState(NamedTuple):
         steps_since_sync: steps of the fast optimizer since the last sync; int32, shape ().
         sync_count: completed syncs, the argument of schedules; int32, shape ().
         slow_state: state of `slow_optimizer`; an empty tuple without one.
-        pulled_moments: the fast optimizer's moments as the last sync left them, for
-            `fast_state_at_sync="pullback"`; an empty tuple otherwise.
+        after_sync: what `fast_state_at_sync` leaves to be done to `fast_state` as the next step begins; an empty
+            tuple for "maintain".
     """
 
     fast_state: optax.OptState
@@ -39,7 +42,7 @@ class LookaheadState(NamedTuple):
     steps_since_sync: jax.Array
     sync_count: jax.Array
     slow_state: optax.OptState = ()
-    pulled_moments: Any = ()
+    after_sync: Any = ()
 
 
 def lookahead(
@@ -84,12 +87,13 @@ def lookahead(
         slow_optimizer: the outer step in general: a transformation of the pseudo-gradient
             :math:`\phi_t - \theta_{t,k}`, called with the slow weights as its parameters. ``optax.sgd(alpha)`` is
             plain Lookahead; ``optax.sgd(lr, momentum, nesterov=True)`` is the outer optimizer of SNOO and, with one
-            worker, of DiLoCo. It takes the place of `slow_step_size`.
+            worker, of DiLoCo. It takes the place of `slow_step_size`. On a CPU it, like an adaptive step size,
+            costs XLA temporary buffers: an update takes 3 to 5 times as long as Adam's.
         fast_state_at_sync: what becomes of the fast optimizer's moments at a sync. "maintain" leaves them;
             "reset" sets them to their initial value; "pullback" interpolates them, like the weights, with
             :math:`\alpha` between their values after this and after the last sync. Only accumulators shaped like
             the parameters change, never step counts, schedules or random keys: after "reset" Adam's bias
-            correction goes on from the current step count.
+            correction goes on from the current step count. The change is made as the next step begins.
         slow_dtype: dtype of the slow weights; None is the parameters' own. float32 with bfloat16 parameters keeps
             what many small outer steps add up to; the live weights are the slow ones rounded after each sync.
 
@@ -133,28 +137,29 @@ def lookahead(
 
     def init_fn(params: optax.Params) -> LookaheadState:
         fast_state = fast.init(params)
-        slow_params = jax.tree.map(lambda p: _slow_copy(p, dtype), params)
+        slow_params = jax.tree.map(functools.partial(_slow_copy, dtype), params)
         return LookaheadState(
             fast_state=fast_state,
             slow_params=slow_params,
             steps_since_sync=jnp.zeros([], jnp.int32),
             sync_count=jnp.zeros([], jnp.int32),
             slow_state=() if slow is None else slow.init(slow_params),
-            pulled_moments=_fast_state.moments(fast, fast_state) if fast_state_at_sync == "pullback" else (),
+            after_sync=_fast_state.init_after_sync(fast_state_at_sync, fast, fast_state),
         )
 
     def update_fn(
         updates: optax.Updates,
-        state: LookaheadState,
+        state: Any,  # a LookaheadState; Optax's protocol allows no narrower type
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LookaheadState]:
         if params is None:
             raise ValueError(_NO_PARAMS_MSG)
         grads = updates
-        updates, fast_state = fast.update(grads, state.fast_state, params, **extra_args)
+        before = _fast_state.begin_step(fast_state_at_sync, fast, state.fast_state, state.after_sync, params)
+        updates, fast_state = fast.update(grads, before, params, **extra_args)
 
-        emitted = _fast_state.emitted_update(state.fast_state, fast_state)
+        emitted = _fast_state.emitted_update(before, fast_state)
         steps = state.steps_since_sync + emitted
         sync = emitted & (steps >= _value_at(sync_period, state.sync_count))
 
@@ -164,19 +169,13 @@ def lookahead(
                 alpha = slow_step_size.estimate(sync, grads, params, updates, state.slow_params, fast_state)
             else:
                 alpha = _value_at(slow_step_size, state.sync_count)
-            slow_updates = jax.tree.map(lambda g: -jnp.asarray(alpha).astype(g.dtype) * g, pseudo_grads)
+            slow_updates = jax.tree.map(functools.partial(_descend, alpha), pseudo_grads)
             slow_state = state.slow_state
         else:
-            alpha = None
+            alpha = 1.0  # of pullback, which is refused here
             slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, state.slow_params, **extra_args)
             slow_state = _sync.select(sync, slow_state, state.slow_state)
         updates, slow_params = _sync.synchronize(sync, params, updates, state.slow_params, slow_updates)
-
-        pulled_moments = state.pulled_moments
-        if fast_state_at_sync == "reset":
-            fast_state = _fast_state.reset(fast, sync, fast_state, optax.apply_updates(params, updates))
-        elif fast_state_at_sync == "pullback":
-            fast_state, pulled_moments = _fast_state.pullback(fast, sync, fast_state, pulled_moments, alpha)
 
         return updates, LookaheadState(
             fast_state=fast_state,
@@ -184,7 +183,7 @@ def lookahead(
             steps_since_sync=jnp.where(sync, 0, steps),
             sync_count=state.sync_count + sync,
             slow_state=slow_state,
-            pulled_moments=pulled_moments,
+            after_sync=_fast_state.end_step(fast_state_at_sync, sync, fast_state, state.after_sync, alpha),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -194,7 +193,11 @@ def _value_at(value: Any, sync_count: jax.Array) -> Any:
     return value(sync_count) if callable(value) else value
 
 
-def _slow_copy(param: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
+def _descend(step_size: jax.typing.ArrayLike, grads: jax.Array) -> jax.Array:
+    return -jnp.asarray(step_size).astype(grads.dtype) * grads
+
+
+def _slow_copy(dtype: Any, param: jax.typing.ArrayLike) -> jax.Array:
     # A copy, since the live weights and the state are donated together and one buffer cannot be donated twice;
     # with an explicit dtype, since a Python number would give a weakly typed array and a second compilation.
     param_dtype = jnp.asarray(param).dtype

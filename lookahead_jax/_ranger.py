@@ -1,5 +1,8 @@
 """Ranger: Lookahead around RAdam."""
 
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from typing import Any
 
 import jax

@@ -1,5 +1,8 @@
 """Where the slow weights are in an optimizer state."""
 
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from typing import Any
 
 import jax
@@ -42,13 +45,17 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
     for state in states[1:]:
         merged = jax.tree.map(_merge, merged, state.slow_params, is_leaf=_is_masked)
     if params is not None:
-        return jax.tree.map(lambda s, p: p if _is_masked(s) else s, merged, params, is_leaf=_is_masked)
+        return jax.tree.map(_filled, merged, params, is_leaf=_is_masked)
     if any(_is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_is_masked)):
         raise ValueError(
             "some parameters are masked out of Lookahead and have no slow weights; "
             "slow_params(opt_state, params) takes the live ones for them"
         )
     return merged
+
+
+def _filled(slow: Any, param: Any) -> Any:
+    return param if _is_masked(slow) else slow
 
 
 def _merge(a: Any, b: Any) -> Any:

@@ -1,5 +1,9 @@
 """What one step does to the live weights and to the slow weights, leaf by leaf."""
 
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from typing import Any
 
 import jax
@@ -13,11 +17,11 @@ def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
     A select and never a blend `c * a + (1 - c) * b`: a blend keeps a NaN of the side that was not chosen
     alive, and fails on integers, booleans and PRNG keys.
     """
-    return jax.tree.map(
-        lambda a, b: a if a is b else jnp.where(condition, a, b).astype(jnp.asarray(b).dtype),
-        on_true,
-        on_false,
-    )
+
+    def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
+        return a if a is b else jnp.where(condition, a, b).astype(jnp.asarray(b).dtype)
+
+    return jax.tree.map(leaf, on_true, on_false)
 
 
 def pseudo_gradients(params: optax.Params, updates: optax.Updates, slow: optax.Params) -> optax.Updates:

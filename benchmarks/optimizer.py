@@ -1,0 +1,192 @@
+"""What Lookahead costs on top of its inner optimizer, on the parameters of ResNet18 (11.2 million, float32).
+
+    python -m benchmarks.optimizer [--rounds=30] [--torch] [--out=results/optimizer.json]
+
+One program applies one update: inner optimizer, Lookahead, `optax.apply_updates`; jitted, parameters and state donated.
+A round is two whole sync periods (k = 5), so that syncs weigh as they do in training. All sides of an inner optimizer
+run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX against plain torch.optim.Adam(foreach=True), in two
+processes that run in turn with the same number of threads.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lookahead_jax as la
+from benchmarks import harness
+
+SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
+STEPS = 2 * SYNC_PERIOD
+
+INNER: dict[str, tuple[Callable[[], optax.GradientTransformation], float]] = {
+    "adam": (lambda: optax.adam(1e-3), 1.15),
+    "radam": (lambda: optax.radam(1e-3), 1.15),
+    "sgd, momentum 0.9": (lambda: optax.sgd(1e-2, 0.9), 1.20),
+}
+
+
+def resnet18_shapes() -> list[tuple[int, ...]]:
+    """The 62 parameter shapes of ImageNet's ResNet18 with 10 classes."""
+    shapes: list[tuple[int, ...]] = [(7, 7, 3, 64), (64,), (64,)]
+    channels = 64
+    for width in (64, 128, 256, 512):
+        for _ in range(2):
+            shapes += [(3, 3, channels, width), (width,), (width,), (3, 3, width, width), (width,), (width,)]
+            if channels != width:
+                shapes += [(1, 1, channels, width), (width,), (width,)]
+            channels = width
+    return [*shapes, (512, 10), (10,)]
+
+
+def arrays(scale: float) -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(scale=scale, size=shape), jnp.float32) for shape in resnet18_shapes()]
+
+
+def side(tx: optax.GradientTransformation, wrap_params: Callable[[Any], Any] = lambda params: params):
+    """A round of `tx`: STEPS donated updates of the same gradients, and the wait for the last."""
+    grads = arrays(0.01)
+
+    def step(params, opt_state, grads):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    params = wrap_params(arrays(0.05))
+    state = [params, tx.init(params)]
+
+    def run() -> None:
+        for _ in range(STEPS):
+            state[:] = step(state[0], state[1], grads)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def optax_lookahead(inner: optax.GradientTransformation):
+    """A round of optax.lookahead, whose parameters are pairs; `fast` and `slow` start in buffers of their own."""
+    tx = optax.lookahead(inner, SYNC_PERIOD, SLOW_STEP_SIZE)
+    return side(tx, lambda p: optax.LookaheadParams(fast=p, slow=jax.tree.map(jnp.copy, p)))
+
+
+def against_inner(rounds: int) -> list[dict[str, Any]]:
+    """For each inner optimizer: milliseconds a step alone, and the ratios of both Lookaheads to it."""
+    results = []
+    for name, (inner, target) in INNER.items():
+        sides = {
+            "alone": side(inner()),
+            "lookahead_jax": side(la.lookahead(inner(), SYNC_PERIOD, SLOW_STEP_SIZE)),
+            "optax.lookahead": optax_lookahead(inner()),
+        }
+        seconds = harness.seconds_in_turn(sides, rounds)
+        results.append(
+            {
+                "inner": name,
+                "target": target,
+                "milliseconds_alone": harness.Summary.of([1e3 * s / STEPS for s in seconds["alone"]]),
+                "ratio": harness.ratio(seconds["lookahead_jax"], seconds["alone"]),
+                "ratio_of_minima": min(seconds["lookahead_jax"]) / min(seconds["alone"]),
+                "ratio_of_optax_lookahead": harness.ratio(seconds["optax.lookahead"], seconds["alone"]),
+                "seconds": seconds,
+            }
+        )
+    return results
+
+
+def torch_adam():
+    """A round of torch.optim.Adam(foreach=True) on the same arrays, in place."""
+    import torch
+
+    params = [torch.tensor(np.asarray(x), requires_grad=True) for x in arrays(0.05)]
+    for param, grad in zip(params, arrays(0.01), strict=True):
+        param.grad = torch.tensor(np.asarray(grad))
+    optimizer = torch.optim.Adam(params, lr=1e-3, foreach=True)
+
+    def run() -> None:
+        for _ in range(STEPS):
+            optimizer.step()
+
+    return run
+
+
+def serve(worker: str, threads: int) -> None:
+    if worker == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        harness.serve(torch_adam(), threads=torch.get_num_threads())
+    else:
+        harness.serve(side(la.lookahead(optax.adam(1e-3), SYNC_PERIOD, SLOW_STEP_SIZE)), threads=threads)
+
+
+def against_torch(rounds: int) -> dict[str, Any]:
+    """Updates a second of Lookahead(Adam) in JAX over those of torch's Adam, in alternating processes."""
+    threads = len(os.sched_getaffinity(0))
+    command = ["-m", "benchmarks.optimizer", f"--threads={threads}"]
+    # XLA's and torch's pools both default to the cores that this process may use; torch's is set all the same.
+    with (
+        harness.Worker([*command, "--worker=jax"], {"JAX_PLATFORMS": "cpu"}) as ours,
+        harness.Worker([*command, "--worker=torch"], {"OMP_NUM_THREADS": str(threads)}) as theirs,
+    ):
+        seconds = harness.workers_in_turn({"lookahead_jax": ours, "torch": theirs}, rounds)
+    return {
+        "threads": threads,
+        "updates_per_second": {
+            name: harness.Summary.of([STEPS / s for s in values]) for name, values in seconds.items()
+        },
+        "ratio": harness.ratio(seconds["torch"], seconds["lookahead_jax"]),
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--torch", action="store_true", help="also compare with torch.optim.Adam(foreach=True)")
+    parser.add_argument("--out", default="results/optimizer.json")
+    parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(args.worker, args.threads)
+        return
+
+    about = harness.machine()
+    results: dict[str, Any] = {"rounds": args.rounds, "steps_per_round": STEPS, "inner": against_inner(args.rounds)}
+    header = ["inner optimizer", "alone, ms a step", "lookahead_jax", "allowed", "optax.lookahead"]
+    rows = [
+        [
+            r["inner"],
+            r["milliseconds_alone"].text(1),
+            r["ratio"].text(),
+            f"{r['target']:.2f}",
+            r["ratio_of_optax_lookahead"].text(),
+        ]
+        for r in results["inner"]
+    ]
+    print(harness.table(header, rows))
+    print(
+        f"\nTime of Lookahead(inner) over inner's, ResNet18's {sum(map(np.prod, resnet18_shapes())):,} float32 "
+        f"parameters, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
+    )
+    if args.torch:
+        results["torch"] = against_torch(args.rounds)
+        speeds = results["torch"]["updates_per_second"]
+        print(
+            f"\nLookahead(Adam), JAX: {speeds['lookahead_jax'].text(1)} updates/s; torch.optim.Adam(foreach): "
+            f"{speeds['torch'].text(1)}; ratio {results['torch']['ratio'].text()}, {args.rounds} rounds of {STEPS}, "
+            f"{results['torch']['threads']} threads each."
+        )
+    print("\n" + harness.describe(about))
+    harness.write_json(args.out, results, about)
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
