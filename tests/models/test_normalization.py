@@ -50,9 +50,9 @@ def test_training_matches_the_oracle_with_the_unbiased_running_variance(shape, x
 def test_evaluation_uses_the_running_statistics_and_leaves_them():
     x, v = normal(0, (4, 2, 2, 3)), variables(3)
     y, updated = BatchNorm().apply(v, x, train=False, mutable=["batch_stats"])
-    mean, var = v["batch_stats"]["mean"], v["batch_stats"]["var"]
-    expected = (x - mean[None, None, None]) / np.sqrt(np.asarray(var) + 1e-5) * v["params"]["scale"]
-    np.testing.assert_allclose(y, expected + np.asarray(v["params"]["bias"]), rtol=1e-5, atol=1e-5)
+    mean, var = np.asarray(v["batch_stats"]["mean"]), np.asarray(v["batch_stats"]["var"])
+    expected = (x - mean) / np.sqrt(var + 1e-5) * np.asarray(v["params"]["scale"]) + np.asarray(v["params"]["bias"])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(updated["batch_stats"]["mean"], mean)
     np.testing.assert_array_equal(updated["batch_stats"]["var"], var)
 

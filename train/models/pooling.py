@@ -2,8 +2,9 @@
 
 XLA differentiates ``reduce_window`` into ``select_and_scatter``, which the CPU backend expands into index maps the
 size of the input. Here the forward pass keeps which tap of each window won, one byte an output, and the backward
-pass places the gradient by it. Measured on two cores, float32 ``[128, 16, 16, 64]``, 3x3/2, forward and backward,
-n = 7 alternations, medians: see ``max_pool``.
+pass places the gradient by it. Measured on two cores, float32, forward and
+backward, n = 7 alternations, medians, XLA's / this one's: ``[128, 16, 16, 64]`` 3x3/2 45.5 / 7.4 ms, ``[36, 109,
+109, 96]`` 2x2/2 551 / 118 ms; forward alone 2.4 / 1.3 and 22.5 / 18.3 ms.
 """
 
 from __future__ import annotations
