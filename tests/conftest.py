@@ -1,6 +1,11 @@
 """Settings that hold for every test: four CPU devices, strict ranks, and where the real data sets are."""
 
+import fcntl
+import importlib.util
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +22,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 enable_compilation_cache()
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {
+    "cifar10": "cifar-10-batches-bin",
+    "cifar100": "cifar-100-binary",
+    "ptb": "ptb",
+    "images20": "images20",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -33,3 +44,52 @@ def x64():
     """float64 for the length of one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """A function from a set's name to the folder with its publisher's files; skips where it is not there.
+
+    LOOKAHEAD_DATA is a folder that holds them unpacked; without it they are unpacked by ../shared/data's own
+    script into a folder of the system's temporary one, and stay there for the next time.
+    """
+
+    def folder(name: str) -> Path:
+        if "LOOKAHEAD_DATA" in os.environ:
+            found = Path(os.environ["LOOKAHEAD_DATA"]) / FOLDERS[name]
+            if not found.is_dir():
+                pytest.skip(f"LOOKAHEAD_DATA has no {FOLDERS[name]}")
+            return found
+        packed = ROOT.parent / "shared" / "data"
+        if not (packed / "unpack.py").is_file():
+            pytest.skip("no real data: set LOOKAHEAD_DATA to the folder that holds it unpacked")
+        if name.startswith("cifar") and importlib.util.find_spec("imagecodecs") is None:
+            pytest.skip("unpacking CIFAR needs imagecodecs (pip install imagecodecs), or set LOOKAHEAD_DATA")
+        cache = cache_folder()
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes share the folder
+            subprocess.run([sys.executable, packed / "unpack.py", cache, name], check=True)
+        return cache / FOLDERS[name]
+
+    return folder
+
+
+def cache_folder() -> Path:
+    """A folder of ours in the system's temporary one."""
+    cache = Path(tempfile.gettempdir()) / f"lookahead-data-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if cache.stat().st_uid != os.getuid():
+        pytest.skip(f"{cache} belongs to another user")
+    return cache
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir(real_data):
+    """A TFDS folder with CIFAR-10 prepared from the publisher's files; made once, and kept beside them."""
+    from train.data.__main__ import main
+
+    source, folder = real_data("cifar10"), cache_folder() / "tfds"
+    with (cache_folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["prepare", "cifar10", f"--from-dir={source}", f"--data-dir={folder}", "--allow-mismatch"]) == 0
+    return folder

@@ -64,7 +64,7 @@ def _one_line(error: Exception) -> str:
 def _help() -> str:
     from train.config import Config, leaves
 
-    lines = [__doc__.strip(), "", "Config fields and their defaults:"]
+    lines = [(__doc__ or "").strip(), "", "Config fields and their defaults:"]
     lines += [f"  --config.{name}={value!r}" for name, value, _ in leaves(Config())]
     print("\n".join(lines))
     return 0  # type: ignore[return-value]

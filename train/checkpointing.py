@@ -232,7 +232,8 @@ class Checkpoints:
         return None
 
     def _compare_forms(self, directory: Path, abstract: Any) -> None:
-        stored = _leaf_forms(self._checkpointer.metadata((directory / STATE).absolute()).item_metadata.tree)
+        metadata: Any = self._checkpointer.metadata((directory / STATE).absolute())
+        stored = _leaf_forms(metadata.item_metadata.tree)
         wanted = _leaf_forms(abstract)
         for path in sorted(stored.keys() | wanted.keys()):
             if stored.get(path) != wanted.get(path):

@@ -9,9 +9,9 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from train.errors import RunFailed
 
@@ -31,17 +31,17 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file by a temporary one beside it, fsync and rename.
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when the block ends well, and vanishes when it does not.
 
     Raises:
       OSError: as of the file system (full, read-only); `path` is then as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -51,6 +51,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.unlink(temporary)
         raise
     fsync_path(path.parent)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a whole file by `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

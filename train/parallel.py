@@ -14,6 +14,9 @@ whatever the number of devices. `out_axes=None` is not checked by JAX: a forgott
 which is why the tests compare four devices with one.
 """
 
+# jax.Device is a variable to pyright.
+# pyright: reportInvalidTypeForm=false
+
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

@@ -47,7 +47,7 @@ class Position:
 
     def skip_step(self) -> None:
         """Passes over the next batch: neither parameters nor metrics see it."""
-        self.state = self.state.replace(step=self.state.step + 1)
+        self.state = dataclasses.replace(self.state, step=self.state.step + 1)
         self.step += 1
 
 

@@ -90,7 +90,7 @@ class Programs:
 
     def learning_rate(self, step: int) -> float:
         """The rate of the update after `step` updates."""
-        return float(self._schedule(step))
+        return float(jnp.asarray(self._schedule(step)))
 
     def _program(self, name: Any, program: Any, args: tuple[Any, ...], donate: tuple[int, ...] = ()) -> Any:
         if name not in self._compiled:

@@ -193,7 +193,7 @@ class Run:
         if self._config.on_nonfinite == "restore":
             older = self._load_position()
             # Weights and optimizer of the checkpoint; the data goes on behind the batch that failed.
-            position.state = older.state.replace(step=position.state.step)
+            position.state = dataclasses.replace(older.state, step=position.state.step)
             what += f"; went back to the weights of step {older.step}"
         position.skip_step()
         self._skipped.append(bad)

@@ -100,10 +100,11 @@ class Preprocessing(NamedTuple):
 
 
 def to_host_arrays(split: Split) -> DeviceSplit:
-    """The split as a pytree that `jax.device_put` places in one go."""
+    """The split as a pytree of host arrays that `jax.device_put` places in one go."""
     # The lengths of texts stay on the host: no model here has a use for them.
     sizes = np.ascontiguousarray(split.sizes) if split.sizes is not None and split.sizes.ndim == 2 else None
-    return DeviceSplit(np.ascontiguousarray(split.inputs), np.ascontiguousarray(split.targets), sizes)
+    inputs, targets = np.ascontiguousarray(split.inputs), np.ascontiguousarray(split.targets)
+    return DeviceSplit(inputs, targets, sizes)  # pyright: ignore[reportArgumentType]
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, examples: int, *, shuffle: bool) -> jax.Array:

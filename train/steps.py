@@ -5,6 +5,7 @@ device's part and `axis_name` names the axis to reduce over; under `jit` (one de
 `axis_name` is None and the batch is the whole one.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -147,7 +148,7 @@ def train_step(
     if with_norms:
         report |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         report |= state_norms(params, slow_params(opt_state) if slow_params else None)
-    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    state = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, metrics.add(loss, correct, count), report
 
 

@@ -9,19 +9,7 @@ import optax
 import pytest
 
 import lookahead_jax as la
-
-
-def resnet18_shapes():
-    """The 62 parameter shapes of ImageNet's ResNet18 with 10 classes, 11.2 million numbers."""
-    shapes = [(7, 7, 3, 64), (64,), (64,)]
-    channels = 64
-    for width in (64, 128, 256, 512):
-        for _ in range(2):
-            shapes += [(3, 3, channels, width), (width,), (width,), (3, 3, width, width), (width,), (width,)]
-            if channels != width:
-                shapes += [(1, 1, channels, width), (width,), (width,)]
-            channels = width
-    return [*shapes, (512, 10), (10,)]
+from benchmarks.optimizer import resnet18_shapes
 
 
 def compiled_step(tx, dtype=jnp.float32):

@@ -1,13 +1,18 @@
 """Small runs: a few digits and a small CNN, seconds each."""
 
+import csv
 import dataclasses
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
+import train.run
 from train.checkpointing import Checkpoints
 from train.config import Config, ModelConfig, OptimizerConfig
+from train.metrics import TIMING_COLUMNS
 
 
 @pytest.fixture
@@ -57,3 +62,40 @@ def final_tree():
         return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
     return read
+
+
+def metrics_without_times(workdir):
+    with (workdir / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in rows]
+
+
+@pytest.fixture
+def assert_same_run(final_tree):
+    """Compares two workdirs: every bit of the last checkpoint, every row of metrics.csv but its times."""
+
+    def compare(first, second):
+        assert metrics_without_times(first) == metrics_without_times(second)
+        ours, theirs = final_tree(first), final_tree(second)
+        assert ours.keys() == theirs.keys()
+        for path, array in ours.items():
+            assert array.dtype == theirs[path].dtype, path
+            np.testing.assert_array_equal(array, theirs[path], err_msg=path)
+
+    return compare
+
+
+@pytest.fixture
+def ctrl_c_at(monkeypatch):
+    """Sends this process a real SIGINT when the run has made a given number of steps."""
+    at = []
+    step = train.run.Progress.step
+
+    def step_and_signal(self):
+        step(self)
+        if self._step in at:
+            at.remove(self._step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train.run.Progress, "step", step_and_signal)
+    return at

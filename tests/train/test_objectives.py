@@ -87,3 +87,4 @@ def test_correct_counts_tokens_and_images():
 
 def test_every_task_of_a_data_set_has_an_objective():
     assert set(OBJECTIVES) == {"image", "text", "text_classification"}
+    assert OBJECTIVES["text"] is score_tokens

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from train.files import atomic_file
 
 _FILE = "decoded.npz"
 _FORMAT = b"1"  # raise it when decoding changes its result
@@ -24,7 +24,7 @@ _FORMAT = b"1"  # raise it when decoding changes its result
 def fingerprint(folder: Path) -> str:
     """SHA-256 over names and contents of a prepared set's files (0.2 s for CIFAR)."""
     total = hashlib.sha256(_FORMAT)
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("decoded.")):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.lstrip(".").startswith("decoded.")):
         with path.open("rb") as f:
             total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
@@ -38,21 +38,7 @@ def cached(folder: Path, decode: Callable[[], Mapping[str, np.ndarray]]) -> tupl
         if str(stored["fingerprint"]) == key:
             return {name: stored[name] for name in stored.files if name != "fingerprint"}, key
     arrays = decode()
-    with contextlib.suppress(OSError):  # a read-only or full folder costs time, not the run
-        _write(folder / _FILE, {**arrays, "fingerprint": np.array(key)})
+    # A read-only or full folder costs time, not the run.
+    with contextlib.suppress(OSError), atomic_file(folder / _FILE) as file:
+        np.savez(file, allow_pickle=False, **arrays, fingerprint=np.array(key))  # pyright: ignore[reportArgumentType]
     return arrays, key
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as f:
-            np.savez(f, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -58,7 +58,7 @@ def run_study(path: Path, out: Path, *, seeds: int | None = None, data_dir: str 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 failed on the way, 2 wrong input, 75 stopped by a signal."""
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m train.study", description=__doc__, allow_abbrev=False)
     parser.add_argument("--study", type=Path, required=True, help="a study file, such as configs/studies/quick.py")

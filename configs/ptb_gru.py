@@ -1,0 +1,37 @@
+"""The report's language model (section 2.6.2): a two-layer GRU on Penn Treebank, 100 epochs.
+
+    python -m train.data prepare ptb --from-dir DIR        (the folder with ptb.train.txt)
+    python -m train --config=configs/ptb_gru.py --workdir=checkpoints/ptb_lookahead
+
+is Lookahead(RAdam), k = 5, alpha = .8; RAdam alone:
+
+    python -m train --config=configs/ptb_gru.py --workdir=checkpoints/ptb_radam --config.optimizer.lookahead=false
+
+No decay of the learning rate. Weight decay: 0, RAdam's default; the report states none for this run.
+"test" is the set's valid.txt, as in the report.
+
+Cost: not measured. Perplexity after 100 epochs: not measured here; the report's one seed has 150.4 (RAdam) and 152.4
+(Lookahead), live weights.
+"""
+
+from train.config import Config, ModelConfig, OptimizerConfig
+
+
+def get_config() -> Config:
+    return Config(
+        dataset="ptb",
+        epochs=100,
+        batch_size=20,
+        test_batch_size=10,
+        sequence_length=35,
+        model=ModelConfig(name="gru", dropout=0.5, embedding_size=50, hidden_size=50),
+        optimizer=OptimizerConfig(
+            name="radam",
+            learning_rate=0.001,
+            weight_decay=0.0,
+            decay_epochs=(),
+            lookahead=True,
+            sync_period=5,
+            slow_step_size=0.8,
+        ),
+    )

@@ -1,0 +1,31 @@
+"""The language model of ptb_gru.py on text that needs no download: the English of Python's own help, 2,000 words.
+
+    python -m train --config=configs/pydoc_gru.py --workdir=checkpoints/pydoc
+
+What Python ships differs between its versions, so figures are comparable within one version only; run.json's data line
+names it. RAdam alone: --config.optimizer.lookahead=false
+
+Cost: not measured. Perplexity: not measured.
+"""
+
+from train.config import Config, ModelConfig, OptimizerConfig
+
+
+def get_config() -> Config:
+    return Config(
+        dataset="pydoc",
+        epochs=20,
+        batch_size=20,
+        test_batch_size=10,
+        sequence_length=35,
+        model=ModelConfig(name="gru", dropout=0.5, embedding_size=50, hidden_size=50),
+        optimizer=OptimizerConfig(
+            name="radam",
+            learning_rate=0.005,
+            weight_decay=0.0,
+            decay_epochs=(),
+            lookahead=True,
+            sync_period=5,
+            slow_step_size=0.8,
+        ),
+    )
