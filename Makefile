@@ -1,6 +1,8 @@
 # make demo | make test [PEERS=1] | make lint; each does its own set-up on a machine with Python 3.11+ and make.
 PYTHON ?= python3
 VENV   ?= .venv
+# Test processes; each uses about one core, most of it to compile.
+JOBS   ?= 2
 PY     := $(VENV)/bin/python
 comma  := ,
 EXTRAS := test$(if $(PEERS),$(comma)peers)
@@ -26,7 +28,7 @@ demo: $(VENV)/.installed-train
 	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
 
 test: $(VENV)/.installed-$(EXTRAS)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist=loadfile $(ARGS)
 
 chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md

@@ -10,8 +10,10 @@ is Lookahead(RAdam), k = 5, alpha = .8; RAdam alone:
 No decay of the learning rate. Weight decay: 0, RAdam's default; the report states none for this run.
 "test" is the set's valid.txt, as in the report.
 
-Cost: not measured. Perplexity after 100 epochs: not measured here; the report's one seed has 150.4 (RAdam) and 152.4
-(Lookahead), live weights.
+Cost: 90 s an epoch (10,000 tokens/s) on two CPU cores shared with other work; 100 epochs not measured.
+Validation perplexity of the live weights, RAdam alone, seed 0: 708.9, 326.5 and 218.7 after epochs 1, 5 and 10 (with
+--config.epochs=10), where the report's one seed has 708.3, 332.3 and 219.2. After 100 epochs: not measured here; the
+report has 150.4 (RAdam) and 152.4 (Lookahead).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

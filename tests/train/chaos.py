@@ -56,7 +56,12 @@ def run_child(workdir: Path) -> None:
 
 
 def start(workdir: Path, log: Path) -> subprocess.Popen:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    # A compilation cache of its own: a kill may leave an entry of it half written.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(log.with_name("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"} | cache
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.train.chaos", f"--child={workdir}"],

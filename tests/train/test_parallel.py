@@ -75,20 +75,23 @@ def test_four_devices_equal_one(one_device, mode):
 
 @pytest.mark.slow
 def test_resnet18_on_four_devices_equals_one_in_float64(x64):
-    """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance."""
+    """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance.
+
+    An epoch of 21 steps, so that its last one, a program of its own, is not compiled.
+    """
     rng = np.random.default_rng(0)
-    split = data.Split(rng.integers(0, 256, (64, 32, 32, 3), np.uint8), rng.integers(0, 10, 64).astype(np.int32))
+    split = data.Split(rng.integers(0, 256, (168, 32, 32, 3), np.uint8), rng.integers(0, 10, 168).astype(np.int32))
     mean = (125.3, 123.0, 113.9)
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.01)
-    schedule = make_schedule(optimizer, steps_per_epoch=4, epochs=5)
+    schedule = make_schedule(optimizer, steps_per_epoch=21, epochs=1)
 
     def programs(devices, mode):
         parallel = Parallel.of(local_devices(devices), mode)
         model = create_model("resnet18", num_classes=10, axis_name=parallel.axis_name, stem="imagenet")
         tx = make_optimizer(optimizer, schedule)
         made = Programs(
-            model, tx, dataset, parallel, schedule=schedule, batch_size=16, test_batch_size=16, lookahead=True
+            model, tx, dataset, parallel, schedule=schedule, batch_size=8, test_batch_size=8, lookahead=True
         )
         return made
 
@@ -97,12 +100,11 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
         return run_steps(made, state)
 
     state, metrics, losses = run(programs(1, "single"))
-    for mode in ("pmap", "jit"):
-        state4, metrics4, losses4 = run(programs(4, mode))
-        np.testing.assert_allclose(losses4, losses, rtol=1e-5)
-        assert_trees_close(state4, state, 1e-5)
-        assert int(metrics4.count) == int(metrics.count) == 5 * 64
-        assert int(metrics4.correct) == int(metrics.correct)
+    state4, metrics4, losses4 = run(programs(4, "pmap"))
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    assert int(metrics4.count) == int(metrics.count) == 20 * 8
+    assert int(metrics4.correct) == int(metrics.correct)
 
 
 def test_batch_that_does_not_divide_is_refused_in_words():
