@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-train
 	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
 
 test: $(VENV)/.installed-$(EXTRAS)
-	$(PY) -m pytest -n $(JOBS) --dist=loadfile $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist=worksteal $(ARGS)
 
 chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md
