@@ -80,7 +80,7 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     An epoch of 21 steps, so that its last one, a program of its own, is not compiled.
     """
     rng = np.random.default_rng(0)
-    split = data.Split(rng.integers(0, 256, (168, 32, 32, 3), np.uint8), rng.integers(0, 10, 168).astype(np.int32))
+    split = data.Split(rng.integers(0, 256, (336, 32, 32, 3), np.uint8), rng.integers(0, 10, 336).astype(np.int32))
     mean = (125.3, 123.0, 113.9)
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.01)
@@ -91,7 +91,7 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
         model = create_model("resnet18", num_classes=10, axis_name=parallel.axis_name, stem="imagenet")
         tx = make_optimizer(optimizer, schedule)
         made = Programs(
-            model, tx, dataset, parallel, schedule=schedule, batch_size=8, test_batch_size=8, lookahead=True
+            model, tx, dataset, parallel, schedule=schedule, batch_size=16, test_batch_size=16, lookahead=True
         )
         return made
 
@@ -103,7 +103,7 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     state4, metrics4, losses4 = run(programs(4, "pmap"))
     np.testing.assert_allclose(losses4, losses, rtol=1e-5)
     assert_trees_close(state4, state, 1e-5)
-    assert int(metrics4.count) == int(metrics.count) == 20 * 8
+    assert int(metrics4.count) == int(metrics.count) == 20 * 16
     assert int(metrics4.correct) == int(metrics.correct)
 
 

@@ -104,7 +104,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 with one line on stderr for a user's error, 130 when interrupted."""
-    before = signal.signal(signal.SIGTERM, _interrupt)  # so that temporary folders are removed
+    # So that temporary folders are removed; SIGINT too, which a shell lets its background jobs ignore.
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         prepare(_parser().parse_args(argv))
     except UserError as error:
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was left behind", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
