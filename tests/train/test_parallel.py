@@ -83,7 +83,7 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     split = data.Split(rng.integers(0, 256, (336, 32, 32, 3), np.uint8), rng.integers(0, 10, 336).astype(np.int32))
     mean = (125.3, 123.0, 113.9)
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
-    optimizer = OptimizerConfig(name="sgd", learning_rate=0.01)
+    optimizer = OptimizerConfig(name="sgd", learning_rate=0.001)
     schedule = make_schedule(optimizer, steps_per_epoch=21, epochs=1)
 
     def programs(devices, mode):
