@@ -31,7 +31,7 @@ from train.checkpointing import Checkpoints
 from train.metrics import TIMING_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS, STEPS = 40, 7
+EPOCHS, STEPS = 25, 7
 
 
 def run_child(workdir: Path) -> None:
