@@ -126,14 +126,14 @@ class Programs:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and places of the state, computed without running anything."""
         key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        where = self.parallel.replicated
-        forms = jax.eval_shape(functools.partial(self._init, shard=None), key)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), forms)
+        return self._placed(jax.eval_shape(functools.partial(self._init, shard=None), key))
 
     def abstract_metrics(self) -> Metrics:
         """Shapes, dtypes and places of the sums."""
+        return self._placed(jax.eval_shape(Metrics.zeros))
+
+    def _placed(self, forms: Any) -> Any:
         where = self.parallel.replicated
-        forms = jax.eval_shape(Metrics.zeros)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), forms)
 
     def zero_metrics(self) -> Metrics:

@@ -7,7 +7,6 @@ steps of an epoch, so that checkpoints fall on every phase. Prints a line a kill
 """
 
 import argparse
-import csv
 import importlib.metadata
 import logging
 import os
@@ -27,8 +26,7 @@ import jax
 import numpy as np
 
 from tests.train.corruption import torture_files
-from train.checkpointing import Checkpoints
-from train.metrics import TIMING_COLUMNS
+from tests.train.runs import assert_same_run, metrics_without_times
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 25, 7
@@ -79,29 +77,6 @@ def phase(workdir: Path) -> str:
     return "training" if names else "starting"
 
 
-def result(workdir: Path):
-    """The final state and metrics, times left out."""
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    step = max(checkpoints.steps())
-    tree = checkpoints._checkpointer.restore((workdir / "checkpoints" / str(step) / "state").absolute())
-    checkpoints.close()
-    leaves = {jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
-    with (workdir / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in csv.DictReader(file)]
-    return leaves, rows
-
-
-def assert_same(killed: Path, whole: Path) -> None:
-    """Every bit of the state and every row of the metrics, each epoch once."""
-    (leaves, rows), (expected_leaves, expected_rows) = result(killed), result(whole)
-    assert rows == expected_rows
-    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
-    assert leaves.keys() == expected_leaves.keys()
-    for path, array in expected_leaves.items():
-        assert array.dtype == leaves[path].dtype
-        assert np.array_equal(leaves[path], array), path
-
-
 def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """Runs once untouched; then starts runs and kills them, each until it comes to its end, until all kills are spent.
 
@@ -133,7 +108,8 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             phases[phase(killed)] += 1
             print(f"kill {survived} of {kills}: {phase(killed)}", flush=True)
         assert process.returncode == 0, log.read_text()[-2000:]
-        assert_same(killed, whole)
+        assert_same_run(killed, whole)
+        assert [int(row["epoch"]) for row in metrics_without_times(killed)] == list(range(1, EPOCHS + 1))
         shutil.rmtree(killed)
         print(f"run {rounds} ended bit-identical", flush=True)
     seconds = round(time.monotonic() - began)

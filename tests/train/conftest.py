@@ -1,18 +1,14 @@
 """Small runs: a few digits and a small CNN, seconds each."""
 
-import csv
 import dataclasses
 import os
 import signal
 
-import jax
-import numpy as np
 import pytest
 
 import train.run
-from train.checkpointing import Checkpoints
+from tests.train import runs
 from train.config import Config, ModelConfig, OptimizerConfig
-from train.metrics import TIMING_COLUMNS
 
 
 @pytest.fixture
@@ -50,39 +46,14 @@ def replace():
 
 @pytest.fixture
 def final_tree():
-    """Reads the newest checkpoint of a workdir as {path: NumPy array}, exactly as stored."""
-
-    def read(workdir):
-        checkpoints = Checkpoints(workdir / "checkpoints")
-        step = max(checkpoints.steps())
-        directory = (workdir / "checkpoints" / str(step) / "state").absolute()
-        tree = checkpoints._checkpointer.restore(directory)
-        checkpoints.close()
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-    return read
-
-
-def metrics_without_times(workdir):
-    with (workdir / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in rows]
+    """`final_tree(workdir)`: the newest checkpoint as {path: NumPy array}."""
+    return runs.final_tree
 
 
 @pytest.fixture
-def assert_same_run(final_tree):
-    """Compares two workdirs: every bit of the last checkpoint, every row of metrics.csv but its times."""
-
-    def compare(first, second):
-        assert metrics_without_times(first) == metrics_without_times(second)
-        ours, theirs = final_tree(first), final_tree(second)
-        assert ours.keys() == theirs.keys()
-        for path, array in ours.items():
-            assert array.dtype == theirs[path].dtype, path
-            np.testing.assert_array_equal(array, theirs[path], err_msg=path)
-
-    return compare
+def assert_same_run():
+    """`assert_same_run(first, second)` compares two workdirs."""
+    return runs.assert_same_run
 
 
 @pytest.fixture
