@@ -7,11 +7,12 @@ PY     := $(VENV)/bin/python
 comma  := ,
 EXTRAS := test$(if $(PEERS),$(comma)peers)
 
-.PHONY: demo test chaos lint clean help
+.PHONY: demo test chaos bench lint clean help
 help:
-	@echo "make demo          train RAdam and Lookahead(RAdam) on handwritten digits, three seeds each (3 minutes)"
+	@echo "make demo          RAdam and Lookahead(RAdam) on handwritten digits, three seeds each; a language model (3 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
 	@echo "make chaos         kill runs 100 times at random instants and compare every bit of what they end with"
+	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
 	@echo "make lint          ruff and pyright"
 
 # A stamp a set of extras, so that a changed pyproject.toml, and nothing else, installs again.
@@ -26,12 +27,20 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 
 demo: $(VENV)/.installed-train
 	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
+	$(PY) -m train --config=configs/pydoc_gru.py --workdir=checkpoints/demo_text --config.epochs=2
 
 test: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m pytest -n $(JOBS) --dist=worksteal $(ARGS)
 
 chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md
+
+# Those against PyTorch, then ours alone; one after another, and the page in any case from what there is.
+BENCHMARKS := resnet18 cnn gru "optimizer --torch" epoch startup agreement checkpoint
+bench: $(VENV)/.installed-test,peers
+	@for benchmark in $(BENCHMARKS); do \
+	  echo "== benchmarks.$$benchmark"; $(PY) -m benchmarks.$$benchmark $(ARGS) || exit 1; done
+	$(PY) -m benchmarks.report
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright

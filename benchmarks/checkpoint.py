@@ -1,64 +1,52 @@
 """What a checkpoint costs a run: the stall of the training loop, and the time until it is on the disk.
 
-    python -m benchmarks.checkpoint [--rounds=7] [--out=results/checkpoint.json]
+    python -m benchmarks.checkpoint [--rounds=5] [--steps=20] [--out=FILE]
 
 ResNet18 (7x7 stem, batch 128) with Lookahead(Adam), as in configs/cifar10_resnet18.py, on made-up images. A round
-trains 40 steps, once without a save and once with a save before the first step, in turn; what the second takes longer
+trains some steps, once without a save and once with a save before the first step, in turn; what the second takes longer
 is what a checkpoint costs, set against an epoch of 391 steps.
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import harness
-from train import data
+from benchmarks.epoch import cifar_shaped
+from benchmarks.ours import make_programs
+from benchmarks.rows import Row
 from train.checkpointing import Checkpoints
 from train.compilation_cache import enable_compilation_cache
-from train.config import OptimizerConfig
-from train.models import create_model
-from train.optimizers import make_optimizer, make_schedule
-from train.parallel import Parallel
+from train.host_memory import keep_freed_memory
 from train.position import Position
 from train.programs import Programs
 
-STEPS, EPOCH = 40, 391
+EPOCH = 391
+ROW = Row("checkpoint", "checkpoint of ResNet18", "cifar10_resnet18", 10, 20, 0, 0, image_size=32)
 
 
-def programs() -> Programs:
-    """The programs of an Adam run on 5,120 made-up images: 40 steps an epoch."""
-    rng = np.random.default_rng(0)
-    split = data.Split(
-        rng.integers(0, 256, (STEPS * 128, 32, 32, 3), np.uint8), rng.integers(0, 10, STEPS * 128).astype(np.int32)
-    )
-    mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-    dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, std, True)
-    optimizer = OptimizerConfig(name="adam", learning_rate=0.001)
-    schedule = make_schedule(optimizer, steps_per_epoch=STEPS, epochs=200)
-    return Programs(
-        create_model("resnet18", num_classes=10),
-        make_optimizer(optimizer, schedule),
-        dataset,
-        Parallel.of(jax.local_devices()[:1], "pmap"),
-        schedule=schedule,
-        batch_size=128,
-        test_batch_size=128,
-        lookahead=True,
-    )
+def make_adam_programs(row: Row) -> Programs:
+    """The programs of an Adam run whose epoch is a round."""
+    config = row.config
+    adam = dataclasses.replace(config.optimizer, name="adam", learning_rate=0.001)
+    return make_programs(dataclasses.replace(config, optimizer=adam), cifar_shaped(row))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", default="results/checkpoint.json")
+    harness.add_arguments(parser, "checkpoint", rounds=5)
+    parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
+    parser.add_argument("--tiny", action="store_true", help="batches of 4, to see that it runs")
     flags = parser.parse_args()
+    keep_freed_memory()
     enable_compilation_cache()
-    made = programs()
+    row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
+    made = make_adam_programs(row)
     position = Position(made.init(0), made.zero_metrics(), step=0)
     about = harness.machine()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(position.state))
@@ -69,7 +57,7 @@ def main() -> None:
         began = time.monotonic()
         if save:
             checkpoints.save(position.step, {"state": position.state, "metrics": position.metrics}, {})
-        for _ in range(STEPS):
+        for _ in range(row.steps):
             position.advance(made, order)["loss"].block_until_ready()
         if save:
             checkpoints.wait()
@@ -81,12 +69,22 @@ def main() -> None:
         seconds = harness.seconds_in_turn(sides, flags.rounds, warm_up=1)
         checkpoints.close()
     costs = [more - plain for more, plain in zip(seconds["with"], seconds["without"], strict=True)]
-    steps = harness.Summary.of([s / STEPS for s in seconds["without"]])
+    steps = harness.Summary.of([s / row.steps for s in seconds["without"]])
     cost = harness.Summary.of(costs)
     percent = harness.Summary.of(
-        [100 * c / (EPOCH * s / STEPS) for c, s in zip(costs, seconds["without"], strict=True)]
+        [100 * c / (EPOCH * s / row.steps) for c, s in zip(costs, seconds["without"], strict=True)]
+    )
+    line = harness.table_line(
+        f"a checkpoint of {size / 1e6:.0f} MB, of an epoch of {EPOCH} steps",
+        f"{percent.text(2)} %",
+        "",
+        None,
+        "",
+        "",
+        flags.rounds,
     )
     results: dict[str, Any] = {
+        "table": [line],
         "rounds": flags.rounds,
         "state_bytes": size,
         "seconds_a_step": steps,
@@ -96,11 +94,10 @@ def main() -> None:
     }
     print(
         f"A checkpoint of {size / 1e6:.0f} MB costs {cost.text(2)} s of training, {percent.text(2)} % of an epoch of "
-        f"{EPOCH} steps of {steps.text(3)} s; median (quartiles) of {flags.rounds} rounds of {STEPS} steps."
+        f"{EPOCH} steps of {steps.text(3)} s; median (quartiles) of {flags.rounds} rounds of {row.steps} steps."
     )
     print("\n" + harness.describe(about))
-    harness.write_json(flags.out, results, about)
-    print(f"written to {flags.out}")
+    harness.write_rows(harness.result_path("checkpoint", flags), {"checkpoint": results}, about)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ the rounds' ratios with its quartiles. Sides that cannot share a process (anothe
 environment) run as workers: processes that wait for a line on stdin before each round.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -20,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from train.host_memory import release_freed_memory
+
+FOLDER = Path("results/performance")
+FEWEST_ROUNDS = 5  # of a result that is kept
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch")
 
@@ -74,6 +81,9 @@ class Worker:
         arguments: command line after the Python interpreter, as in ["-m", "benchmarks.optimizer", "--worker=torch"];
             that command calls :func:`serve`.
         environment: variables set on top of this process's.
+
+    Attributes:
+        description: what the side said of itself when it was ready.
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None):
@@ -88,15 +98,22 @@ class Worker:
 
     def round(self) -> float:
         """Seconds of one more round."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("round\n")
-        self._process.stdin.flush()
-        return float(json.loads(self._read()))
+        return float(self._ask("round"))
+
+    def peak_memory(self) -> int | None:
+        """Most bytes that the process had in memory at once in the rounds so far; None where the system cannot say."""
+        return self._ask("peak_memory")
 
     def close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait(timeout=60)
+
+    def _ask(self, question: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._read())
 
     def _read(self) -> str:
         assert self._process.stdout is not None
@@ -116,11 +133,44 @@ def serve(side: Callable[[], Any], warm_up: int = 2, **description: Any) -> None
     """Be a :class:`Worker`: describe the side, then time one call of it for each line on stdin."""
     for _ in range(warm_up):
         side()
+    forget_peak_memory()
     print(json.dumps(description), flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        side()
-        print(json.dumps(time.perf_counter() - start), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "peak_memory":
+            answer = peak_memory()
+        else:
+            start = time.perf_counter()
+            side()
+            answer = time.perf_counter() - start
+        print(json.dumps(answer), flush=True)
+
+
+def forget_peak_memory() -> None:
+    """The peak is counted from here on: what compiling took is no longer in it."""
+    release_freed_memory()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Most bytes resident at once since `forget_peak_memory` (VmHWM); None where there is no /proc."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), None)
+    return None if kilobytes is None else 1024 * int(kilobytes)
+
+
+def use_cores(count: int) -> None:
+    """Keeps this process on `count` of its cores: thread pools made afterwards have that many threads."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_in_turn(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
@@ -148,11 +198,10 @@ def machine() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
-        "cores": cores,
+        "cores": available_cores(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -185,11 +234,53 @@ def describe(about: Mapping[str, Any]) -> str:
     )
 
 
-def write_json(path: str | Path, results: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Results (dataclasses allowed) and the machine into one file, complete or not at all."""
-    path = Path(path)
+def add_arguments(parser: argparse.ArgumentParser, name: str, rounds: int) -> None:
+    """The flags of every benchmark: how many rounds, and where the results go."""
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of each side (default {rounds})")
+    parser.add_argument(
+        "--out",
+        default=None,
+        help=f"JSON file of results (default {FOLDER / name}.json where there are {FEWEST_ROUNDS} rounds or more, "
+        "else none)",
+    )
+
+
+def result_path(name: str, flags: argparse.Namespace) -> Path | None:
+    """Where the results of this call go: figures of too few rounds do not replace others unless asked to."""
+    if flags.out is not None:
+        return Path(flags.out) if flags.out else None
+    return FOLDER / f"{name}.json" if flags.rounds >= FEWEST_ROUNDS else None
+
+
+def table_line(
+    benchmark: str,
+    ours: str,
+    torch: str,
+    ratio: Summary | None,
+    at_least: str,
+    aim: str,
+    n: int,
+) -> dict[str, Any]:
+    """A line of the table of results/performance.md; `ratio` None where nothing is compared."""
+    values = (benchmark, ours, torch, ratio, at_least, aim, n)
+    return dict(zip(("benchmark", "ours", "torch", "ratio", "at_least", "aim", "n"), values, strict=True))
+
+
+def write_rows(path: Path | None, rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Puts rows into a file of results, each with the machine; rows that the file has beside these stay.
+
+    Args:
+        path: the file, made where missing; None writes nothing.
+        rows: by name; "table" of each is a list of `table_line`, the rest its figures (dataclasses allowed).
+        about: `machine()`.
+    """
+    if path is None:
+        print(f"not written: fewer than {FEWEST_ROUNDS} rounds and no --out")
+        return
+    stored = json.loads(path.read_text())["rows"] if path.exists() else {}
+    stored |= {name: {"machine": about, **row} for name, row in rows.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": about, **results}, indent=2, default=dataclasses.asdict)
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text + "\n")
+    partial.write_text(json.dumps({"rows": stored}, indent=2, default=dataclasses.asdict) + "\n")
     partial.replace(path)
+    print(f"written to {path}")

@@ -1,15 +1,15 @@
 """What Lookahead costs on top of its inner optimizer, on the parameters of ResNet18 (11.2 million, float32).
 
-    python -m benchmarks.optimizer [--rounds=30] [--torch] [--out=results/optimizer.json]
+    python -m benchmarks.optimizer [--rounds=30] [--torch] [--out=FILE]
 
 One program applies one update: inner optimizer, Lookahead, `optax.apply_updates`; jitted, parameters and state donated.
 A round is two whole sync periods (k = 5), so that syncs weigh as they do in training. All sides of an inner optimizer
-run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX against plain torch.optim.Adam(foreach=True), in two
-processes that run in turn with the same number of threads.
+run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX against plain torch.optim.Adam, foreach and fused,
+in processes that run in turn with the same number of threads.
 """
 
 import argparse
-import os
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +23,7 @@ from benchmarks import harness
 
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
 STEPS = 2 * SYNC_PERIOD
+WORKERS = ("jax", "torch-foreach", "torch-fused")
 
 INNER: dict[str, tuple[Callable[[], optax.GradientTransformation], float]] = {
     "adam": (lambda: optax.adam(1e-3), 1.15),
@@ -99,14 +100,14 @@ def against_inner(rounds: int) -> list[dict[str, Any]]:
     return results
 
 
-def torch_adam():
-    """A round of torch.optim.Adam(foreach=True) on the same arrays, in place."""
+def torch_adam(fused: bool) -> Callable[[], None]:
+    """A round of torch.optim.Adam, fused or foreach, on the same arrays, in place."""
     import torch
 
     params = [torch.tensor(np.asarray(x), requires_grad=True) for x in arrays(0.05)]
     for param, grad in zip(params, arrays(0.01), strict=True):
         param.grad = torch.tensor(np.asarray(grad))
-    optimizer = torch.optim.Adam(params, lr=1e-3, foreach=True)
+    optimizer = torch.optim.Adam(params, lr=1e-3, fused=fused, foreach=not fused)
 
     def run() -> None:
         for _ in range(STEPS):
@@ -116,41 +117,57 @@ def torch_adam():
 
 
 def serve(worker: str, threads: int) -> None:
-    if worker == "torch":
+    harness.use_cores(threads)
+    if worker.startswith("torch"):
         import torch
 
         torch.set_num_threads(threads)
-        harness.serve(torch_adam(), threads=torch.get_num_threads())
+        harness.serve(torch_adam(fused="fused" in worker), threads=torch.get_num_threads())
     else:
         harness.serve(side(la.lookahead(optax.adam(1e-3), SYNC_PERIOD, SLOW_STEP_SIZE)), threads=threads)
 
 
 def against_torch(rounds: int) -> dict[str, Any]:
     """Updates a second of Lookahead(Adam) in JAX over those of torch's Adam, in alternating processes."""
-    threads = len(os.sched_getaffinity(0))
+    threads = harness.available_cores()
     command = ["-m", "benchmarks.optimizer", f"--threads={threads}"]
-    # XLA's and torch's pools both default to the cores that this process may use; torch's is set all the same.
-    with (
-        harness.Worker([*command, "--worker=jax"], {"JAX_PLATFORMS": "cpu"}) as ours,
-        harness.Worker([*command, "--worker=torch"], {"OMP_NUM_THREADS": str(threads)}) as theirs,
-    ):
-        seconds = harness.workers_in_turn({"lookahead_jax": ours, "torch": theirs}, rounds)
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(
+                harness.Worker(
+                    [*command, f"--worker={name}"], {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(threads)}
+                )
+            )
+            for name in WORKERS
+        }
+        seconds = harness.workers_in_turn(workers, rounds)
+    speeds = {name: harness.Summary.of([STEPS / s for s in values]) for name, values in seconds.items()}
+    ratios = {name: harness.ratio(seconds[name], seconds["jax"]) for name in WORKERS[1:]}
+    bounds = {"torch-foreach": ("1.4", "1.8"), "torch-fused": ("", "")}
     return {
         "threads": threads,
-        "updates_per_second": {
-            name: harness.Summary.of([STEPS / s for s in values]) for name, values in seconds.items()
-        },
-        "ratio": harness.ratio(seconds["torch"], seconds["lookahead_jax"]),
+        "updates_per_second": speeds,
+        "ratio": ratios,
+        "table": [
+            harness.table_line(
+                f"Lookahead(Adam) of ours / Adam({name.removeprefix('torch-')}) of torch, updates/s",
+                speeds["jax"].text(1),
+                speeds[name].text(1),
+                ratios[name],
+                *bounds[name],
+                rounds,
+            )
+            for name in ratios
+        ],
         "seconds": seconds,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--torch", action="store_true", help="also compare with torch.optim.Adam(foreach=True)")
-    parser.add_argument("--out", default="results/optimizer.json")
-    parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    harness.add_arguments(parser, "optimizer", rounds=30)
+    parser.add_argument("--torch", action="store_true", help="also compare with torch.optim.Adam")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -158,9 +175,22 @@ def main() -> None:
         return
 
     about = harness.machine()
-    results: dict[str, Any] = {"rounds": args.rounds, "steps_per_round": STEPS, "inner": against_inner(args.rounds)}
+    inner = against_inner(args.rounds)
+    lines = [
+        harness.table_line(
+            f"time of Lookahead({r['inner']}) / {r['inner']} alone",
+            "",
+            "",
+            r["ratio"],
+            f"at most {r['target']:.2f}",
+            "",
+            args.rounds,
+        )
+        for r in inner
+    ]
+    rows = {"against_inner": {"rounds": args.rounds, "steps_per_round": STEPS, "table": lines, "inner": inner}}
     header = ["inner optimizer", "alone, ms a step", "lookahead_jax", "allowed", "optax.lookahead"]
-    rows = [
+    cells = [
         [
             r["inner"],
             r["milliseconds_alone"].text(1),
@@ -168,24 +198,19 @@ def main() -> None:
             f"{r['target']:.2f}",
             r["ratio_of_optax_lookahead"].text(),
         ]
-        for r in results["inner"]
+        for r in inner
     ]
-    print(harness.table(header, rows))
+    print(harness.table(header, cells))
     print(
         f"\nTime of Lookahead(inner) over inner's, ResNet18's {sum(map(np.prod, resnet18_shapes())):,} float32 "
         f"parameters, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
     )
     if args.torch:
-        results["torch"] = against_torch(args.rounds)
-        speeds = results["torch"]["updates_per_second"]
-        print(
-            f"\nLookahead(Adam), JAX: {speeds['lookahead_jax'].text(1)} updates/s; torch.optim.Adam(foreach): "
-            f"{speeds['torch'].text(1)}; ratio {results['torch']['ratio'].text()}, {args.rounds} rounds of {STEPS}, "
-            f"{results['torch']['threads']} threads each."
-        )
+        rows["against_torch"] = against_torch(args.rounds)
+        for line in rows["against_torch"]["table"]:
+            print(f"\n{line['benchmark']}: {line['ours']} against {line['torch']}, ratio {line['ratio'].text()}")
     print("\n" + harness.describe(about))
-    harness.write_json(args.out, results, about)
-    print(f"written to {args.out}")
+    harness.write_rows(harness.result_path("optimizer", args), rows, about)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import lookahead_jax as la
 from train import recalibration, sampling, steps
 from train.data import Dataset
 from train.errors import UserError
+from train.host_memory import release_freed_memory
 from train.objectives import OBJECTIVES
 from train.parallel import Parallel
 from train.sampling import DeviceSplit, Preprocessing
@@ -110,6 +111,7 @@ class Programs:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             for future in [pool.submit(task) for task in tasks]:
                 future.result()
+        release_freed_memory()
 
     # The state before the first step
 

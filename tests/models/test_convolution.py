@@ -10,36 +10,19 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from benchmarks.convolutions import convolutions
 from tests.models.helpers import normal, relative_error
-from train.models import convolution, create_model
-from train.models.convolution import DIMENSION_NUMBERS, LOWERINGS, Choice, Geometry, choose
-
-
-def geometries(name, image, **options) -> list[Geometry]:
-    """The convolutions of a model, as it asks for them."""
-    seen = {}
-
-    def record(lhs, rhs, strides, padding, **kwargs):
-        pads = (
-            lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-            if isinstance(padding, str)
-            else padding
-        )
-        seen[Geometry(lhs.shape, rhs.shape, tuple(strides), tuple(map(tuple, pads)))] = None
-        return lax.conv_general_dilated(lhs, rhs, strides, padding, **kwargs)
-
-    model = create_model(name, num_classes=10, **options).clone(conv_general_dilated=record)
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(image, jnp.float32))
-    return list(seen)
-
+from train.models import convolution
+from train.models.convolution import Choice, choose
+from train.models.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry
 
 USED = {
     geometry: None
     for used in (
-        geometries("resnet18", (4, 32, 32, 3)),
-        geometries("resnet18", (4, 32, 32, 3), stem="cifar"),
-        geometries("cnn", (2, 224, 224, 3)),
-        geometries("small_cnn", (4, 8, 8, 1)),
+        convolutions("resnet18", (4, 32, 32, 3)),
+        convolutions("resnet18", (4, 32, 32, 3), stem="cifar"),
+        convolutions("cnn", (2, 224, 224, 3)),
+        convolutions("small_cnn", (4, 8, 8, 1)),
     )
     for geometry in used
 }

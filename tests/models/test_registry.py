@@ -1,8 +1,11 @@
 """create_model: names, options and their errors."""
 
+import functools
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from train.errors import UserError
@@ -21,6 +24,18 @@ def test_every_listed_option_is_a_field_of_its_model(name):
     for option in MODELS[name].options:
         value = getattr(model, option)
         assert getattr(create_model(name, num_classes=7, **{option: value}), option) == value
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_task_says_what_it_takes_and_gives(name):
+    """From 2 images of 73x73 (the smallest that the CNN takes) or 2 texts of 6 tokens to their logits."""
+    spec = MODELS[name]
+    inputs = jnp.zeros((2, 73, 73, 3)) if spec.task == "image" else jnp.zeros((2, 6), jnp.int32)
+    model = create_model(name, num_classes=7)
+    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.PRNGKey(0), inputs)
+    logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, inputs)
+    assert logits.shape == ((2, 6, 7) if spec.task == "text" else (2, 7))
+    assert ("batch_stats" in variables) == spec.batch_stats
 
 
 def test_an_option_reaches_the_model():

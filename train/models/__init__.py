@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from train.errors import UserError
 
@@ -22,32 +22,31 @@ class ModelSpec(NamedTuple):
     """Where a model is, and what ``create_model`` may set on it.
 
     Attributes:
+        task: what it is for, as in ``train.data.Dataset``: images ``[B, H, W, C]`` or tokens ``[B, T]``
+            ("text_classification") to logits ``[B, num_classes]``; tokens to logits ``[B, T, num_classes]`` ("text").
         module: the module that defines it.
         class_name: the Flax module in there.
         options: the fields that may be given as options.
         batch_stats: whether it has BatchNorm, hence a ``batch_stats`` collection and an ``axis_name``.
-        language_model: whether it maps tokens ``[B, T]`` to logits ``[B, T, num_classes]``.
     """
 
+    task: Literal["image", "text", "text_classification"]
     module: str
     class_name: str
     options: tuple[str, ...]
     batch_stats: bool = False
-    language_model: bool = False
 
 
 MODELS = MappingProxyType(
     {
-        "resnet18": ModelSpec("train.models.resnet", "ResNet18", ("stem",), batch_stats=True),
-        "cnn": ModelSpec("train.models.cnn", "CNN", (), batch_stats=True),
-        "small_cnn": ModelSpec("train.models.small_cnn", "SmallCNN", ("features",), batch_stats=True),
+        "resnet18": ModelSpec("image", "train.models.resnet", "ResNet18", ("stem",), batch_stats=True),
+        "cnn": ModelSpec("image", "train.models.cnn", "CNN", (), batch_stats=True),
+        "small_cnn": ModelSpec("image", "train.models.small_cnn", "SmallCNN", ("features",), batch_stats=True),
         "gru": ModelSpec(
-            "train.models.gru",
-            "GRULanguageModel",
-            ("embedding_size", "hidden_size", "num_layers", "dropout"),
-            language_model=True,
+            "text", "train.models.gru", "GRULanguageModel", ("embedding_size", "hidden_size", "num_layers", "dropout")
         ),
         "bilstm": ModelSpec(
+            "text_classification",
             "train.models.bilstm",
             "BiLSTMClassifier",
             ("vocabulary_size", "embedding_size", "hidden_size", "num_layers", "dropout"),
