@@ -9,7 +9,9 @@ is Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. The others:
     --config.optimizer.name=adam --config.optimizer.learning_rate=0.001            Lookahead(Adam)
     --config.optimizer.name=sgd                                                    Lookahead(SGD), no momentum
 
-Accuracy after 200 epochs: not measured here; the report's one seed has .513 (live weights).
+Cost: that of cifar10_resnet18.py, whose network and number of images it has; 200 epochs not measured. First epochs
+beside the report's: results/fidelity.md. Accuracy after 200 epochs: not measured here; the report's one seed has .513
+(live weights).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

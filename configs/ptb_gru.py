@@ -10,7 +10,7 @@ is Lookahead(RAdam), k = 5, alpha = .8; RAdam alone:
 No decay of the learning rate. Weight decay: 0, RAdam's default; the report states none for this run.
 "test" is the set's valid.txt, as in the report.
 
-Cost: 90 s an epoch (10,000 tokens/s) on two CPU cores shared with other work; 100 epochs not measured.
+Cost: 100 to 210 s an epoch (4,500 to 9,500 tokens/s) on two CPU cores shared with other work; 100 epochs not measured.
 Validation perplexity of the live weights, RAdam alone, seed 0: 708.9, 326.5 and 218.7 after epochs 1, 5 and 10 (with
 --config.epochs=10), where the report's one seed has 708.3, 332.3 and 219.2. After 100 epochs: not measured here; the
 report has 150.4 (RAdam) and 152.4 (Lookahead).

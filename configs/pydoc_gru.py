@@ -5,7 +5,9 @@
 What Python ships differs between its versions, so figures are comparable within one version only; run.json's data line
 names it. RAdam alone: --config.optimizer.lookahead=false
 
-Cost: not measured. Perplexity: not measured.
+Cost: 80 s, 3 s an epoch (25,000 tokens/s), on two CPU cores shared with other work; `make demo` trains two epochs.
+Test perplexity after 2, 10 and 20 epochs, one seed, text of Python 3.11.7: 246.7, 171.0 and 95.3 for Lookahead(RAdam),
+live weights (the slow ones are the same after 20, on a sync); 247.1, 148.4 and 90.9 for RAdam.
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

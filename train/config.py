@@ -9,14 +9,21 @@ Annotations stay real types here (no `from __future__ import annotations`): ml_c
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from train.data import DATASETS
 from train.errors import UserError
 from train.models import MODELS
 
-__all__ = ["Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+__all__ = ["OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+
+# `train.optimizers.register` adds to these.
+OPTIMIZERS: dict[str, str] = {
+    "sgd": "SGD, with momentum where asked for; L2 weight decay",
+    "adam": "Adam; L2 weight decay",
+    "radam": "RAdam as its authors' code has it; decoupled weight decay",
+}
 
 
 def setting(
@@ -25,7 +32,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     identity: bool = True,
 ) -> Any:
     """A dataclass field with its allowed values.
@@ -35,7 +42,7 @@ def setting(
       at_least: Inclusive lower bound, of each element for tuples.
       at_most: Inclusive upper bound.
       above: Exclusive lower bound.
-      choices: The allowed words.
+      choices: The allowed words, looked up when a config is validated.
       identity: Whether a different value makes it a different run (False: where data lies, how often to save).
     """
     rules = {
@@ -66,7 +73,8 @@ class ModelConfig:
 class OptimizerConfig:
     """The inner optimizer, its schedule, and Lookahead around it."""
 
-    name: str = setting("radam", choices=("sgd", "adam", "radam"))
+    # sgd | adam | radam, or one that a config or study file registers (train.optimizers.register)
+    name: str = setting("radam", choices=OPTIMIZERS)
     learning_rate: float = setting(0.1, above=0.0)
     # L2 in the gradient for sgd and adam, decoupled for radam: the report's.
     weight_decay: float = setting(5e-4, at_least=0.0)

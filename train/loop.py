@@ -27,19 +27,15 @@ def model_options(config: ModelConfig, dataset: data.Dataset) -> dict[str, Any]:
     """
     if config.name not in MODELS:
         raise UserError(f"unknown model {config.name!r}; the models are {', '.join(MODELS)}")
-    known = MODELS[config.name].options
-    if MODELS[config.name].language_model:
-        task = "text"
-    else:
-        task = "text_classification" if "vocabulary_size" in known else "image"
-    if task != dataset.task:
+    spec = MODELS[config.name]
+    if spec.task != dataset.task:
         kinds = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
         raise UserError(
-            f"config.model.name={config.name!r} is for {kinds[task]}, config.dataset={dataset.name!r} for "
+            f"config.model.name={config.name!r} is for {kinds[spec.task]}, config.dataset={dataset.name!r} for "
             f"{kinds[dataset.task]}; choose two that fit"
         )
     given = dataclasses.asdict(config) | {"vocabulary_size": dataset.vocab_size}
-    return {name: value for name, value in given.items() if name in known}
+    return {name: value for name, value in given.items() if name in spec.options}
 
 
 def build_programs(config: Config) -> Programs:

@@ -5,9 +5,12 @@
 | sgd   | L2, in the gradient   | torch.optim.SGD; no momentum unless asked for                       |
 | adam  | L2, in the gradient   | torch.optim.Adam                                                    |
 | radam | decoupled: p(1 - lr wd) | the RAdam authors' code: eps beside sqrt(v), v not bias-corrected |
+
+`register` adds any other Optax optimizer by a name of its own.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,7 +18,35 @@ import jax.numpy as jnp
 import optax
 
 import lookahead_jax as la
-from train.config import OptimizerConfig
+from train.config import OPTIMIZERS, OptimizerConfig
+from train.errors import UserError
+
+# From the schedule of the learning rate and the settings to an optimizer, its weight decay included.
+Factory = Callable[[optax.Schedule, OptimizerConfig], optax.GradientTransformation]
+
+_registered: dict[str, Factory] = {}
+
+
+def register(name: str, factory: Factory) -> None:
+    """Makes an optimizer known as `config.optimizer.name`; for config and study files.
+
+    Such a file registers at its top, so that every process that reads it knows the name. `decay_epochs` and the other
+    settings of the schedule hold for it, and Lookahead goes around it where the config says so.
+
+    Args:
+      name: a word; one that is registered already is replaced.
+      factory: gets the learning rate as a schedule, and the settings; `config.weight_decay` is its own to apply.
+
+    Raises:
+      UserError: sgd, adam and radam cannot be replaced.
+
+    Example:
+      >>> register("lion", lambda rate, config: optax.lion(rate, weight_decay=config.weight_decay))
+    """
+    if name in OPTIMIZERS and name not in _registered:
+        raise UserError(f"an optimizer cannot be registered as {name!r}: that is built in; choose another name")
+    _registered[name] = factory
+    OPTIMIZERS[name] = "registered"
 
 
 class ScaleByRAdamState(NamedTuple):
@@ -86,7 +117,9 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
 
 
 def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD, Adam or RAdam with the report's weight decay, without Lookahead."""
+    """SGD, Adam or RAdam with the report's weight decay, or a registered one; without Lookahead."""
+    if config.name in _registered:
+        return _registered[config.name](schedule, config)
     rescale = {
         "sgd": lambda: optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity(),
         "adam": optax.scale_by_adam,

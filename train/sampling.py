@@ -207,17 +207,23 @@ def _sizes(split: DeviceSplit) -> jax.Array:
 
 
 def load(split: DeviceSplit, drawn: Drawn, preprocessing: Preprocessing) -> Batch:
-    """Gathers, augments and normalises what was drawn."""
+    """Gathers, augments and normalises what was drawn.
+
+    Normalising comes before resizing: both are linear and the filter's weights add up to one, so that the result is the
+    same, and the images are smaller there.
+    """
+
+    def normalised(levels: jax.Array) -> jax.Array:
+        return normalise(levels, preprocessing.mean, preprocessing.std) if preprocessing.mean else levels
+
     targets = split.targets[drawn.index]
     if drawn.offset is not None and drawn.flip is not None:
-        inputs = crop_and_flip(split.inputs, drawn.index, drawn.offset, drawn.flip)
+        inputs = normalised(crop_and_flip(split.inputs, drawn.index, drawn.offset, drawn.flip))
     elif drawn.uniforms is not None:
-        canvases, sizes = split.inputs[drawn.index], _sizes(split)[drawn.index]
+        canvases, sizes = normalised(split.inputs[drawn.index]), _sizes(split)[drawn.index]
         inputs = random_resized_crop(canvases, sizes, drawn.uniforms, size=preprocessing.image_size)
     else:
-        inputs = split.inputs[drawn.index]
-    if preprocessing.mean:
-        inputs = normalise(inputs, preprocessing.mean, preprocessing.std)
+        inputs = normalised(split.inputs[drawn.index])
     if drawn.erased is not None:
         inputs = erase_square(inputs, drawn.erased, preprocessing.cutout)
     return Batch(inputs, targets)
@@ -241,8 +247,8 @@ def slice_batch(
     """
     part = shard(jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), split))
     inputs = part.inputs
-    if preprocessing.augmentation == "random_resized_crop":
-        inputs = resize_center_crop(inputs, _sizes(part), size=preprocessing.image_size)
     if preprocessing.mean:
         inputs = normalise(inputs, preprocessing.mean, preprocessing.std)
+    if preprocessing.augmentation == "random_resized_crop":
+        inputs = resize_center_crop(inputs, _sizes(part), size=preprocessing.image_size)
     return Batch(inputs, part.targets)

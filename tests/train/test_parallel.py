@@ -12,6 +12,7 @@ from train.models import create_model
 from train.optimizers import make_optimizer, make_schedule
 from train.parallel import Parallel, local_devices
 from train.programs import Programs
+from train.sampling import Preprocessing
 
 STEPS = 20
 
@@ -29,10 +30,10 @@ def config_of(**changes):
     return Config(**{**defaults, **changes})
 
 
-def run_steps(programs, state):
+def run_steps(programs, state, steps=STEPS):
     """20 updates, over the ends of epochs; returns state, metrics of all, losses."""
     metrics, losses = programs.zero_metrics(), []
-    for step in range(STEPS):
+    for step in range(steps):
         if step % programs.steps_per_epoch == 0:
             order = programs.order(state)
         last = step % programs.steps_per_epoch == programs.steps_per_epoch - 1
@@ -105,6 +106,65 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     assert_trees_close(state4, state, 1e-5)
     assert int(metrics4.count) == int(metrics.count) == 20 * 16
     assert int(metrics4.correct) == int(metrics.correct)
+
+
+def modern_programs(devices, mode, cutout=12):
+    """The small CNN on images of one colour each: crops, flips, cutout, and statistics of the slow weights' own."""
+    rng = np.random.default_rng(1)
+    images = np.broadcast_to(rng.integers(0, 256, (56, 1, 1, 3), np.uint8), (56, 32, 32, 3))
+    split = data.Split(images, rng.integers(0, 10, 56).astype(np.int32))
+    mean = (125.3, 123.0, 113.9)
+    dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
+    optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, lookahead=True)
+    schedule = make_schedule(optimizer, steps_per_epoch=4, epochs=5)
+    parallel = Parallel.of(local_devices(devices), mode)
+    return Programs(
+        create_model("small_cnn", num_classes=10, axis_name=parallel.axis_name, features=8),
+        make_optimizer(optimizer, schedule),
+        dataset,
+        parallel,
+        schedule=schedule,
+        batch_size=16,
+        test_batch_size=16,
+        lookahead=True,
+        preprocessing=Preprocessing.of(dataset, cutout=cutout),
+        recalibrate_batch_stats=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def modern_on_one_device():
+    programs = modern_programs(1, "single")
+    return programs, run_steps(programs, programs.init(0), steps=7)
+
+
+def test_cutout_takes_part_in_what_is_compared_below(modern_on_one_device):
+    plain = modern_programs(1, "single", cutout=0)
+    *_, losses = run_steps(plain, plain.init(0), steps=1)
+    assert abs(losses[0] - modern_on_one_device[1][2][0]) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_cutout_and_recalibration_on_four_devices_equal_one(modern_on_one_device, mode):
+    """Seven steps, the short batch of 8 among them, two of them after the sync: slow weights are not the live ones."""
+    single, (state, _, losses) = modern_on_one_device
+    programs = modern_programs(4, mode)
+    state4, _, losses4 = run_steps(programs, programs.init(0), steps=7)
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    ours, theirs = programs.recalibrated_batch_stats(state4), single.recalibrated_batch_stats(state)
+    assert_trees_close(ours, theirs, 1e-5)
+    # Of all devices alike, and not the running statistics.
+    for leaf in jax.tree.leaves(ours):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 4
+        for shard in shards:
+            np.testing.assert_array_equal(shard, shards[0])
+    assert not np.allclose(ours["norm3"]["mean"], state4.batch_stats["norm3"]["mean"], rtol=1e-2)
+    found, expected = programs.evaluate(state4, slow=True), single.evaluate(state, slow=True)
+    assert int(found.count) == int(expected.count) == 56
+    assert int(found.correct) == int(expected.correct)
+    np.testing.assert_allclose(found.means()[0], expected.means()[0], rtol=1e-5)
 
 
 def test_batch_that_does_not_divide_is_refused_in_words():

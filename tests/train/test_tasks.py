@@ -283,11 +283,13 @@ def with_other_slow_weights(state):
     return state.replace(opt_state=state.opt_state._replace(slow_params=jax.tree.map(lambda x: 1.5 * x, state.params)))
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(("devices", "mode"), [(1, "pmap"), (4, "pmap"), (4, "jit")])
 def test_recalibrated_statistics_are_those_of_the_slow_weights_over_training_batches(
-    image_config, devices, monkeypatch
+    image_config, devices, mode, monkeypatch
 ):
-    config = dataclasses.replace(image_config, batch_size=8, recalibrate_batch_stats=True, devices=devices)
+    config = dataclasses.replace(
+        image_config, batch_size=8, recalibrate_batch_stats=True, devices=devices, parallel=mode
+    )
     programs = build_programs(config)
     # In the second epoch, to see that its order is taken; of its four full batches the first three.
     state = with_other_slow_weights(programs.init(0).replace(step=programs.parallel.put(jnp.int32(5))))
