@@ -1,76 +1,172 @@
-"""python -m train.study --study=configs/studies/quick.py --out=DIR [--seeds=N] [--data_dir=DIR]
+"""python -m train.study --study=configs/studies/quick.py --out=DIR [--scale=S] [--only=2.1,2.4:cifar100] [--jobs=N] ...
 
-Runs every variant of a study at every seed, each in a workdir of its own under DIR/runs, then writes a figure and a
-table. Running the same command again continues where it stopped; finished runs are not run again.
+Runs every variant of a study at every seed, and writes tables, verdicts, figures and index.html to DIR. What DIR has
+published already (runs.csv, curves.csv.gz) is not run again, even where the workdirs under DIR/runs are gone; the same
+command again continues where it was stopped, with more --seeds or another --only it adds to what is there. Study files
+are Python and run as such: use only those you trust.
+
+Exit status: 0 done, 1 runs failed, 2 wrong input, 75 stopped by a signal (run the same command again).
 """
 
 import argparse
-import dataclasses
 import logging
+import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from train.errors import RunFailed, UserError
+from train.errors import UserError
+from train.files import write_json
+from train.signals import EXIT_STOPPED, StopRequest
+from train.study.executor import LocalExecutor
+from train.study.live import Live
+from train.study.machine import machine_words, versions
+from train.study.plan import PlannedRun, Study, load_study, planned_runs, select
+from train.study.published import FACTS, assemble, open_directory, read_facts, read_runs, save
+from train.study.results import RunRecord
+from train.study.runner import Report, Runner
+from train.study.summary import format_tables, format_verdicts
+from train.study.worker import log_name
+from train.workdir import source_commit
 
 
-def run_study(path: Path, out: Path, *, seeds: int | None = None, data_dir: str = "") -> int:
-    """Runs a study file.
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.study",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--study", type=Path, required=True, help="a study file, such as configs/studies/quick.py")
+    parser.add_argument("--out", type=Path, required=True, help="where runs, tables, figures and page go")
+    parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
+    parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
+    parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
+    parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
+    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
+    parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
+    parser.add_argument(
+        "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
+    )
+    flags = parser.parse_args(arguments)
+    for name, least in (("seeds", 1), ("jobs", 1), ("retries", 0)):
+        value = getattr(flags, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name}={value} must be at least {least}")
+    return flags
 
-    Returns:
-      The exit status: 0 done, 75 stopped by a signal.
-    """
-    from train.compilation_cache import enable_compilation_cache
-    from train.loop import train
-    from train.signals import EXIT_STOPPED, StopRequest
-    from train.study.figures import draw_study
-    from train.study.plan import load_study, planned_runs
-    from train.study.summary import Runs, format_table, summarise, write_summary
 
-    enable_compilation_cache()
-    study = load_study(path)
-    if seeds is not None:
-        study = dataclasses.replace(study, seeds=seeds)
-    runs: Runs = {variant.name: [] for variant in study.variants}
-    planned, began = planned_runs(study), time.monotonic()
-    with StopRequest() as stop:
-        for number, run in enumerate(planned, 1):
-            config = dataclasses.replace(run.config, data_dir=data_dir) if data_dir else run.config
-            print(f"run {number} of {len(planned)}  {run.variant.name}, seed {run.seed} ... ", end="", flush=True)
-            since = time.monotonic()
-            outcome = train(config, out / "runs" / run.folder, stop=stop, quiet=True)
-            if outcome.status == "stopped":
-                return EXIT_STOPPED
-            last = outcome.rows[-1]
-            print(
-                f"loss {last['train_loss']:.4f}  test {last['test_accuracy']:.2%}  {time.monotonic() - since:.0f} s",
-                flush=True,
-            )
-            runs[run.variant.name].append(outcome.rows)
-    records = summarise(study, runs)
-    figures = [out / f"{study.name}.png", out / f"{study.name}.svg"]
-    draw_study(study, runs, figures)
-    write_summary(records, out / "summary.csv")
-    print(f"\n{study.title}\n\n{format_table(study, records)}\n")
-    print(f"{len(planned)} runs in {time.monotonic() - began:.0f} s")
-    print(f"figure:  {figures[0]}\ntable:   {out / 'summary.csv'}\nruns:    {out / 'runs'}")
-    return 0
+def worker_flags(flags: argparse.Namespace, seeds: int) -> list[str]:
+    """What a worker process needs to know to find the same runs."""
+    found = [f"--study={flags.study}", f"--out={flags.out}", f"--seeds={seeds}"]
+    found += [f"--{name}={getattr(flags, name)}" for name in ("scale", "data_dir") if getattr(flags, name)]
+    return found + ["--keep_checkpoints"] * flags.keep_checkpoints
+
+
+def begun(facts: dict[str, Any], study: Study, flags: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
+    """study.json of a session that begins: what it is, and who runs it where."""
+    return facts | {
+        "study": str(flags.study),
+        "name": study.name,
+        "title": study.title,
+        "scale": study.scale,
+        "command": shlex.join(["python", "-m", "train.study", *arguments]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": machine_words(),
+        "versions": versions(),
+        "commit": source_commit(),
+        "wall_seconds": facts.get("wall_seconds", 0.0),
+        "sessions": facts.get("sessions", []),
+    }
+
+
+def ended(facts: dict[str, Any], report: Report, seconds: float) -> dict[str, Any]:
+    """study.json of the same session at its end."""
+    counts = f"{len(report.finished)} runs finished, {len(report.failed)} failed, {len(report.open)} left open"
+    said = f"{facts['date']}: {counts} in {seconds:.0f} s: {facts['command']}"
+    return facts | {
+        "wall_seconds": round(facts["wall_seconds"] + seconds, 1),
+        "sessions": [*facts["sessions"], said],
+    }
+
+
+def run_session(
+    flags: argparse.Namespace,
+    arguments: list[str],
+    study: Study,
+    planned: list[PlannedRun],
+    runs: dict[str, RunRecord],
+) -> Report:
+    """Runs what is planned and not in `runs`, which grows; publishes each run and the session's facts."""
+    before, began = read_facts(flags.out), time.monotonic()
+    facts = begun(before, study, flags, arguments)
+    live = Live(flags.out, planned, runs, jobs=flags.jobs)
+    live.say(f"{study.title}\n{len(planned)} runs, {live.done} of them done")
+    if live.done < len(planned):
+        live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
+    if not before:
+        write_json(flags.out / FACTS, facts)
+    seeds = flags.seeds or study.seeds
+    executor = LocalExecutor(flags.out, worker_flags(flags, seeds), jobs=flags.jobs)
+    try:
+        with StopRequest() as stop:
+            runner = Runner(study, flags.out, runs, executor, retries=flags.retries, live=live)
+            report = runner.run(planned, stop)
+    finally:
+        live.close()
+        executor.close()
+    if report.finished or report.failed:
+        write_json(flags.out / FACTS, ended(facts, report, time.monotonic() - began))
+    return report
+
+
+def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
+    """Runs a study file; returns the exit status."""
+    study = load_study(flags.study, scale=flags.scale)
+    only = tuple(filter(None, flags.only.split(",")))
+    sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
+    with open_directory(flags.out, study):
+        runs, report = read_runs(flags.out), Report()
+        if not flags.report_only:
+            report = run_session(flags, arguments, study, planned, runs)
+        elif not runs:
+            raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
+        results = assemble(study, runs, read_facts(flags.out))
+        save(flags.out, results)
+        if report.open:
+            left = len(report.open)
+            print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
+            return EXIT_STOPPED
+        # Matplotlib is imported here, once there is something to draw.
+        from train.study.figures import draw_all
+        from train.study.page import write_page
+
+        figures = draw_all(results, flags.out / "figures")
+        write_page(results, flags.out / "index.html")
+    print(f"\n{format_tables(results, sections)}\n")
+    if verdicts := format_verdicts(results.verdicts):
+        print(f"{verdicts}\n")
+    for figure in figures[:1]:
+        print(f"figure:  {figure}" + (f" and {len(figures) - 1} more files" if len(figures) > 1 else ""))
+    print(f"tables:  {', '.join(str(flags.out / name) for name in ('runs.csv', 'claims.csv', 'summary.csv'))}")
+    print(f"page:    {flags.out / 'index.html'}")
+    for run, message in report.failed:
+        print(f"failed:  {run.name}: {message}; log: {flags.out / log_name(run.id)}", file=sys.stderr)
+    return 1 if report.failed else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
+    """Runs the command line; returns the exit status: 0 done, 1 runs failed, 2 wrong input, 75 stopped by a signal."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m train.study", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--study", type=Path, required=True, help="a study file, such as configs/studies/quick.py")
-    parser.add_argument("--out", type=Path, required=True, help="where runs, figure and table go")
-    parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
-    parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
-    flags = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        return run_study(flags.study, flags.out, seeds=flags.seeds, data_dir=flags.data_dir)
-    except (UserError, RunFailed) as error:
+        return run_study(parse(given), given)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,119 +1,190 @@
-"""The runs of a study as numbers: mean and spread of each variant, paired differences from the baseline."""
+"""The variants of a study as numbers over their seeds: mean and spread, paired gain over what each is held against."""
 
-import csv
-import io
-import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from train.files import write_atomic
 from train.metrics import Row
-from train.study.plan import Study
-
-# Rows of a variant's runs: [seed][epoch].
-Runs = dict[str, list[list[Row]]]
-
-QUANTITIES = ("train_loss", "test_loss", "test_accuracy", "slow_test_accuracy")
+from train.study.plan import Section
+from train.study.quantities import QUANTITIES, gain, values_of_pair
+from train.study.results import StudyResults, Verdict
+from train.study.statistics import estimate
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds.
+class Summary(NamedTuple):
+    """A quantity of a variant.
 
     Attributes:
-      mean: of the seeds.
-      deviation: sample standard deviation; NaN for one seed.
-      half_width: of the 95 % interval of the mean, by Student's t; NaN for one seed.
+      section: reference of its section.
+      variant: its name.
+      quantity: a name of `train.study.quantities.QUANTITIES`.
       n: seeds.
+      mean, sd, low, high: of the quantity, with its 95 % t interval; None for what takes two seeds.
+      against: name of the variant that the gain is taken from; "" for the baseline.
+      pairs: seeds that both have.
+      unit: of the gain: "difference", or "log ratio" (times 100: about per cent).
+      gain, gain_low, gain_high: mean over the pairs, positive where the variant is better; 95 % t interval.
+      report: the quantity in the report's log.
     """
 
-    mean: float
-    deviation: float
-    half_width: float
+    section: str
+    variant: str
+    quantity: str
     n: int
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    against: str
+    pairs: int
+    unit: str
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    report: float | None
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation and 95 % t interval of independent values."""
-    from scipy import stats
-
-    array, n = np.asarray(values, float), len(values)
-    if n < 2:
-        return Estimate(float(array.mean()), math.nan, math.nan, n)
-    deviation = float(array.std(ddof=1))
-    return Estimate(float(array.mean()), deviation, float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), n)
-
-
-def final_values(runs: list[list[Row]], quantity: str) -> list[float] | None:
-    """The last epoch's value of each seed; None where the variant has none (slow weights without Lookahead)."""
-    values = [rows[-1][quantity] for rows in runs]
-    return None if any(value is None for value in values) else values
-
-
-def summarise(study: Study, runs: Runs) -> list[dict[str, object]]:
-    """One record a variant and quantity, the paired difference from the baseline beside it."""
-    records: list[dict[str, object]] = []
-    for variant in study.variants:
-        for quantity in QUANTITIES:
-            values = final_values(runs[variant.name], quantity)
-            if values is None:
-                continue
-            # Slow weights are compared with what the baseline has to offer: its live weights.
-            against = final_values(runs[study.baseline], quantity.removeprefix("slow_"))
-            difference = None
-            if variant.name != study.baseline and against is not None:
-                difference = estimate([a - b for a, b in zip(values, against, strict=True)])
-            mean = estimate(values)
-            records.append(
-                {
-                    "variant": variant.name,
-                    "quantity": quantity,
-                    "n": mean.n,
-                    "mean": mean.mean,
-                    "standard_deviation": mean.deviation,
-                    "difference": difference.mean if difference else "",
-                    "difference_95_percent": difference.half_width if difference else "",
-                }
-            )
-    return records
+IMAGE_QUANTITIES = (
+    "final_train_loss",
+    "final_test_loss",
+    "final_accuracy",
+    "slow_final_accuracy",
+    "accuracy_area",
+    "slow_accuracy_area",
+    "loss_area",
+    "epochs_to_loss",
+)
+TEXT_QUANTITIES = (
+    "perplexity",
+    "slow_perplexity",
+    "perplexity_area",
+    "slow_perplexity_area",
+    "loss_area",
+    "epochs_to_loss",
+)
 
 
-def write_summary(records: list[dict[str, object]], path: Path) -> None:
-    """Writes the records as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({k: format(v, ".6g") if isinstance(v, float) else v for k, v in record.items()})
-    write_atomic(path, text.getvalue())
+def summarise(results: StudyResults) -> list[Summary]:
+    """Every quantity of every variant that has runs, section by section."""
+    found = []
+    for section in results.study.sections:
+        rows = {
+            variant.name: {run.seed: run.rows for run in results.by_variant(section, variant.name)}
+            for variant in section.variants
+        }
+        for variant in section.variants:
+            for quantity in TEXT_QUANTITIES if section.language_model else IMAGE_QUANTITIES:
+                if rows[variant.name] and (record := _summary(section, variant.name, quantity, rows)):
+                    found.append(record)
+    return found
 
 
-def format_table(study: Study, records: list[dict[str, object]]) -> str:
-    """The summary for a terminal: last epoch, mean ± standard deviation, difference ± 95 % interval."""
+def _summary(
+    section: Section, name: str, quantity: str, rows: Mapping[str, Mapping[int, Sequence[Row]]]
+) -> Summary | None:
+    from train.study.report_logs import report_curves
 
-    def cell(record: dict[str, object] | None) -> str:
-        if record is None:
-            return "–"
-        scale, digits = (100.0, 2) if "accuracy" in str(record["quantity"]) else (1.0, 4)
-        text = f"{scale * record['mean']:.{digits}f} ± {scale * record['standard_deviation']:.{digits}f}"  # type: ignore[operator]
-        if record["difference"] != "":
-            text += (
-                f"  ({scale * record['difference']:+.{digits}f} ± {scale * record['difference_95_percent']:.{digits}f})"  # type: ignore[operator]
-            )
-        return text
+    rule, variant = QUANTITIES[quantity], section.variant(name)
+    if quantity.startswith("slow_") and not variant.config.optimizer.lookahead:
+        return None
+    values = [value for run in rows[name].values() if (value := rule.of(run)) is not None]
+    against, pairs = section.against(variant).name, []
+    if against != name:
+        for seed in sorted(rows[name].keys() & rows[against].keys()):
+            both = values_of_pair(rows[name][seed], rows[against][seed], quantity)
+            pairs.append(gain(both, quantity) if both else None)
+    gains = [value for value in pairs if value is not None]
+    if not values and not gains:
+        return None
+    own, paired = (estimate(numbers) if numbers else None for numbers in (values, gains))
+    log = report_curves().get(variant.report_run)
+    # The report has no slow weights' scores.
+    report = rule.of(log) if log and not quantity.startswith("slow_") else None
+    return Summary(
+        section=section.ref,
+        variant=name,
+        quantity=quantity,
+        n=len(values),
+        mean=own and own.mean,
+        sd=own and own.deviation,
+        low=own and own.low,
+        high=own and own.high,
+        against=against if against != name else "",
+        pairs=len(gains),
+        unit="log ratio" if rule.relative else "difference",
+        gain=paired and paired.mean,
+        gain_low=paired and paired.low,
+        gain_high=paired and paired.high,
+        report=report,
+    )
 
-    header = ["", *(q.replace("_", " ") + (" %" if "accuracy" in q else "") for q in QUANTITIES)]
-    table = [header]
-    for variant in study.variants:
-        by_quantity = {r["quantity"]: r for r in records if r["variant"] == variant.name}
-        table.append([variant.name, *(cell(by_quantity.get(q)) for q in QUANTITIES)])
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+
+# For a terminal
+
+
+def _columns(section: Section) -> dict[str, str]:
+    """Quantities and their headings."""
+    if section.language_model:
+        return {"perplexity": "perplexity", "slow_perplexity": "slow weights", "loss_area": "loss area"}
+    return {"final_accuracy": "accuracy %", "slow_final_accuracy": "slow weights %", "loss_area": "loss area"}
+
+
+def _cell(record: Summary | None) -> str:
+    if record is None or record.mean is None:
+        return "–"
+    accuracy = "accuracy" in record.quantity
+    scale, digits = (100.0, 2) if accuracy else (1.0, 1 if "perplexity" in record.quantity else 4)
+    text = f"{scale * record.mean:.{digits}f}"
+    if record.sd is not None:
+        text += f" ± {scale * record.sd:.{digits}f}"
+    if record.gain is not None:
+        unit = "" if accuracy else " %"
+        text += f"  ({100 * record.gain:+.2f}{unit}"
+        if record.gain_low is not None and record.gain_high is not None:
+            text += f", {100 * record.gain_low:+.2f} to {100 * record.gain_high:+.2f}"
+        text += ")"
+    return text
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, its first row underlined."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
     lines.insert(1, "-" * max(map(len, lines)))
-    lines.append(
-        f"last epoch, mean ± standard deviation over {study.seeds} seeds; in brackets the difference from "
-        f"{study.baseline}, paired by seed, ± 95 % t interval (slow weights: from its live weights)"
+    return lines
+
+
+def format_tables(results: StudyResults, sections: Sequence[Section]) -> str:
+    """A table a section: mean ± standard deviation; in brackets the gain with its 95 % interval."""
+    records = {(r.section, r.variant, r.quantity): r for r in summarise(results)}
+    parts = []
+    for section in sections:
+        if not any(key[0] == section.ref for key in records):
+            continue
+        columns = _columns(section)
+        table = [["", "seeds", *columns.values()]]
+        for variant in section.variants:
+            n = len(results.by_variant(section, variant.name))
+            cells = [_cell(records.get((section.ref, variant.name, quantity))) for quantity in columns]
+            table.append([variant.label, str(n), *cells])
+        heading = f"{section.key}  {section.title}" + (f" ({section.budget})" if section.budget else "")
+        parts.append("\n".join([heading, "", *aligned(table)]))
+    parts.append(
+        "mean ± standard deviation over seeds; in brackets the gain over the baseline (points of accuracy; of losses\n"
+        "and perplexities per cent; positive where better), paired by seed, with its 95 % t interval"
     )
+    return "\n\n".join(parts)
+
+
+def format_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """A line a claim that has runs, then how many have none."""
+    known = [verdict for verdict in verdicts if any(test.n for test in verdict.tests)]
+    if not known:
+        return ""
+    table = [["claim", "verdict", "p (Holm)", "seeds", ""]]
+    for verdict in known:
+        p = "–" if verdict.p_holm is None else f"{verdict.p_holm:.2g}"
+        table.append([verdict.claim.key, verdict.verdict, p, str(verdict.n), verdict.claim.text])
+    lines = aligned(table)
+    if len(known) < len(verdicts):
+        lines.append(f"({len(verdicts) - len(known)} claims wait for their runs)")
     return "\n".join(lines)

@@ -1,0 +1,316 @@
+"""The reproduction report's experiments (its sections 2.1-2.6) with several seeds, and what it claims of them.
+
+    python -m train.study --study=configs/studies/report.py --out=results/report --scale=mini --jobs=2 --data_dir=DIR
+
+Needs cifar10, cifar100, ptb and images, each prepared in DIR by `python -m train.data prepare`; at smoke scale nothing.
+
+| scale | CIFAR (2.1-2.5) | hw2 (2.6.1) | Penn Treebank (2.6.2) |
+|---|---|---|---|
+| full  | 50,000 images, 200 epochs: the report's | 100 epochs: the report's | 100 epochs: the report's |
+| mini  | 12,800 training and 5,000 test images, 12 epochs | 20 epochs | 100 epochs: the report's |
+| smoke | 160 digits, small CNN, 6 epochs | the same | Python's help, small GRU, 2 epochs |
+
+The rate drops at the same fractions of a run at every scale, in whole epochs, each at least one after the other: at
+mini at 4, 7, 10 for the report's 60, 120, 160, and 2, 3, 4 for its 30, 48, 58. Only at full does the drop come one
+epoch late, as the report's does. At mini every epoch of the CIFAR runs ends on a synchronisation, so their live and
+slow weights are the same ones when they are tested. Penn Treebank has the report's epochs at mini too: its
+verdict is of the report's own budget. At smoke CIFAR-10 and CIFAR-100 are the same digits, run once.
+
+What the report lacks, and this adds ("controls"): the baselines of 2.5 at its other batch sizes, and at equal steps; a
+grid of learning rates; the slow weights' scores beside the live ones'. Left out: the IMDB run of its logs, of which its
+text says nothing. Its runs at learning rate .3, likewise, are in the grid.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from report_claims import at_rate, claims  # the file beside this one
+
+from train.config import Config, ModelConfig, OptimizerConfig
+from train.errors import UserError
+from train.study.plan import SCALES, Section, Study, Variant
+
+CIFAR = ("cifar10", "cifar100")
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "hw2": "20 classes of images", "ptb": "Penn Treebank"}
+DECAY, FAST_DECAY = (60, 120, 160), (30, 48, 58)
+RATES = {"sgd": 0.1, "adam": 0.001, "radam": 0.1}
+NAMES = {"sgd": "SGD", "adam": "Adam", "radam": "RAdam"}
+GRIDS = {"radam": (0.003, 0.01, 0.03, 0.1), "sgd": (0.03, 0.1, 0.3)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A budget.
+
+    Attributes:
+      epochs: of a CIFAR run at batch 128.
+      batches: what stands for the report's batches of 64, 128 and 320.
+      late: epochs by which the drop of the rate comes late.
+      words: the budgets of the CIFAR runs, hw2 and PTB in words.
+    """
+
+    epochs: int
+    batches: dict[int, int]
+    late: int
+    words: tuple[str, str, str]
+
+
+BATCHES = {64: 64, 128: 128, 320: 320}
+BUDGETS = {
+    "smoke": Scale(
+        6,
+        {64: 16, 128: 32, 320: 80},
+        0,
+        ("160 digits, 6 epochs", "160 digits, 3 epochs", "Python's help, 2 epochs"),
+    ),
+    "mini": Scale(
+        12,
+        BATCHES,
+        0,
+        ("12,800 training images, 12 epochs", "20 epochs", "100 epochs: the report's budget"),
+    ),
+    "full": Scale(
+        200,
+        BATCHES,
+        1,
+        (
+            "50,000 training images, 200 epochs: the report's budget",
+            "100 epochs: the report's budget",
+            "100 epochs: the report's budget",
+        ),
+    ),
+}
+
+
+def at_fractions(of_200: tuple[int, ...], epochs: int) -> tuple[int, ...]:
+    """Epochs that stand to `epochs` as `of_200` to 200, rounded, each later than the one before."""
+    found: list[int] = []
+    for epoch in of_200:
+        found.append(max(round(epoch / 200 * epochs), found[-1] + 1 if found else 1))
+    return tuple(found)
+
+
+class Plan:
+    """Configs of the report's runs at one scale."""
+
+    def __init__(self, scale: str):
+        self.scale, self.budget = scale, BUDGETS[scale]
+
+    def cifar(
+        self,
+        dataset: str,
+        inner: str = "radam",
+        *,
+        rate: float | None = None,
+        k: int = 0,
+        alpha: float = 0.8,
+        decay: tuple[int, ...] = DECAY,
+        batch: int = 128,
+        steps_as: int = 0,
+    ) -> Config:
+        """A run of sections 2.1-2.5; k = 0: without Lookahead; `steps_as`: with the steps of a batch of that size."""
+        epochs = self.budget.epochs * batch // steps_as if steps_as else self.budget.epochs
+        optimizer = OptimizerConfig(
+            name=inner,
+            learning_rate=rate or RATES[inner],
+            weight_decay=5e-4,
+            decay_epochs=at_fractions(decay, epochs),
+            decay_factor=0.2,
+            decay_delay=self.budget.late,
+            **with_lookahead(k, alpha),
+        )
+        config = Config(
+            dataset=dataset,
+            epochs=epochs,
+            batch_size=self.budget.batches[batch],
+            model=ModelConfig(name="resnet18", stem="imagenet"),
+            optimizer=optimizer,
+        )
+        if self.scale == "mini":
+            return dataclasses.replace(config, train_examples=12_800, test_examples=5_000)
+        return tiny(config) if self.scale == "smoke" else config
+
+    def hw2(self, k: int) -> Config:
+        """A run of section 2.6.1."""
+        config = Config(
+            dataset="images",
+            epochs={"smoke": 3, "mini": 20, "full": 100}[self.scale],
+            batch_size=32 if self.scale == "smoke" else 36,
+            model=ModelConfig(name="cnn"),
+            optimizer=without_decay(1e-4, k),
+        )
+        return tiny(config) if self.scale == "smoke" else config
+
+    def ptb(self, k: int) -> Config:
+        """A run of section 2.6.2."""
+        config = Config(
+            dataset="ptb",
+            epochs=100,
+            batch_size=20,
+            test_batch_size=10,
+            sequence_length=35,
+            model=ModelConfig(name="gru", dropout=0.5, embedding_size=50, hidden_size=50),
+            optimizer=without_decay(1e-3, k),
+        )
+        if self.scale == "smoke":
+            model = ModelConfig(name="gru", dropout=0.5, embedding_size=8, hidden_size=8)
+            return dataclasses.replace(
+                config,
+                dataset="pydoc",
+                epochs=2,
+                sequence_length=8,
+                train_examples=240,
+                test_examples=40,
+                checkpoint_every=2,
+                model=model,
+            )
+        return config
+
+    def sections(self) -> tuple[Section, ...]:
+        """All of them, in the report's order."""
+        return (
+            *(section for build in self._of_cifar() for dataset in CIFAR for section in [build(dataset)]),
+            self._section("2.6.1", "hw2", "CNN", "hw2", pair(self.hw2, "cnn_no", "cnn_yes")),
+            self._section("2.6.2", "ptb", "GRU language model", "nlp", pair(self.ptb, "nlp_no", "nlp_yes")),
+        )
+
+    def _of_cifar(self) -> tuple[Callable[[str], Section], ...]:
+        return (self._base, self._k_alpha, self._rate, self._fast, self._inner, self._batch, self._controls, self._grid)
+
+    def _section(self, key: str, dataset: str, title: str, figure: str, variants: Sequence[Variant]) -> Section:
+        place = {"hw2": 1, "ptb": 2}.get(dataset, 0)
+        return Section(
+            key,
+            dataset,
+            f"{TITLES[dataset]}: {title}",
+            variants[0].name,
+            tuple(variants),
+            figure,
+            budget=self.budget.words[place],
+            report_budget=self.scale == "full" or (self.scale == "mini" and dataset == "ptb"),
+        )
+
+    def _variant(self, dataset: str, name: str, log: str = "", against: str = "", **settings: Any) -> Variant:
+        suffix = "_cifar100" if dataset == "cifar100" else ""
+        return Variant(name, self.cifar(dataset, **settings), log and log + suffix, against=against)
+
+    def _base(self, dataset: str) -> Section:
+        variants = (
+            self._variant(dataset, "RAdam", "radam_no"),
+            self._variant(dataset, "Lookahead(RAdam)", "radam_yes", k=5),
+        )
+        return self._section("2.1", dataset, "RAdam with and without Lookahead", f"{dataset}_base", variants)
+
+    def _k_alpha(self, dataset: str) -> Section:
+        variants = (
+            self._variant(dataset, "RAdam", "radam_no"),
+            self._variant(dataset, "k=5, α=0.8", "radam_yes", k=5),
+            self._variant(dataset, "k=10, α=0.8", "radam_yes_10", k=10),
+            self._variant(dataset, "k=5, α=0.5", "radam_yes_05", k=5, alpha=0.5),
+        )
+        return self._section("2.2", dataset, "k and α of Lookahead(RAdam)", f"{dataset}_param", variants)
+
+    def _rate(self, dataset: str) -> Section:
+        variants = (
+            self._variant(dataset, "RAdam", "radam_no_001", rate=0.01),
+            self._variant(dataset, "Lookahead(RAdam)", "radam_yes_001", rate=0.01, k=5),
+        )
+        return self._section("2.3.1", dataset, "learning rate 0.01", f"{dataset}_001", variants)
+
+    def _fast(self, dataset: str) -> Section:
+        variants = (
+            self._variant(dataset, "RAdam", "radam_no_fast", decay=FAST_DECAY),
+            self._variant(dataset, "Lookahead(RAdam)", "radam_yes_fast", decay=FAST_DECAY, k=5),
+        )
+        return self._section("2.3.2", dataset, "learning rate dropped early", f"{dataset}_fast", variants)
+
+    def _inner(self, dataset: str) -> Section:
+        variants = []
+        for inner in ("radam", "sgd", "adam"):
+            variants += [
+                self._variant(dataset, NAMES[inner], f"{inner}_no", inner=inner),
+                self._variant(
+                    dataset, f"Lookahead({NAMES[inner]})", f"{inner}_yes", against=NAMES[inner], inner=inner, k=5
+                ),
+            ]
+        return self._section("2.4", dataset, "inner optimizers", f"{dataset}_ablation", variants)
+
+    def _batch(self, dataset: str) -> Section:
+        variants = (
+            self._variant(dataset, "k=5, batch 128", "radam_yes", k=5),
+            self._variant(dataset, "k=2, batch 320", "radam_yes_2_320", k=2, batch=320),
+            self._variant(dataset, "k=10, batch 64", "radam_yes_10_64", k=10, batch=64),
+        )
+        return self._section("2.5", dataset, "Lookahead(RAdam), k × batch = 640", f"{dataset}_batch", variants)
+
+    def _controls(self, dataset: str) -> Section:
+        variants = [
+            self._variant(dataset, "RAdam, batch 128", "radam_no"),
+            self._variant(dataset, "k=5, batch 128", "radam_yes", k=5),
+        ]
+        for batch, k in ((64, 10), (320, 2)):
+            for words, steps_as in (("", 0), (", equal steps", 128)):
+                name, log = f"RAdam, batch {batch}{words}", "" if steps_as else f"radam_yes_{k}_{batch}"
+                settings: dict[str, Any] = {"batch": batch, "steps_as": steps_as}
+                variants += [
+                    self._variant(dataset, name, **settings),
+                    self._variant(dataset, f"k={k}, batch {batch}{words}", log, name, k=k, **settings),
+                ]
+        title = "batch sizes with their own baselines, and at equal steps"
+        return self._section("2.5-controls", dataset, title, f"{dataset}_batch_controls", variants)
+
+    def _grid(self, dataset: str) -> Section:
+        logs = {
+            ("radam", 0.1): "radam_{}",
+            ("radam", 0.01): "radam_{}_001",
+            ("radam", 0.3): "radam_{}_03",
+            ("sgd", 0.1): "sgd_{}",
+        }
+        variants = []
+        for inner, rates in GRIDS.items():
+            # The report's logs have the rate .3 too, on CIFAR-10.
+            for rate in (*rates, 0.3) if (inner, dataset) == ("radam", "cifar10") else rates:
+                log = logs.get((inner, rate), "")
+                name, settings = at_rate(NAMES[inner], rate), {"inner": inner, "rate": rate}
+                variants += [
+                    self._variant(dataset, name, log.format("no"), **settings),
+                    self._variant(dataset, f"Lookahead({name})", log.format("yes"), name, k=5, **settings),
+                ]
+        return self._section("lr-grid", dataset, "a grid of learning rates", f"{dataset}_grid", variants)
+
+
+def with_lookahead(k: int, alpha: float = 0.8) -> dict[str, Any]:
+    """Lookahead's settings; k = 0: none, its own at their defaults, so that they tell no runs apart."""
+    return {"lookahead": True, "sync_period": k, "slow_step_size": alpha} if k else {"lookahead": False}
+
+
+def without_decay(rate: float, k: int) -> OptimizerConfig:
+    """RAdam at a constant rate, without weight decay: the small tasks'."""
+    return OptimizerConfig("radam", rate, weight_decay=0.0, decay_epochs=(), **with_lookahead(k))
+
+
+def pair(build: Callable[[int], Config], without: str, with_: str) -> tuple[Variant, Variant]:
+    """RAdam with and without Lookahead."""
+    return Variant("RAdam", build(0), without), Variant("Lookahead(RAdam)", build(5), with_)
+
+
+def tiny(config: Config) -> Config:
+    """The same run on a few digits: a second."""
+    small = ModelConfig(name="small_cnn")
+    return dataclasses.replace(
+        config, dataset="digits", model=small, train_examples=160, test_examples=90, checkpoint_every=config.epochs
+    )
+
+
+def get_study(scale: str = "mini") -> Study:
+    if scale not in SCALES:
+        raise UserError(f"--scale={scale} is not one of {', '.join(SCALES)}")
+    return Study(
+        name="report",
+        title="Lookahead: every experiment of the reproduction report, with seeds and intervals",
+        sections=Plan(scale).sections(),
+        claims=claims({NAMES[inner]: rates for inner, rates in GRIDS.items()}),
+        seeds=2 if scale == "smoke" else 3,
+        scale=scale,
+    )

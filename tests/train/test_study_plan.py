@@ -1,0 +1,225 @@
+"""Plans: what a study file may say, which runs follow from it, and the report's own."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from train.config import Config, ModelConfig, OptimizerConfig
+from train.errors import UserError
+from train.study.claims import Claim, Comparison, Pair
+from train.study.identity import identity, run_id
+from train.study.plan import SCALES, Section, Study, Variant, load_study, planned_runs, select, with_data_dir
+from train.study.quantities import QUANTITIES
+from train.study.report_logs import report_curves, report_runs
+
+STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
+REPORT = STUDIES / "report.py"
+
+
+def config(**optimizer):
+    return Config(model=ModelConfig(name="small_cnn"), optimizer=OptimizerConfig(**optimizer))
+
+
+def section(key="1", names=("plain", "slow"), **changes):
+    variants = tuple(Variant(name, config(lookahead=name != "plain", sync_period=5)) for name in names)
+    return Section(key, "digits", "Title", names[0], variants, f"figure_{key}", **changes)
+
+
+def study(*sections, **changes):
+    return Study("s", "S", sections or (section(),), **changes)
+
+
+# Identity
+
+
+def test_an_id_stays_what_it_was():
+    # Published results are found by it: it must not change.
+    assert run_id(Config()) == "44136fa355b3"
+    assert run_id(Config(seed=3, optimizer=OptimizerConfig(name="sgd", decay_epochs=(4, 7)))) == "ab8edc9307cb"
+
+
+def test_where_data_lies_and_how_often_it_saves_is_no_part_of_a_run():
+    assert run_id(Config(data_dir="/data", checkpoint_every=7, resume=False, disk_wait=1.0)) == run_id(Config())
+    assert run_id(Config(seed=1)) != run_id(Config())
+
+
+def test_a_setting_at_its_default_is_left_out_so_that_new_settings_change_no_id():
+    assert identity(Config()) == {}
+    assert identity(Config(epochs=3, optimizer=OptimizerConfig(learning_rate=1))) == {
+        "epochs": 3,
+        "optimizer.learning_rate": 1.0,
+    }
+
+
+# Plans
+
+
+def test_runs_go_seed_by_seed_and_one_that_several_sections_share_is_run_once():
+    plan = study(section("1"), section("2", names=("plain", "slow")), seeds=2)
+    runs = planned_runs(plan)
+    assert [(run.config.seed, run.config.optimizer.lookahead) for run in runs] == [
+        (0, False),
+        (0, True),
+        (1, False),
+        (1, True),
+    ]
+    assert len({run.id for run in runs}) == 4
+    assert [run.id for run in planned_runs(plan, seeds=3)][:4] == [run.id for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("only", "refs"),
+    [
+        (["2"], ["2.1:digits", "2.10:digits", "2.1-more:digits"]),
+        (["2.1"], ["2.1:digits", "2.1-more:digits"]),
+        (["2.1:digits", "3"], ["2.1:digits", "2.1-more:digits", "3:digits"]),
+        ([], ["2.1:digits", "2.10:digits", "2.1-more:digits", "3:digits"]),
+    ],
+)
+def test_only_names_a_section_and_those_below_it(only, refs):
+    plan = study(*(section(key) for key in ("2.1", "2.10", "2.1-more", "3")))
+    assert [s.ref for s in select(plan, only)] == refs
+
+
+@pytest.mark.parametrize("only", ["4", "2.1:cifar10", ""])
+def test_only_refuses_what_is_no_section(only):
+    with pytest.raises(UserError, match=r"no such section; the sections are 2.1:digits"):
+        select(study(section("2.1")), [only])
+
+
+def test_a_study_files_own_folder_is_not_replaced_by_data_dir():
+    assert with_data_dir(Config(), "/data").data_dir == "/data"
+    assert with_data_dir(Config(data_dir="/mine"), "/data").data_dir == "/mine"
+
+
+def compare(**changes):
+    pair = Pair(**{"section": "1:digits", "variant": "slow", "baseline": "plain"} | changes)
+    return Claim("a", "A.", (Comparison(pair, "better", "loss_area", 0.02),))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: section(names=("plain", "plain")), "two variants have the same name; names are plain, plain"),
+        (lambda: dataclasses.replace(section(), baseline="other"), "the baseline 'other' is not among plain, slow"),
+        (lambda: study(section("1"), section("1")), "two sections are called '1:digits'"),
+        (lambda: Study("s", "S", ()), "no sections"),
+        (lambda: study(seeds=0), "seeds=0 must be at least 1"),
+        (lambda: study(claims=(compare(), compare())), "two claims are called 'a'"),
+        (lambda: study(claims=(compare(section="9:digits"),)), "has no section '9:digits'; it has 1:digits"),
+        (lambda: study(claims=(compare(variant="fast"),)), "has no variant 'fast'; its variants are plain, slow"),
+        (lambda: Comparison(Pair("1", "a", "b"), "best", "loss_area", 0.1), "kind 'best' is not one of better"),
+        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss", 0.1), "quantity 'loss' is not one of final_acc"),
+        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", -1), "margin=-1 must not be negative"),
+        (lambda: Claim("a", "A.", ()), "no comparisons"),
+        (lambda: Variant("x", config(learning_rate=0.0)), "optimizer.learning_rate=0.0 must be greater than 0"),
+        (
+            lambda: study(
+                section("1"),
+                Section("2", "text", "T", "a", (Variant("a", dataclasses.replace(section().variants[0].config,
+                                                                                 data_dir="/x")),), "f"),
+            ),
+            "variant 'a' of section 2:text occurs with two data_dir",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_that_does_not_hold_together_is_refused(make, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("content", "scale", "message"),
+    [
+        ("x = 1", "", "has no get_study"),
+        ("def f(:", "", "cannot be read"),
+        ("import nothing_of_this_name", "", "cannot be read: No module named 'nothing_of_this_name'"),
+        ("def get_study():\n    return 3", "", "has no get_study"),
+        (None, "", "is not a file"),
+        ("def get_study():\n    return 3", "mini", "has one scale only"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(content, scale, message, tmp_path):
+    path = tmp_path / "study.py"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_study(path, scale=scale)
+
+
+# The studies of this repository
+
+
+def test_the_demo_study_is_what_the_readme_says():
+    quick = load_study(STUDIES / "quick.py")
+    assert [v.name for v in quick.sections[0].variants] == ["RAdam", "Lookahead(RAdam)"]
+    assert quick.seeds == 3
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(UserError, match="--scale=huge is not one of smoke, mini, full"):
+        load_study(REPORT, scale="huge")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_report_has_all_its_sections_and_claims_at_every_scale(scale):
+    report = load_study(REPORT, scale=scale)
+    assert report.scale == scale
+    keys = ("2.1", "2.2", "2.3.1", "2.3.2", "2.4", "2.5", "2.5-controls", "lr-grid")
+    refs = [f"{key}:{dataset}" for key in keys for dataset in ("cifar10", "cifar100")]
+    assert [s.ref for s in report.sections] == [*refs, "2.6.1:hw2", "2.6.2:ptb"]
+    # Items 1-9 of the report's claims.
+    assert sorted({c.key[0] for c in report.claims if c.source == "report"}) == list("123456789")
+    assert all(comparison.quantity in QUANTITIES for c in report.claims for comparison in c.comparisons)
+
+
+def test_full_is_what_the_reports_logs_say():
+    runs, seen = report_runs(), set()
+    datasets = {"cifar10": "cifar10", "cifar100": "cifar100", "images": "hw2", "ptb": "ptb"}
+    for s in load_study(REPORT, scale="full").sections:
+        for variant in s.variants:
+            if not variant.report_run:
+                continue
+            log, ours = runs[variant.report_run], variant.config
+            seen.add(variant.report_run)
+            optimizer = ours.optimizer
+            assert datasets[ours.dataset] == log["dataset"]
+            assert (ours.model.name, optimizer.name) == (log["model"], log["inner"])
+            assert (optimizer.learning_rate, ours.batch_size, ours.epochs) == (
+                log["learning_rate"],
+                log["batch_size"],
+                log["epochs"],
+            )
+            assert optimizer.lookahead == (log["k"] > 0)
+            if optimizer.lookahead:
+                assert (optimizer.sync_period, optimizer.slow_step_size) == (log["k"], log["alpha"])
+            assert "/".join(map(str, optimizer.decay_epochs)) == log["decay_epochs"].replace("none", "")
+    assert set(runs) - seen == {"imdb_no", "imdb_yes"}
+
+
+def test_mini_is_the_budget_that_was_agreed():
+    mini = load_study(REPORT, scale="mini")
+    for s in mini.sections[:16]:
+        for variant in s.variants:
+            assert (variant.config.train_examples, variant.config.test_examples) == (12_800, 5_000)
+    base = mini.section("2.1:cifar100").variant("RAdam").config
+    assert (base.epochs, base.optimizer.decay_epochs, base.optimizer.decay_delay) == (12, (4, 7, 10), 0)
+    assert mini.section("2.3.2:cifar10").variant("RAdam").config.optimizer.decay_epochs == (2, 3, 4)
+    assert mini.section("2.6.1:hw2").variant("RAdam").config.epochs == 20
+    assert mini.section("2.6.2:ptb").variant("RAdam").config.epochs == 100
+    assert [s.ref for s in mini.sections if s.report_budget] == ["2.6.2:ptb"]
+
+
+def test_controls_have_equal_steps_where_they_say_so():
+    controls = load_study(REPORT, scale="mini").section("2.5-controls:cifar10")
+    steps = {v.name: v.config.epochs * v.config.train_examples / v.config.batch_size for v in controls.variants}
+    assert {s for name, s in steps.items() if "128" in name or "equal steps" in name} == {1200.0}
+    assert steps["RAdam, batch 64"] == 2400.0
+
+
+def test_the_reports_logs_are_whole():
+    curves = report_curves()
+    assert (len(report_runs()), sum(map(len, curves.values()))) == (36, 6480)
+    assert [row["train_loss"] for row in curves["adam_no"][:5]] == [1.5498, 1.1905, 1.0343, 0.9390, 0.8713]
+    assert curves["nlp_yes"][99]["test_perplexity"] == 152.3606

@@ -1,0 +1,305 @@
+"""What a study runs, in which order, how often, and what is published of it: with an executor that trains nothing."""
+
+import dataclasses
+import io
+
+import pytest
+
+from train.config import Config, ModelConfig, OptimizerConfig, to_dict
+from train.errors import UserError
+from train.files import write_json
+from train.metrics import MetricsFile
+from train.study.executor import RunEnd, shares_of_cores
+from train.study.live import Live
+from train.study.plan import Section, Study, Variant, planned_runs
+from train.study.published import RUNS, assemble, load, open_directory, read_runs, save, write_runs
+from train.study.runner import Runner
+from train.study.worker import run_directory
+
+
+def make_study(names=("plain", "slow"), **changes):
+    variants = tuple(
+        Variant(
+            name,
+            Config(
+                dataset="digits",
+                epochs=2,
+                model=ModelConfig(name="small_cnn"),
+                optimizer=OptimizerConfig(learning_rate=0.1 * (1 + number), decay_epochs=(), lookahead=name != "plain"),
+            ),
+        )
+        for number, name in enumerate(names)
+    )
+    section = Section("1", "digits", "A section", names[0], variants, "digits")
+    return Study("s", "S", (section,), **{"seeds": 2, "scale": "mini"} | changes)
+
+
+def write_workdir(out, run, status="finished", epochs=2):
+    """What a run leaves behind."""
+    directory = run_directory(out, run.id)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "config.json", to_dict(run.config))
+    metrics = MetricsFile(directory / "metrics.csv", language_model=False)
+    for epoch in range(len(metrics.rows) + 1, epochs + 1):
+        loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
+        row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
+        metrics.append(row | {"test_loss": loss, "slow_test_accuracy": 0.6 if run.config.optimizer.lookahead else None})
+    facts = {"status": status, "wall_seconds": 3.0, "updated": "2026-01-02T03:04:05+0000", "devices": ["cpu:0 cpu"]}
+    write_json(directory / "run.json", facts | {"versions": {"jax": "0.10.2"}, "commit": "abc", "python": "3.11.7"})
+
+
+class Pretend:
+    """An executor that ends each run at the next `wait`, as told.
+
+    Args:
+      script: {name of the run: statuses of its attempts}; finished where there is none.
+    """
+
+    def __init__(self, out, planned, *, jobs=1, script=None, during=lambda name: None):
+        self.out, self.jobs, self.script, self.during = out, jobs, script or {}, during
+        self.runs = {run.id: run for run in planned}
+        self.started, self.going, self.asked = [], [], False
+
+    def has_room(self):
+        return len(self.going) < self.jobs
+
+    def start(self, run):
+        self.started.append(self.runs[run].name)
+        self.going.append(run)
+
+    def wait(self, seconds):
+        ends, self.going = [], self.going[:]
+        for run in self.going:
+            name = self.runs[run].name
+            self.during(name)
+            status = "stopped" if self.asked else (self.script.get(name) or ["finished"]).pop(0)
+            if status == "finished":
+                write_workdir(self.out, self.runs[run])
+            ends.append(RunEnd(run, status, "" if status in ("finished", "stopped") else "its numbers gave out"))
+        self.going = []
+        return ends
+
+    def stop(self):
+        self.asked = True
+
+    def close(self):
+        pass
+
+
+class Stop:
+    """A stop request that tests may make."""
+
+    signal = None
+    asked = False
+
+    def __bool__(self):
+        return self.asked
+
+
+def run_all(study, out, *, seeds=None, retries=1, stop=None, **executor):
+    planned = planned_runs(study, seeds=seeds)
+    runs, said = read_runs(out), io.StringIO()
+    pretend = Pretend(out, planned, **executor)
+    live = Live(out, planned, runs, jobs=pretend.jobs, stream=said)
+    report = Runner(study, out, runs, pretend, retries=retries, live=live).run(planned, stop or Stop())
+    return report, pretend, said.getvalue()
+
+
+NAMES = ["1:digits plain, seed 0", "1:digits slow, seed 0", "1:digits plain, seed 1", "1:digits slow, seed 1"]
+
+
+@pytest.fixture
+def out(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+def test_runs_go_seed_by_seed_and_are_published_as_they_end(out):
+    seen = []
+    report, pretend, said = run_all(make_study(), out, during=lambda name: seen.append(len(read_runs(out))))
+    assert pretend.started == NAMES
+    assert seen == [0, 1, 2, 3]
+    assert [run.name for run in report.finished] == NAMES
+    assert "run 4 of 4  1:digits slow, seed 1: loss 0.8000, test 50.00%" in said
+
+
+def test_what_is_published_is_not_run_again_even_without_its_workdir(out):
+    study = make_study()
+    run_all(study, out)
+    for path in sorted((out / "runs").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert run_all(study, out)[1].started == []
+    assert run_all(study, out, seeds=3)[1].started == ["1:digits plain, seed 2", "1:digits slow, seed 2"]
+    assert len(read_runs(out)) == 6
+
+
+def test_a_run_that_finished_unpublished_is_published_and_not_run(out):
+    study = make_study()
+    write_workdir(out, planned_runs(study)[1])
+    report, pretend, _ = run_all(study, out)
+    assert pretend.started == [name for name in NAMES if name != NAMES[1]]
+    assert len(report.finished) == len(read_runs(out)) == 4
+
+
+@pytest.mark.parametrize(("status", "epochs"), [("running", 2), ("finished", 1), ("failed", 2)])
+def test_a_workdir_that_is_not_whole_is_continued(status, epochs, out):
+    study = make_study()
+    write_workdir(out, planned_runs(study)[0], status, epochs)
+    assert run_all(study, out)[1].started == NAMES
+
+
+def test_a_failed_run_is_tried_again_and_then_given_up_while_the_others_go_on(out):
+    script = {NAMES[0]: ["failed", "finished"], NAMES[1]: ["failed", "failed"], NAMES[2]: ["refused"]}
+    report, pretend, said = run_all(make_study(), out, script=script)
+    assert pretend.started == [NAMES[0], NAMES[0], NAMES[1], NAMES[1], NAMES[2], NAMES[3]]
+    assert [(run.name, message) for run, message in report.failed] == [
+        (NAMES[1], "its numbers gave out"),
+        (NAMES[2], "its numbers gave out"),
+    ]
+    assert {run.status for run in read_runs(out).values()} == {"finished", "failed"}
+    assert f"{NAMES[1]}: failed, is tried again: its numbers gave out; log: {out}/logs/" in said
+    # A later session tries them again.
+    assert run_all(make_study(), out)[1].started == [NAMES[1], NAMES[2]]
+    assert {run.status for run in read_runs(out).values()} == {"finished"}
+
+
+def test_retries_are_as_many_as_said(out):
+    pretend = run_all(make_study(seeds=1), out, retries=0, script={NAMES[0]: ["failed"]})[1]
+    assert pretend.started == NAMES[:2]
+
+
+def test_a_run_that_says_finished_and_left_no_rows_has_failed(out):
+    study = make_study(seeds=1)
+    planned = planned_runs(study)
+    pretend = Pretend(out, planned)
+    pretend.wait = lambda seconds: [RunEnd(run, "finished", "") for run in [pretend.going.pop()]]
+    live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, Stop())
+    assert [message for _, message in report.failed] == ["it left no complete metrics.csv"] * 2
+
+
+def test_a_signal_stops_what_is_going_and_starts_nothing_more(out):
+    stop = Stop()
+
+    class Asked(Pretend):
+        """Ends its runs one call after it was asked to."""
+
+        def wait(self, seconds):
+            if any(self.runs[run].name == NAMES[1] for run in self.going) and not self.asked:
+                stop.asked = True
+                return []
+            return super().wait(seconds)
+
+    study = make_study()
+    planned = planned_runs(study)
+    pretend = Asked(out, planned, jobs=2)
+    live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, stop)
+    assert pretend.started == NAMES[:2]
+    assert {run.name for run in report.open} == set(NAMES)
+    assert not report.failed
+
+
+def test_a_terminal_gets_one_line_of_what_goes_on_and_time_left(out, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "200")
+    study, said = make_study(), Terminal()
+    planned = planned_runs(study)
+    live = Live(out, planned, {}, jobs=1, stream=said)
+    live.started(planned[0])
+    write_workdir(out, planned[0], "running", epochs=1)
+    live.update()
+    assert said.getvalue() == "\r\x1b[2K0/4 runs, left 00:08  | 1:digits plain, seed 0 1/2"
+    live.say("a line")
+    assert said.getvalue().endswith("\r\x1b[2Ka line\n")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "shares"), [(1, [""]), (2, ["0,1", "2,3"]), (3, ["0", "1", "2,3"]), (5, ["0", "1", "2", "3", "0"])]
+)
+def test_each_process_has_its_share_of_the_cores(jobs, shares, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert shares_of_cores(jobs) == shares
+
+
+# The published form
+
+
+def test_published_runs_read_back_as_they_were_and_write_back_bit_for_bit(out):
+    study = make_study()
+    run_all(study, out)
+    runs = read_runs(out)
+    for run in runs.values():
+        planned = next(p for p in planned_runs(study) if p.id == run.id)
+        stored = to_dict(planned.config)
+        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume"):
+            stored.pop(name)
+        assert run.config == stored
+        assert [row["epoch"] for row in run.rows] == [1, 2]
+        assert run.rows[0]["slow_test_accuracy"] == (0.6 if planned.config.optimizer.lookahead else None)
+        assert (run.scale, run.seconds, run.provenance["versions"]) == ("mini", 3.0, "jax 0.10.2")
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    write_runs(out, study, dict(reversed(list(runs.items()))))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_have_missing_runs_and_every_seed_that_is_published(out):
+    study = make_study()
+    run_all(study, out, seeds=3)
+    runs = read_runs(out)
+    gone = next(iter(runs))
+    del runs[gone]
+    results = assemble(study, runs, {})
+    assert results.runs[gone].status == "missing"
+    assert [run.seed for run in results.by_variant(study.sections[0], "slow")] == [0, 1, 2]
+    assert [run.seed for run in results.by_variant(study.sections[0], "plain")] == [1, 2]
+    save(out, dataclasses.replace(results, facts={"name": "s"}))
+    assert load(out, study).runs.keys() == results.runs.keys()
+
+
+def test_a_run_of_an_older_plan_is_kept(out):
+    run_all(make_study(names=("plain", "old")), out)
+    run_all(make_study(names=("plain", "a", "b")), out)
+    assert len(read_runs(out)) == 6
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda out: (out / "curves.csv.gz").write_bytes((out / "curves.csv.gz").read_bytes()[:-20]),
+        lambda out: (out / "curves.csv.gz").unlink(),
+        lambda out: (out / RUNS).write_text((out / RUNS).read_text().replace("finished", "fine")),
+        lambda out: (out / RUNS).write_text((out / RUNS).read_text().replace("finished,2", "finished,3")),
+        lambda out: (out / RUNS).write_text("x,y\n1,2\n"),
+    ],
+)
+def test_damaged_published_files_are_refused_and_not_overwritten(damage, out):
+    run_all(make_study(), out)
+    damage(out)
+    before = (out / RUNS).read_bytes()
+    with pytest.raises(UserError, match="cannot be read"):
+        run_all(make_study(), out)
+    assert (out / RUNS).read_bytes() == before
+
+
+def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):
+    out = tmp_path / "new" / "out"
+    with open_directory(out, make_study()):
+        with pytest.raises(UserError, match="is in use by another study"), open_directory(out, make_study()):
+            pass
+        write_json(out / "study.json", {"name": "s", "scale": "mini"})
+    with pytest.raises(UserError, match="holds a study of scale 'mini', not 'full'"):
+        open_directory(out, make_study(scale="full")).__enter__()
+    (out / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study.json cannot be read"):
+        open_directory(out, make_study()).__enter__()
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"):
+        open_directory(tmp_path / "file", make_study()).__enter__()

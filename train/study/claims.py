@@ -1,0 +1,107 @@
+"""What a claim consists of: comparisons of variants, each in a quantity, a direction and a margin. Data only.
+
+A claim is checked by `train.study.verdicts`; what the quantities are says `train.study.quantities`.
+"""
+
+import dataclasses
+
+from train.errors import UserError
+from train.study.quantities import QUANTITIES
+
+# What a comparison states of the gain g of `variant` over `baseline` (positive: the variant is better), with the
+# margin m below which a difference counts as none. Each is shown, refuted, or neither; where both, shown.
+#
+# | kind       | shown where    | refuted where  |
+# |------------|----------------|----------------|
+# | better     | g > 0          | g < m          |
+# | worse      | g < 0          | g > -m         |
+# | not_better | g < m          | g > 0          |
+# | not_worse  | g > -m         | g < 0          |
+# | equal      | -m < g < m     | g < 0 or g > 0 |
+# | differs    | g < 0 or g > 0 | -m < g < m     |
+KINDS = ("better", "worse", "not_better", "not_worse", "equal", "differs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A variant and what it is held against, in a section.
+
+    Attributes:
+      section: reference of the section, such as "2.1:cifar10".
+      variant: name of the variant; several names: that of them with the best mean over the seeds.
+      baseline: likewise.
+    """
+
+    section: str
+    variant: str | tuple[str, ...]
+    baseline: str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One test: the gain of a pair in a quantity.
+
+    Attributes:
+      pair: what is compared, paired by seed.
+      kind: one of `KINDS`.
+      quantity: a name of `train.study.quantities.QUANTITIES`.
+      margin: of the gain below which a difference counts as none; a fraction of accuracy, or, where the quantity is
+        compared by ratio, of the ratio's logarithm (.02: 2 %).
+      baseline_quantity: what the baseline is measured by, where that is another quantity ("" the same).
+      than: the gain of this other pair is taken off (other runs, so not paired: Welch's test).
+    """
+
+    pair: Pair
+    kind: str
+    quantity: str
+    margin: float
+    baseline_quantity: str = ""
+    than: Pair | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(f"comparison in {self.pair.section}: kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        for quantity in filter(None, (self.quantity, self.baseline_quantity)):
+            if quantity not in QUANTITIES:
+                known = ", ".join(QUANTITIES)
+                raise UserError(f"comparison in {self.pair.section}: quantity {quantity!r} is not one of {known}")
+        if self.margin < 0:
+            raise UserError(f"comparison in {self.pair.section}: margin={self.margin} must not be negative")
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs that it needs runs of."""
+        return (self.pair,) if self.than is None else (self.pair, self.than)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement, and the comparisons that it amounts to.
+
+    It is supported where every comparison is shown, contradicted where one is refuted, else not resolved.
+
+    Attributes:
+      key: short, such as "1a": the number of the report's claim, and a letter for its part.
+      text: the statement in one sentence.
+      comparisons: all that it says; at least one.
+      source: "report", or "control" for what the study adds. Each is a family of its own for Holm's correction.
+      note: what a reader of its verdict must know.
+    """
+
+    key: str
+    text: str
+    comparisons: tuple[Comparison, ...]
+    source: str = "report"
+    note: str = ""
+
+    def __post_init__(self):
+        if not self.comparisons:
+            raise UserError(f"claim {self.key}: no comparisons")
+        if self.source not in ("report", "control"):
+            raise UserError(f"claim {self.key}: source {self.source!r} is not report or control")
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """References of the sections that it speaks of, each once."""
+        found = [pair.section for comparison in self.comparisons for pair in comparison.pairs]
+        return tuple(dict.fromkeys(found))

@@ -1,0 +1,45 @@
+"""Which machine it is, in words, and the versions of what runs on it."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
+
+
+@functools.cache
+def processor() -> str:
+    """Model name of the processor, or its architecture where that is not known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_words(devices: Sequence[str] = ()) -> str:
+    """The machine in a few words: accelerators of a run (as run.json lists them), processor, cores."""
+    kinds = sorted({device.split(" ", 1)[-1] for device in devices if not device.startswith("cpu")})
+    return ", ".join([*kinds, f"{processor()}, {cores()} cores"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

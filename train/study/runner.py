@@ -1,0 +1,151 @@
+"""Gets a study's runs done: those there are skipped, those that failed tried again, those done published at once."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config import differences, to_dict
+from train.errors import UserError
+from train.metrics import read_rows
+from train.signals import StopRequest
+from train.study.executor import Executor, RunEnd
+from train.study.live import Live
+from train.study.machine import machine_words
+from train.study.plan import PlannedRun, Study
+from train.study.published import write_runs
+from train.study.results import RunRecord, Status
+from train.study.worker import FAILED, FINISHED, REFUSED, log_name, run_directory
+
+POLL_SECONDS = 0.5
+
+
+@dataclasses.dataclass
+class Report:
+    """How a session of a study went.
+
+    Attributes:
+      finished: runs that it finished.
+      failed: runs that were given up, with the reason.
+      open: runs that a signal left for later.
+    """
+
+    finished: list[PlannedRun] = dataclasses.field(default_factory=list)
+    failed: list[tuple[PlannedRun, str]] = dataclasses.field(default_factory=list)
+    open: list[PlannedRun] = dataclasses.field(default_factory=list)
+
+
+class Runner:
+    """Runs what is planned and not published yet.
+
+    Args:
+      study: the plan.
+      out: the out directory, held by `published.open_directory`.
+      runs: the published runs; grows.
+      executor: where runs are trained.
+      retries: how often a failed run is tried again.
+      live: what a person watching sees.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        runs: dict[str, RunRecord],
+        executor: Executor,
+        *,
+        retries: int,
+        live: Live,
+    ):
+        self._study, self._out, self._runs = study, out, runs
+        self._executor, self._retries, self._live = executor, retries, live
+
+    def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Report:
+        """Goes through the runs in their order; returns when all are done or given up, or after a signal."""
+        report = Report()
+        waiting = [run for run in planned if not self._is_published(run)]
+        going: dict[str, PlannedRun] = {}
+        attempts = dict.fromkeys((run.id for run in waiting), 0)
+        asked = False
+        while going or (waiting and not stop):
+            while waiting and not stop and self._executor.has_room():
+                run = waiting.pop(0)
+                if self._publish_if_finished(run):
+                    report.finished.append(run)
+                    continue
+                attempts[run.id] += 1
+                going[run.id] = run
+                self._executor.start(run.id)
+                self._live.started(run)
+            if stop and not asked:
+                asked = True
+                self._live.say(f"{stop.signal.name if stop.signal else 'stop'}: the runs in flight save and stop ...")
+                self._executor.stop()
+            for end in self._executor.wait(POLL_SECONDS):
+                if end.id not in going:
+                    continue  # the end of a process that had reported before
+                run = going.pop(end.id)
+                if end.status == FAILED and attempts[run.id] <= self._retries and not stop:
+                    self._live.failed(run, end.message, again=True)
+                    waiting.insert(0, run)
+                else:
+                    self._ended(run, end, report)
+            self._live.update()
+        report.open = waiting + report.open
+        return report
+
+    def _is_published(self, run: PlannedRun) -> bool:
+        return run.id in self._runs and self._runs[run.id].status == "finished"
+
+    def _ended(self, run: PlannedRun, end: RunEnd, report: Report) -> None:
+        if end.status == FINISHED and self._publish_if_finished(run):
+            self._live.finished(run, self._runs[run.id].rows)
+            report.finished.append(run)
+        elif end.status in (FAILED, REFUSED, FINISHED):
+            message = end.message or "it left no complete metrics.csv"
+            self._live.failed(run, message, again=False)
+            report.failed.append((run, message))
+            self._publish(run, "failed")
+        else:
+            self._live.stopped(run)
+            report.open.append(run)
+
+    def _publish_if_finished(self, run: PlannedRun) -> bool:
+        """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""
+        directory = run_directory(self._out, run.id)
+        with contextlib.suppress(OSError, ValueError, UserError):
+            facts = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            rows = read_rows(directory / "metrics.csv")
+            if facts["status"] == "finished" and len(rows) == run.config.epochs and not differences(config, run.config):
+                self._publish(run, "finished", rows, facts)
+                return True
+        return False
+
+    def _publish(
+        self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), facts: dict[str, Any] | None = None
+    ) -> None:
+        facts = facts or {}
+        versions = facts.get("versions", {})
+        self._runs[run.id] = RunRecord(
+            id=run.id,
+            variant_id=run.variant_id,
+            scale=self._study.scale,
+            config=to_dict(run.config),
+            seed=run.config.seed,
+            rows=list(rows),
+            status=status,
+            seconds=float(facts.get("wall_seconds", 0.0)),
+            log=log_name(run.id) if (self._out / log_name(run.id)).exists() else "",
+            provenance={
+                "date": facts.get("updated") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "machine": machine_words(facts.get("devices", [])),
+                "python": facts.get("python", ""),
+                "versions": ", ".join(f"{name} {versions[name]}" for name in sorted(versions)),
+                "commit": facts.get("commit", ""),
+            },
+        )
+        write_runs(self._out, self._study, self._runs)

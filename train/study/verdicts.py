@@ -1,0 +1,240 @@
+"""From runs to verdicts: each claim's comparisons tested, corrected over the claims, and summed up.
+
+A claim says several things at once, so it is supported where all its comparisons are shown, and contradicted where one
+is refuted (what shown and refuted mean for each kind: `train.study.claims.KINDS`). Hence its p-value of support is the
+largest of theirs (an intersection-union test, which needs no correction within the claim), and its p-value of
+contradiction is the smallest times their number (Bonferroni). The claims of one source ("report", "control") are a
+family: Holm's correction runs over the claims of it that have data, each with the smaller of its two p-values. That is
+valid since of a claim's two errors only one can be made. A comparison's own adjusted p-value is the one that its claim
+would have by that comparison alone, so verdicts and outcomes never disagree; across the comparisons of one claim it is
+not corrected. Verdicts of a claim go by p < .05; with fewer than two seeds a comparison is not resolved.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from train.metrics import Row
+from train.study.claims import Claim, Comparison, Pair
+from train.study.plan import Section, Study, Variant
+from train.study.quantities import QUANTITIES, gain, values_of_pair
+from train.study.report_logs import FAULTY, report_curves
+from train.study.results import ComparisonResult, Outcome, RunRecord, Verdict
+from train.study.statistics import ALPHA, Gain, holm, p_values
+
+# The rows of a variant's finished runs by seed.
+Runs = Callable[[Section, str], Mapping[int, Sequence[Row]]]
+
+
+class Paired(NamedTuple):
+    """A pair, seed by seed.
+
+    Attributes:
+      variant, baseline: the names, chosen where there was a choice.
+      values: of the quantity for variant and baseline, one a seed that both have.
+      gains: likewise.
+    """
+
+    variant: str
+    baseline: str
+    values: list[tuple[float, float]]
+    gains: list[float]
+
+
+class Tested(NamedTuple):
+    """A comparison before the correction.
+
+    Attributes:
+      result: all but the outcome and the adjusted p-value.
+      shown, refuted: p-values; None where n < 2.
+    """
+
+    result: ComparisonResult
+    shown: float | None
+    refuted: float | None
+
+
+def judge(study: Study, runs: Mapping[str, RunRecord]) -> tuple[Verdict, ...]:
+    """The verdict on every claim of a study."""
+    by_variant: dict[str, dict[int, Sequence[Row]]] = {}
+    for run in runs.values():
+        if run.status == "finished":
+            by_variant.setdefault(run.variant_id, {})[run.seed] = run.rows
+
+    def rows(section: Section, variant: str) -> Mapping[int, Sequence[Row]]:
+        return by_variant.get(section.variant(variant).id, {})
+
+    failed = collections.Counter(run.variant_id for run in runs.values() if run.status == "failed")
+    tested = {
+        claim.key: [measure(study, comparison, rows) for comparison in claim.comparisons] for claim in study.claims
+    }
+    verdicts: dict[str, Verdict] = {}
+    for source in ("report", "control"):
+        family = [claim for claim in study.claims if claim.source == source]
+        claim_p = {claim.key: _claim_p(tested[claim.key]) for claim in family}
+        for claim in family:
+            others = [p for key, p in claim_p.items() if key != claim.key and p is not None]
+            verdicts[claim.key] = _verdict(study, claim, tested[claim.key], others, failed)
+    return tuple(verdicts[claim.key] for claim in study.claims)
+
+
+def measure(study: Study, comparison: Comparison, runs: Runs) -> Tested:
+    """Numbers and raw p-values of a comparison."""
+    first = _paired(study, comparison.pair, comparison, runs)
+    second = _paired(study, comparison.than, comparison, runs) if comparison.than else None
+    result = ComparisonResult(
+        comparison,
+        first.variant,
+        first.baseline,
+        "not resolved",
+        n=min(len(pairs.gains) for pairs in (first, second) if pairs is not None),
+        relative=QUANTITIES[comparison.quantity].relative,
+        variant_mean=_mean([value for value, _ in first.values]),
+        baseline_mean=_mean([value for _, value in first.values]),
+        estimate=None,
+        low=None,
+        high=None,
+        p=None,
+        p_holm=None,
+        **_of_report(study, comparison, first, second),
+    )
+    if not result.n:
+        return Tested(result, None, None)
+    found = Gain(first.gains, None if second is None else second.gains)
+    estimate = found.estimate
+    result = dataclasses.replace(result, estimate=estimate.mean, low=estimate.low, high=estimate.high)
+    if result.n < 2:
+        return Tested(result, None, None)
+    return Tested(result, *p_values(found, comparison.kind, comparison.margin))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Paired:
+    section = study.section(pair.section)
+    variant = _best(section, pair.variant, comparison.quantity, runs)
+    baseline = _best(section, pair.baseline, comparison.baseline_quantity or comparison.quantity, runs)
+    ours, theirs = runs(section, variant), runs(section, baseline)
+    values, gains = [], []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        both = values_of_pair(ours[seed], theirs[seed], comparison.quantity, comparison.baseline_quantity)
+        difference = gain(both, comparison.quantity) if both else None
+        if both and difference is not None:
+            values.append(both)
+            gains.append(difference)
+    return Paired(variant, baseline, values, gains)
+
+
+def _best(section: Section, names: str | tuple[str, ...], quantity: str, runs: Runs) -> str:
+    """The variant with the best mean over its seeds; the first where none has runs."""
+    if isinstance(names, str):
+        return names
+    rule = QUANTITIES[quantity]
+    means = {}
+    for name in names:
+        values = [value for rows in runs(section, name).values() if (value := rule.of(rows)) is not None]
+        if values:
+            means[name] = sum(values) / len(values) * (1 if rule.higher_is_better else -1)
+    return max(means, key=lambda name: means[name]) if means else names[0]
+
+
+def _of_report(study: Study, comparison: Comparison, first: Paired, second: Paired | None) -> dict[str, float | None]:
+    """The same numbers from the report's own logs: one seed."""
+
+    def logs(pair: Pair, found: Paired) -> tuple[float, float] | None:
+        names = [study.section(pair.section).variant(name).report_run for name in (found.variant, found.baseline)]
+        if not all(names):
+            return None
+        ours, theirs = (report_curves()[name] for name in names)
+        # The report has no slow weights' scores: those would be the live ones'.
+        if comparison.quantity.startswith("slow_"):
+            return None
+        return values_of_pair(ours, theirs, comparison.quantity, comparison.baseline_quantity)
+
+    values = logs(comparison.pair, first)
+    if values is None:
+        return {}
+    difference = gain(values, comparison.quantity)
+    if second is not None and comparison.than is not None and difference is not None:
+        others = logs(comparison.than, second)
+        less = gain(others, comparison.quantity) if others else None
+        difference = None if less is None else difference - less
+    return {"report_variant": values[0], "report_baseline": values[1], "report_estimate": difference}
+
+
+def _support_p(tests: Sequence[Tested]) -> float:
+    return max(1.0 if t.shown is None else t.shown for t in tests)
+
+
+def _contradiction_p(tests: Sequence[Tested]) -> float:
+    return min(1.0, len(tests) * min((t.refuted for t in tests if t.refuted is not None), default=1.0))
+
+
+def _claim_p(tests: Sequence[Tested]) -> float | None:
+    """What Holm's correction takes; None where no comparison has two seeds."""
+    if all(t.shown is None for t in tests):
+        return None
+    return min(_support_p(tests), _contradiction_p(tests))
+
+
+def _verdict(
+    study: Study, claim: Claim, tests: Sequence[Tested], others: list[float], failed: Mapping[str, int]
+) -> Verdict:
+    def adjusted(p: float) -> float:
+        return holm([p, *others])[0]
+
+    results = [_outcome(tested, len(tests), adjusted) for tested in tests]
+    outcomes = [result.outcome for result in results]
+    if all(outcome == "supported" for outcome in outcomes):
+        verdict: Outcome = "supported"
+    else:
+        verdict = "contradicted" if "contradicted" in outcomes else "not resolved"
+    raw = _claim_p(tests)
+    p_holm = None if raw is None else adjusted(raw)
+    return Verdict(claim, verdict, tuple(results), p_holm, _note(study, claim, results, failed), study.scale)
+
+
+def _outcome(tested: Tested, comparisons: int, adjusted: Callable[[float], float]) -> ComparisonResult:
+    """A comparison with its outcome, by the corrected p-values."""
+    if tested.shown is None or tested.refuted is None:
+        return tested.result
+    # One comparison is enough to contradict, so each pays for their number; support takes all of them.
+    support, contradiction = adjusted(tested.shown), adjusted(min(1.0, comparisons * tested.refuted))
+    if support < ALPHA:
+        outcome: Outcome = "supported"
+    else:
+        outcome = "contradicted" if contradiction < ALPHA else "not resolved"
+    against = outcome == "contradicted" or (outcome == "not resolved" and contradiction < support)
+    p, p_holm = (tested.refuted, contradiction) if against else (tested.shown, support)
+    return dataclasses.replace(tested.result, outcome=outcome, p=p, p_holm=p_holm)
+
+
+def _note(study: Study, claim: Claim, results: Sequence[ComparisonResult], failed: Mapping[str, int]) -> str:
+    notes = [claim.note] if claim.note else []
+    few = [result.n for result in results if result.n < 2]
+    if len(few) == len(results):
+        notes.append("Not run yet." if not any(few) else "One seed: no interval, so nothing can be resolved.")
+    elif few:
+        notes.append(f"{len(few)} of {len(results)} comparisons have fewer than two seeds.")
+    variants = {variant.id: variant for result in results for variant in _variants(study, result)}
+    if lost := sum(failed.get(variant_id, 0) for variant_id in variants):
+        notes.append(f"{lost} run{'s' * (lost > 1)} failed and {'are' if lost > 1 else 'is'} left out.")
+    if study.scale != "full" and all(study.section(ref).report_budget for ref in claim.sections):
+        notes.append("Measured at the report's own budget.")
+    for name, fault in FAULTY.items():
+        if any(variant.report_run == name for variant in variants.values()):
+            notes.append(f"{fault[0].upper()}{fault[1:]}.")
+    return " ".join(notes)
+
+
+def _variants(study: Study, result: ComparisonResult) -> list[Variant]:
+    found = []
+    for pair in result.comparison.pairs:
+        section = study.section(pair.section)
+        for names in (pair.variant, pair.baseline):
+            for name in (names,) if isinstance(names, str) else names:
+                found.append(section.variant(name))
+    return found

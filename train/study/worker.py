@@ -1,0 +1,152 @@
+"""python -m train.study.worker --study=FILE --out=DIR --seeds=N [--scale=S] [--data_dir=DIR] [--cpus=0,1] [ID ...]
+
+Trains runs of a study by their ids, one after the other, each in DIR/runs/ID, with all it says in DIR/logs/ID.txt. With
+no ID it reads them from standard input, a line each, until that closes: how `train.study.executor` keeps one process
+for many runs, so that JAX starts once. Standard input closing in the middle of a run stops it like a signal does: no
+worker outlives its study. After each run it writes a line of JSON: {"id": ..., "status": ..., "message": ...}.
+
+Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from train.config import Config
+from train.errors import RunFailed, UserError
+from train.signals import EXIT_STOPPED, StopRequest
+
+FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
+
+
+def run_directory(out: Path, run: str) -> Path:
+    """The workdir of a run."""
+    return out / "runs" / run
+
+
+def log_name(run: str) -> str:
+    """Path of its log, relative to the out directory."""
+    return f"logs/{run}.txt"
+
+
+@contextlib.contextmanager
+def everything_said_goes_to(path: Path) -> Iterator[None]:
+    """Standard output and error of the process, its libraries' included, are added to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    saved = [os.dup(number) for number in (1, 2)]
+    with path.open("a") as log:
+        try:
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, old in zip((1, 2), saved, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_checkpoints: bool) -> tuple[str, str]:
+    """Trains, and takes away the checkpoints of a run that is finished.
+
+    Returns:
+      "finished", "stopped", "failed", or "refused" (what was given is wrong, so trying again will not help); and for
+      the latter two why, in one line.
+    """
+    from train.loop import train
+
+    with everything_said_goes_to(out / log_name(run)):
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}  run {run}, process {os.getpid()}", flush=True)
+        try:
+            status = train(config, run_directory(out, run), stop=stop).status
+        except (UserError, RunFailed) as error:
+            print(f"error: {error}", flush=True)
+            return (REFUSED if isinstance(error, UserError) else FAILED), str(error)
+        except Exception as error:
+            traceback.print_exc()
+            return FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+    if status == FINISHED and not keep_checkpoints:
+        shutil.rmtree(run_directory(out, run) / "checkpoints", ignore_errors=True)
+    return status, ""
+
+
+def _read_ids(source: TextIO, ids: "queue.Queue[str | None]", busy: threading.Event) -> None:
+    for line in source:
+        ids.put(line.strip())
+    ids.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m train.study.worker", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--study", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, required=True)
+    parser.add_argument("--scale", default="")
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--cpus", default="", help="cores to use, such as 0,1; all if not given")
+    parser.add_argument("--keep_checkpoints", action="store_true")
+    parser.add_argument("ids", nargs="*", metavar="ID")
+    flags = parser.parse_args(arguments)
+    if flags.cpus and hasattr(os, "sched_setaffinity"):
+        # Before JAX starts, whose thread pools are as large as this.
+        os.sched_setaffinity(0, {int(cpu) for cpu in flags.cpus.split(",")})
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+    import jax
+
+    from train.compilation_cache import enable_compilation_cache
+    from train.host_memory import keep_freed_memory
+    from train.study.plan import load_study, planned_runs, with_data_dir
+
+    ids: queue.Queue[str | None] = queue.Queue()
+    busy, failed = threading.Event(), False
+    with StopRequest() as stop:
+        if flags.ids:
+            for run in (*flags.ids, None):
+                ids.put(run)
+        else:
+            threading.Thread(target=_read_ids, args=(sys.stdin, ids, busy), daemon=True).start()
+        keep_freed_memory()
+        enable_compilation_cache()
+        if flags.scale == "smoke":
+            # Some 35 programs for a second of training each: compiling them well takes longer than it gains.
+            jax.config.update("jax_disable_most_optimizations", True)
+        study = load_study(flags.study, scale=flags.scale)
+        configs = {run.id: run.config for run in planned_runs(study, seeds=flags.seeds)}
+        while not stop and (run := _next(ids, stop)) is not None:
+            busy.set()
+            config = with_data_dir(configs[run], flags.data_dir)
+            status, message = train_run(run, config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
+            busy.clear()
+            failed |= status in (FAILED, REFUSED)
+            print(json.dumps({"id": run, "status": status, "message": message}), flush=True)
+    return EXIT_STOPPED if stop else int(failed)
+
+
+def _next(ids: "queue.Queue[str | None]", stop: StopRequest) -> str | None:
+    """The next id; None where there are no more, or a signal came."""
+    while not stop:
+        with contextlib.suppress(queue.Empty):
+            return ids.get(timeout=0.2)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
