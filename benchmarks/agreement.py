@@ -22,9 +22,8 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.ours import TrainingSteps, make_programs
 from benchmarks.rows import Row
-from train.compilation_cache import enable_compilation_cache
+from train import process
 from train.config import Config
-from train.host_memory import keep_freed_memory
 
 BOUND = 1e-4
 
@@ -99,8 +98,7 @@ def main() -> None:
     parser.add_argument("--recipe", action="store_true", help="the report's own optimizer and rate")
     parser.add_argument("--out", default=str(harness.FOLDER / "agreement.json"), help="JSON file; empty writes none")
     flags = parser.parse_args()
-    keep_freed_memory()
-    enable_compilation_cache()
+    process.set_up()
     about = harness.machine()
     row, config = recipe(flags.batch_size, flags.learning_rate, own_optimizer=flags.recipe)
     result = compare(row, config, flags.steps)

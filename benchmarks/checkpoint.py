@@ -20,9 +20,8 @@ from benchmarks import harness
 from benchmarks.epoch import cifar_shaped
 from benchmarks.ours import make_programs
 from benchmarks.rows import Row
+from train import process
 from train.checkpointing import Checkpoints
-from train.compilation_cache import enable_compilation_cache
-from train.host_memory import keep_freed_memory
 from train.position import Position
 from train.programs import Programs
 
@@ -43,8 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
     parser.add_argument("--tiny", action="store_true", help="batches of 4, to see that it runs")
     flags = parser.parse_args()
-    keep_freed_memory()
-    enable_compilation_cache()
+    process.set_up()
     row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
     made = make_adam_programs(row)
     position = Position(made.init(0), made.zero_metrics(), step=0)

@@ -69,22 +69,21 @@ def serve(row: Row, side: str, threads: int) -> None:
     """Be one side of a row, in a process of its own."""
     framework, *how = side.split("+")
     harness.use_cores(threads)
-    if ("kept" in how) if framework == "torch" else ("mapped" not in how):
-        from train.host_memory import keep_freed_memory
-
-        keep_freed_memory()
     if framework == "torch":
         import torch
 
         from benchmarks import torch_peer
+        from train.host_memory import keep_freed_memory
 
+        if "kept" in how:
+            keep_freed_memory()
         torch.set_num_threads(threads)
         run, description = torch_peer.side(row, frozenset(how))
     elif framework == "ours":
         from benchmarks import ours
-        from train.compilation_cache import enable_compilation_cache
+        from train import process
 
-        enable_compilation_cache()
+        process.set_up()
         run, description = ours.side(row, frozenset(how))
     else:
         raise ValueError(f"unknown side {side!r}; sides begin with ours or torch")

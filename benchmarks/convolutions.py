@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from train.compilation_cache import enable_compilation_cache
-from train.host_memory import keep_freed_memory
+from train import process
 from train.models import create_model
 from train.models.convolution import choose
 from train.models.lowerings import LOWERINGS, Geometry, Lowering, applicable, geometry_of
@@ -142,8 +141,7 @@ def main() -> None:
     unknown = sorted(set(flags.models.split(",")) - set(MODELS))
     if unknown:
         parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(MODELS)}")
-    keep_freed_memory()
-    enable_compilation_cache()
+    process.set_up()
     about = harness.machine()
     for model in flags.models.split(","):
         results, lines = {}, []

@@ -154,11 +154,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=harness.available_cores(), help="default: one a core")
     flags = parser.parse_args()
     harness.use_cores(flags.threads)
-    from train.compilation_cache import enable_compilation_cache
-    from train.host_memory import keep_freed_memory
+    from train import process
 
-    keep_freed_memory()
-    enable_compilation_cache()
+    process.set_up()
     about = harness.machine()
     for epoch in EPOCHS:
         if epoch.row.name not in flags.rows.split(","):

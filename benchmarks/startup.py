@@ -105,8 +105,8 @@ def start(began: float, arguments: list[str]) -> None:
     sections.end("imports")
     jax_seconds: dict[str, float] = collections.defaultdict(float)
 
-    def add(event: str, seconds: float, **_: Any) -> None:
-        jax_seconds[event.removeprefix("/jax/")] += seconds
+    def add(event: str, duration_secs: float, **_: Any) -> None:
+        jax_seconds[event.removeprefix("/jax/")] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(add)
     advance = Position.advance
@@ -199,7 +199,9 @@ def section_rows(kinds: dict[str, dict[str, harness.Summary]]) -> list[list[str]
     return [[name, *(found[name].text() if name in found else "" for found in kinds.values())] for name in names]
 
 
-def summarise(config: str, plain: dict[str, list[float]], starts: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def summarise(
+    config: str, plain: dict[str, list[float]], starts: dict[str, list[dict[str, dict[str, float]]]]
+) -> dict[str, Any]:
     """The file's content: lines of the table, and the sections of each kind of start."""
     bounds = {
         "import lookahead_jax": ("", ""),

@@ -77,13 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
-        from train.compilation_cache import enable_compilation_cache
-        from train.host_memory import keep_freed_memory
+        from train import process
         from train.loop import train
         from train.signals import EXIT_STOPPED
 
-        keep_freed_memory()
-        enable_compilation_cache()
+        process.set_up()
         return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -64,6 +64,18 @@ class Parallel:
         """
         return 1 if len(self.devices) > 1 and self.devices[0].platform == "cpu" else 2
 
+    @property
+    def _compiler_options(self) -> dict[str, Any]:
+        """On the CPU: an order of operations that holds little at a time, not one that runs many at a time.
+
+        Each operation of size has all cores as it is, and ResNet18's step takes 105 MB of temporaries for 164.
+        """
+        return (
+            {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+            if self.devices[0].platform == "cpu"
+            else {}
+        )
+
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
@@ -110,7 +122,7 @@ class Parallel:
 
         whole.__name__ = getattr(program, "__name__", "program")  # what profiles and compilation logs call it
         jitted = jax.jit(whole, donate_argnums=donate, in_shardings=where, out_shardings=where)
-        return jitted.lower(*args).compile()
+        return jitted.lower(*args).compile(self._compiler_options)
 
     def _compile_pmap(self, program, args, donate):
         n = len(self.devices)
@@ -135,7 +147,7 @@ class Parallel:
             donate_argnums=tuple(i + 1 for i in donate),
         )
         indices = jax.device_put(jnp.arange(n, dtype=jnp.int32), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
-        compiled = mapped.lower(indices, *args).compile()
+        compiled = mapped.lower(indices, *args).compile(self._compiler_options)
         return lambda *args: compiled(indices, *args)
 
 

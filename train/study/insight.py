@@ -51,14 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
             if others:
                 raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
         else:
+            from train import process
             from train.__main__ import parse
-            from train.compilation_cache import enable_compilation_cache
             from train.loop import train
 
             effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
             config, workdir = parse(others)
             check(config)
-            enable_compilation_cache()
+            process.set_up()
             with StopRequest() as stop:
                 if train(config, workdir, stop=stop).status == "stopped":
                     return EXIT_STOPPED

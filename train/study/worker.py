@@ -111,8 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     import jax
 
-    from train.compilation_cache import enable_compilation_cache
-    from train.host_memory import keep_freed_memory
+    from train import process
     from train.study.plan import load_study, planned_runs, with_data_dir
 
     ids: queue.Queue[str | None] = queue.Queue()
@@ -123,8 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
                 ids.put(run)
         else:
             threading.Thread(target=_read_ids, args=(sys.stdin, ids, busy), daemon=True).start()
-        keep_freed_memory()
-        enable_compilation_cache()
+        process.set_up()
         if flags.scale == "smoke":
             # Some 35 programs for a second of training each: compiling them well takes longer than it gains.
             jax.config.update("jax_disable_most_optimizations", True)
