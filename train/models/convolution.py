@@ -75,9 +75,8 @@ class Rule(NamedTuple):
 
 # The first rule that applies; XLA's own throughout where none does. Measured figures: the module's docstring.
 TABLE: tuple[Rule, ...] = (
-    Rule(7, (2,), (16, 64), Choice("xla", "im2col", "xla"), channels=(1, 4)),
+    Rule(7, (2,), (16, 64), Choice(), channels=(1, 4)),
     Rule(7, (2,), (5, 512), Choice("im2col", "im2col", "xla")),
-    Rule(5, (2,), (5, 512), Choice("xla", "im2col", "xla")),
     Rule(1, (2,), (1, 64), Choice("im2col", "im2col", "im2col")),
     Rule(3, (1, 2), (1, 2), Choice("dense", "dense", "dense")),
     Rule(3, (2,), (3, 4), Choice("im2col", "im2col", "im2col")),
@@ -85,6 +84,7 @@ TABLE: tuple[Rule, ...] = (
     Rule(3, (2,), (9, 64), Choice("im2col", "im2col", "xla"), channels=(32, 1 << 30)),
     Rule(3, (1,), (3, 4), Choice("xla", "winograd", "xla"), channels=(128, 255)),
     Rule(3, (1,), (3, 8), Choice("winograd", "winograd", "winograd"), channels=(128, 1 << 30)),
+    Rule(3, (1,), (9, 16), Choice("winograd", "winograd", "winograd"), channels=(128, 1 << 30)),
     Rule(3, (1,), (5, 32), Choice("winograd", "rows", "winograd"), channels=(32, 1 << 30)),
     Rule(3, (1,), (17, 64), Choice("xla", "im2col", "im2col"), channels=(1, 4)),
 )

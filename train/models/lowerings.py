@@ -6,6 +6,7 @@ Each is a :class:`Lowering`, three functions of the operands and the static :cla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -82,22 +83,24 @@ def _xla_input_gradient(dy: Array, kernel: Array, geometry: Geometry) -> Array:
 # im2col: the patches side by side, then one matmul --------------------------------------------------------------
 
 
+FEW_CHANNELS = 4  # an image's: a copy of one pixel is a few bytes
+NARROW = 256  # columns of patches whose product with dy is too small a matrix to share among cores
+GROUPS = 4
+
+
+def _shifted(x: Array, axis: int, geometry: Geometry) -> list[Array]:
+    """What each tap of the kernel along the height (axis 1) or width (axis 2) meets."""
+    size, taps, stride = geometry.output_size[axis - 1], geometry.kernel_shape[axis - 1], geometry.strides[axis - 1]
+    return [lax.slice_in_dim(x, tap, tap + (size - 1) * stride + 1, stride, axis) for tap in range(taps)]
+
+
 def _patches(x: Array, geometry: Geometry) -> Array:
     """``[B, H, W, C]`` to ``[B, OH, OW, KH * KW * C]``."""
-    batch, _, _, channels = x.shape
-    (out_height, out_width), (stride_h, stride_w) = geometry.output_size, geometry.strides
-    kernel_height, kernel_width = geometry.kernel_shape[:2]
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
-    shifted = [
-        lax.slice(
-            x,
-            (0, i, j, 0),
-            (batch, i + (out_height - 1) * stride_h + 1, j + (out_width - 1) * stride_w + 1, channels),
-            (1, stride_h, stride_w, 1),
-        )
-        for i in range(kernel_height)
-        for j in range(kernel_width)
-    ]
+    if x.shape[-1] <= FEW_CHANNELS:
+        # First the taps along the width, so that the second pass copies a row of a patch at a time.
+        return jnp.concatenate(_shifted(jnp.concatenate(_shifted(x, 2, geometry), axis=-1), 1, geometry), axis=-1)
+    shifted = [piece for row in _shifted(x, 1, geometry) for piece in _shifted(row, 2, geometry)]
     return jnp.concatenate(shifted, axis=-1)
 
 
@@ -108,7 +111,9 @@ def _im2col_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 def _im2col_kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     patches = _patches(x, geometry)
-    gradient = lax.dot_general(patches, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    groups = math.gcd(x.shape[0], GROUPS) if patches.shape[-1] <= NARROW else 1
+    patches, dy = (a.reshape(groups, -1, a.shape[-1]) for a in (patches, dy))
+    gradient = lax.dot_general(patches, dy, (((1,), (1,)), ((0,), (0,)))).sum(0)
     return gradient.reshape(geometry.kernel_shape)
 
 
