@@ -105,15 +105,22 @@ def _parse(name: str, cell: str) -> int | float | None:
 
 
 class TensorBoard:
-    """Event files with the columns of metrics.csv as scalars, by tensorboardX (no TensorFlow)."""
+    """Event files with the columns of metrics.csv as scalars, by tensorboardX (no TensorFlow).
+
+    The file is opened, and tensorboardX imported (a second), when there is a row for it: not before the first step.
+    """
 
     def __init__(self, directory: Path, *, after_epoch: int):
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(directory), purge_step=after_epoch + 1 if after_epoch else None)
+        self._directory, self._after_epoch = directory, after_epoch
+        self._writer: Any = None
 
     def append(self, row: Row) -> None:
         """Adds the scalars of an epoch."""
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            purge_step = self._after_epoch + 1 if self._after_epoch else None
+            self._writer = SummaryWriter(str(self._directory), purge_step=purge_step)
         for name, value in row.items():
             if value is not None and name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, row["epoch"])
@@ -121,4 +128,5 @@ class TensorBoard:
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

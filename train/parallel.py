@@ -17,6 +17,7 @@ which is why the tests compare four devices with one.
 # jax.Device is a variable to pyright.
 # pyright: reportInvalidTypeForm=false
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -97,7 +98,12 @@ class Parallel:
             raise UserError(f"{what} of {size} does not divide over {n} devices; use a multiple of {n}")
 
     def compile(
-        self, program: Callable[..., Any], args: Sequence[Any], donate: tuple[int, ...] = ()
+        self,
+        program: Callable[..., Any],
+        args: Sequence[Any],
+        donate: tuple[int, ...] = (),
+        *,
+        tracing: contextlib.AbstractContextManager[Any] | None = None,
     ) -> Callable[..., Any]:
         """Compiles `program(*args, shard)` ahead of time.
 
@@ -105,12 +111,15 @@ class Parallel:
           program: a pure function; everything it returns must be equal on all devices.
           args: arguments placed by `put`, for their shapes and places.
           donate: indices of arguments whose buffers the outputs may take; give them first and in the outputs' order.
+          tracing: entered while the program is traced, a lock where several threads compile: they trace no faster for
+            taking turns at every instruction, and the first is done sooner.
 
         Returns:
           The compiled program, called with `*args`.
         """
+        tracing = tracing or contextlib.nullcontext()
         if self.mode == "pmap":
-            return self._compile_pmap(program, args, donate)
+            return self._compile_pmap(program, args, donate, tracing)
         where = self.replicated
         batched = NamedSharding(self._mesh(), PartitionSpec(AXIS)) if self.mode == "jit" else None
 
@@ -122,9 +131,11 @@ class Parallel:
 
         whole.__name__ = getattr(program, "__name__", "program")  # what profiles and compilation logs call it
         jitted = jax.jit(whole, donate_argnums=donate, in_shardings=where, out_shardings=where)
-        return jitted.lower(*args).compile(self._compiler_options)
+        with tracing:
+            lowered = jitted.lower(*args)
+        return lowered.compile(self._compiler_options)
 
-    def _compile_pmap(self, program, args, donate):
+    def _compile_pmap(self, program, args, donate, tracing):
         n = len(self.devices)
 
         def part(device, *args):
@@ -147,7 +158,9 @@ class Parallel:
             donate_argnums=tuple(i + 1 for i in donate),
         )
         indices = jax.device_put(jnp.arange(n, dtype=jnp.int32), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
-        compiled = mapped.lower(indices, *args).compile(self._compiler_options)
+        with tracing:
+            lowered = mapped.lower(indices, *args)
+        compiled = lowered.compile(self._compiler_options)
         return lambda *args: compiled(indices, *args)
 
 

@@ -6,6 +6,8 @@ Each takes and returns device arrays only; position in the epoch, order, crops a
 
 import concurrent.futures
 import functools
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -78,10 +80,13 @@ class Programs:
         self._recalibrates = lookahead and recalibrate_batch_stats
         self.train_data = parallel.put(sampling.to_host_arrays(dataset.train))
         self.test_data = parallel.put(sampling.to_host_arrays(dataset.test))
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, concurrent.futures.Future[Any]] = {}
+        self._claiming, self._tracing = threading.Lock(), threading.Lock()
+        self._ahead: list[concurrent.futures.Future[Any]] = []
 
     @property
     def compilations(self) -> int:
+        concurrent.futures.wait(self._ahead)
         return len(self._compiled)
 
     @property
@@ -94,13 +99,28 @@ class Programs:
         return float(jnp.asarray(self._schedule(step)))
 
     def _program(self, name: Any, program: Any, args: tuple[Any, ...], donate: tuple[int, ...] = ()) -> Any:
-        if name not in self._compiled:
-            self._compiled[name] = self.parallel.compile(program, args, donate)
-        return self._compiled[name]
+        """The compiled program of that name, compiled now where no thread has begun to."""
+        with self._claiming:
+            mine = name not in self._compiled
+            compiled = self._compiled.setdefault(name, concurrent.futures.Future())
+        if mine:
+            try:
+                compiled.set_result(self.parallel.compile(program, args, donate, tracing=self._tracing))
+            except BaseException as error:
+                compiled.set_exception(error)
+        return compiled.result()
 
     def compile(self, state: TrainState, metrics: Metrics) -> None:
-        """Compiles what training will run, so that the first step is as fast as any; two programs at a time."""
-        order = self.order(state)
+        """Compiles what training will run, two programs at a time; returns when the step is there.
+
+        On one device the others come while the first steps run: an error of theirs is raised where they are used.
+        Several devices wait for them, as their collectives and what a compilation runs would share threads.
+        """
+        # Shapes and places alone: by the time that a program is traced, a step may have taken the buffers.
+        shapes = (state, metrics, self.order(state))
+        state, metrics, order = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), shapes
+        )
         tasks = [
             lambda: self._train_program(state, metrics, order, last=False),
             lambda: self._train_program(state, metrics, order, last=True),
@@ -108,9 +128,14 @@ class Programs:
         ]
         if self._recalibrates:
             tasks.append(lambda: self._recalibrate_program(self._recalibrate_args(state)))
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for future in [pool.submit(task) for task in tasks]:
-                future.result()
+        pool = concurrent.futures.ThreadPoolExecutor(2)
+        self._ahead = [pool.submit(task) for task in tasks]
+        self._ahead.append(pool.submit(self._release_when_compiled, tuple(self._ahead)))
+        pool.shutdown(wait=self.parallel.mode != "single")
+        self._ahead[0].result()
+
+    def _release_when_compiled(self, tasks: Sequence[concurrent.futures.Future[Any]]) -> None:
+        concurrent.futures.wait(tasks)
         release_freed_memory()
 
     # The state before the first step

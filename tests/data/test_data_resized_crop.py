@@ -128,7 +128,9 @@ def test_what_lies_outside_an_image_in_its_canvas_does_not_show():
 def test_the_form_for_accelerators_gives_the_same():
     rng = np.random.default_rng(7)
     images = rng.integers(0, 256, (3, 30, 40, 3), np.uint8)
-    rows, columns = (rng.random((3, 16, n), np.float32) for n in (30, 40))
-    got = jax.vmap(resized_crop._resample_one)(images, rows, columns)
-    expected = np.einsum("nih,njw,nhwc->nijc", rows, columns, images.astype(np.float64))
+    index, part = rng.integers(0, 30, (3, 16, 4)), rng.random((3, 16, 4), np.float32)
+    columns = rng.random((3, 16, 40), np.float32)
+    got = jax.vmap(resized_crop._resample_one)(images, index, part, columns)
+    rows = (part[..., None] * (index[..., None] == np.arange(30))).sum(2)
+    expected = np.einsum("nih,nhwc,njw->nijc", rows, images.astype(np.float64), columns, optimize=True)
     np.testing.assert_allclose(got, expected, rtol=1e-5)

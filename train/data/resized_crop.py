@@ -2,14 +2,12 @@
 
 A batch is an array of canvases `images[n, :height, :width]` with the true sizes beside it. Each output pixel is
 a weighted mean of input pixels, the weights being the product of one factor for the row and one for the
-column, so a crop with resizing is two matrix products per image, `rows @ image @ columns.T`: dense, but what
-an accelerator and a CPU's matmul are fast at, and of fixed shape whatever the crop.
+column, so a crop with resizing is two products per image, `rows @ image @ columns.T`, of fixed shape whatever the crop.
 
-Where the canvas is no higher than the output, nothing shrinks and an output row is a mean of two input rows: those
-are gathered, and only the columns are a matrix product. Two shared CPU cores, jax 0.10.2, sides run in turn, median and
-quartiles: 36 images of 64x64 to 224x224, normalised, n = 15: 9.7 (5.2-15.0) ms, against 20.5 (18.4-31.9) with two dense
-products and normalising after them. In training (configs/hw2_cnn.py), CPU time of a step on a batch that is there, over
-that of a step that makes its batch: .997 (.988-1.005), n = 8, against .947 (.925-.962), n = 6.
+An output row is a mean of few input rows (two where nothing shrinks): those are gathered, and only the columns are
+a matrix product. 36 images, jax 0.10.2, two shared Zen 4 cores, median (quartiles) of 7, against two dense products:
+64x64 5.0 (5.0-5.1) ms for 4.6 (4.5-5.7, two gathered rows as here), 300x300 37 (37-39) for 74 (73-74), 384x384 44
+(44-44) for 104 (98-115), 512x512 58 (58-59) for 149 (148-152).
 
 The filter is Pillow's bilinear one (`Image.crop(box).resize(size, BILINEAR)`, also torchvision's default):
 a triangle that widens to the scale when it shrinks an image (antialiasing), normalised at the borders of the
@@ -19,6 +17,7 @@ whole levels after each of its two passes, this does not: the two differ by less
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -116,35 +115,31 @@ def resize_center_crop(images: jax.Array, sizes: jax.Array, *, size: int = 224) 
 def _resample(images: jax.Array, size: int, rows: _Axis, columns: _Axis) -> jax.Array:
     images = images.astype(jnp.float32)
     column_weights = _weights(images.shape[2], size, columns)
-    if images.shape[1] <= size:
-        one, how = _resample_two_taps, (*_two_taps(size, rows), column_weights)
-    else:
-        one, how = _resample_one, (_weights(images.shape[1], size, rows), column_weights)
+    how = (*_taps(images.shape[1], size, rows), column_weights)
     # Image by image on a CPU: XLA's batched products are up to four times slower there (36 images of
     # 320x320: 80-95 ms against 330-360 on two busy cores). And what a loop gives lies in memory, whereas the mean of
-    # two rows at the end of a batched form is computed again in each of the 2 x 49 slices that a 7x7 convolution by
-    # im2col takes of its input (XLA does not keep to an optimization_barrier here).
+    # rows at the end of a batched form is computed again in each of the slices that a 7x7 convolution by im2col takes
+    # of its input (XLA does not keep to an optimization_barrier here).
     return jax.lax.platform_dependent(
         images,
         *how,
-        cpu=lambda *batch: jax.lax.map(lambda image: one(*image), batch),
-        default=jax.vmap(one),
+        cpu=lambda *batch: jax.lax.map(lambda image: _resample_one(*image), batch),
+        default=jax.vmap(_resample_one),
     )
 
 
-def _resample_one(image: jax.Array, row_weights: jax.Array, column_weights: jax.Array) -> jax.Array:
-    """`row_weights @ image @ column_weights.T` for each channel: [H, W, C] to [size, size, C]."""
-    height, width, channels = image.shape
-    part = _product(row_weights, image.reshape(height, width * channels))
-    return _resample_columns(part.reshape(-1, width, channels), column_weights)
+def _resample_one(image: jax.Array, index: jax.Array, part: jax.Array, column_weights: jax.Array) -> jax.Array:
+    """[H, W, C] to [size, size, C]: row i the sum over t of `part[i, t]` times the image's row `index[i, t]`.
 
+    The shorter side first: rows where there are more of them than are wanted, else columns.
+    """
 
-def _resample_two_taps(
-    image: jax.Array, upper: jax.Array, lower: jax.Array, part: jax.Array, column_weights: jax.Array
-) -> jax.Array:
-    """`_resample_one` where row i is `part[i]` of the way from the image's row `upper[i]` to its row `lower[i]`."""
-    image, part = _resample_columns(image, column_weights), part[:, None, None]
-    return (1.0 - part) * image[upper] + part * image[lower]
+    def resample_rows(image: jax.Array) -> jax.Array:
+        return sum(part[:, t, None, None] * image[index[:, t]] for t in range(index.shape[1]))  # type: ignore[return-value]
+
+    if image.shape[0] > index.shape[0]:
+        return _resample_columns(resample_rows(image), column_weights)
+    return resample_rows(_resample_columns(image, column_weights))
 
 
 def _resample_columns(image: jax.Array, weights: jax.Array) -> jax.Array:
@@ -159,16 +154,20 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _two_taps(size: int, axis: _Axis) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two input pixels of each output pixel, int32, and the second one's weight, float32: [N, size] each.
+def _taps(canvas: int, size: int, axis: _Axis) -> tuple[jax.Array, jax.Array]:
+    """The input pixels that count for each output pixel, int32, and what each weighs, float32: [N, size, T] each.
 
-    For steps of at most 1. Beyond the border the pixel on it stands in: the filter is normalised to what lies inside.
+    T = 2 where nothing shrinks, 4 from 384 to 224; pixels beyond the border weigh nothing.
     """
-    centre = _centres(size, axis)
-    first = jnp.floor(centre - 0.5)
-    low, high = axis.low[:, None], (axis.low + axis.length - 1)[:, None]
-    index = first.astype(jnp.int32)
-    return jnp.clip(index, low, high), jnp.clip(index + 1, low, high), centre - (first + 0.5)
+    support = jnp.maximum(axis.step, 1.0)[:, None, None]
+    centre = _centres(size, axis)[:, :, None]
+    # An open interval of width 2 * support holds at most so many pixels' centres.
+    taps = jnp.arange(math.ceil(2 * max(canvas / size, 1.0)))
+    index = jnp.floor(centre - support + 0.5).astype(jnp.int32) + taps[None, None, :]
+    low = axis.low[:, None, None]
+    high = low + axis.length[:, None, None]
+    weights = jnp.maximum(1.0 - jnp.abs(index + 0.5 - centre) / support, 0.0) * ((index >= low) & (index < high))
+    return jnp.clip(index, 0, canvas - 1), weights / weights.sum(axis=2, keepdims=True)
 
 
 def _weights(canvas: int, size: int, axis: _Axis) -> jax.Array:
