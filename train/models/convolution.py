@@ -7,24 +7,27 @@ for its shape. Other backends, and forms that the table does not speak of (dilat
 to XLA.
 
 The table is made from `python -m benchmarks.convolutions`, whose figures for every shape of the models stand in
-results/performance/convolutions.json. Some of them, XLA's / the chosen one's milliseconds; jax 0.10.2, two AMD Zen 3
-cores, float32, freed memory kept (`train.host_memory`), medians of n = 5 alternations, nothing else running:
+results/performance/convolutions.json, and from whole steps, which decided where a product alone and the step differed:
+of 54x54, 96 -> 128, 5x5/2 im2col's output alone is faster, and the CNN's step with it a fifth slower. Some of the
+figures, XLA's / the chosen one's milliseconds; jax 0.10.2, two AMD Zen 4 cores, float32, freed memory kept
+(`train.host_memory`), medians of n = 5 alternations, nothing else running:
 
 | batch, map, channels, kernel    | forward            | kernel gradient     | input gradient    |
 |---------------------------------|--------------------|---------------------|-------------------|
-| 128, 1x1, 512 -> 512, 3x3       | 46 / 0.8 dense     | 4.4 / 1.4 dense     | 49 / 1.1 dense    |
-| 128, 2x2, 256 -> 256, 3x3       | 116 / 2.7 dense    | 3.9 / 2.6 dense     | 114 / 3.8 dense   |
-| 128, 4x4, 128 -> 256, 3x3/2     | 6.9 / 3.4 im2col   | 5.1 / 2.3 im2col    | 74 / 3.8 im2col   |
-| 128, 4x4, 512 -> 512, 3x3       | 73 / 65 im2col     | 88 / 39 winograd    | 82 / 55 im2col    |
-| 128, 8x8, 256 -> 256, 3x3       | 67                 | 138 / 48 winograd   | 66                |
-| 128, 16x16, 128 -> 128, 3x3     | 67                 | 271 / 82 rows       | 67                |
-| 128, 32x32, 64 -> 64, 3x3       | 126                | 1670 / 116 rows     | 125 / 94 im2col   |
-| 128, 32x32, 64 -> 128, 1x1/2    | 8.7 / 6.2 im2col   | 70 / 12 im2col      | 9.1 / 8.3 im2col  |
-| 36, 25x25, 128 -> 256, 7x7/2    | 121 / 89 im2col    | 157 / 99 im2col     | 83                |
-| 36, 54x54, 96 -> 128, 5x5/2     | 118                | 222 / 158 im2col    | 112               |
-| 36, 224x224, 3 -> 96, 7x7/2     | 186 / 146 im2col   | 796 / 218 im2col    | not needed        |
+| 128, 1x1, 512 -> 512, 3x3       | 39 / 0.9 dense     | 4.5 / 2.4 dense     | 44 / 0.7 dense    |
+| 128, 2x2, 256 -> 256, 3x3       | 83 / 4.2 dense     | 4.3 / 4.1 dense     | 80 / 5.1 dense    |
+| 128, 4x4, 128 -> 256, 3x3/2     | 2.6 / 2.5 im2col   | 4.0 / 2.9 im2col    | 32 / 2.0 im2col   |
+| 128, 4x4, 512 -> 512, 3x3       | 48 / 38 winograd   | 59 / 33 winograd    | 54 / 35 winograd  |
+| 128, 8x8, 256 -> 256, 3x3       | 48 / 35 winograd   | 82 / 50 winograd    | 48 / 37 winograd  |
+| 128, 16x16, 128 -> 128, 3x3     | 50 / 37 winograd   | 102 / 56 winograd   | 47 / 38 winograd  |
+| 128, 32x32, 64 -> 64, 3x3       | 99 / 60 winograd   | 143 / 107 rows      | 99 / 59 winograd  |
+| 128, 32x32, 64 -> 128, 1x1/2    | 7.3 / 8.0 im2col   | 34 / 8.7 im2col     | 7.7 / 7.1 im2col  |
+| 36, 25x25, 128 -> 256, 7x7/2    | 111 / 68 im2col    | 97 / 77 im2col      | 66                |
+| 36, 54x54, 96 -> 128, 5x5/2     | 111                | 86                  | 95                |
+| 36, 224x224, 3 -> 96, 7x7/2     | 152 / 109 im2col   | 473 / 125 im2col    | not needed        |
 
-On two AVX-512 cores the small maps gained as much (1x1 20 / 1.4, 2x2 88 / 2.9 ms forward). Tried and slower than the
+The last line is of the form with grouped products, the file of the one before it. On two Zen 3 cores the kernel
+gradient of 32x32 took XLA 1670 ms, and the rest gained as much. Tried and slower than the
 best of these: one matmul a tap, tiles of two or four columns, the dense form along the columns alone, and, for stride
 2, first folding 2x2 pixels into the channels, before XLA's convolution as before im2col.
 """
