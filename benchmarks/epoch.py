@@ -1,6 +1,6 @@
 """The real trainer against the bare step, images a second: what a run loses to its loop, its data and its logging.
 
-    python -m benchmarks.epoch [--rows=resnet18,cnn] [--rounds=5] [--out=FILE]
+    python -m benchmarks.epoch [--rows=resnet18,cnn,cnn-large] [--rounds=5] [--out=FILE]
 
 The trainer is `train.run.Run`, what `python -m train` runs, over an epoch in a workdir of its own: order, augmentation
 on the device, metrics, progress, and behind the epoch evaluation, row and checkpoint. The bare step is the same
@@ -12,6 +12,7 @@ training steps, as in metrics.csv; what evaluation, row, checkpoint and figure t
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import tempfile
 import time
@@ -27,7 +28,6 @@ from train.config import Config
 from train.data import Dataset, Split
 
 AT_LEAST, AIM = 0.95, 0.98
-CANVAS = 384  # height and width of the CNN's images before they are cropped to 224
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +45,12 @@ def cifar_shaped(row: Row) -> Dataset:
     return Dataset("made-up", "image", train, test, row.classes, "pad_crop_flip", mean, std, True)
 
 
-def image_folder_shaped(row: Row) -> Dataset:
+def image_folder_shaped(row: Row, canvas: int) -> Dataset:
     """An epoch of images of differing sizes in square canvases, to be cropped and resized, and a batch to test on."""
 
     def split(seed: int, examples: int) -> Split:
-        images = _images(seed, examples, CANVAS, row.classes)
-        sizes = np.random.default_rng(seed).integers(CANVAS * 2 // 3, CANVAS + 1, (examples, 2)).astype(np.int32)
+        images = _images(seed, examples, canvas, row.classes)
+        sizes = np.random.default_rng(seed).integers(canvas * 2 // 3, canvas + 1, (examples, 2)).astype(np.int32)
         return dataclasses.replace(images, sizes=sizes)
 
     train, test = (split(seed, count) for seed, count in _counts(row))
@@ -73,9 +73,23 @@ EPOCHS = (
         Row("resnet18", "ResNet18, 7x7 stem, batch 128", "cifar10_resnet18", 10, 16, AT_LEAST, AIM, image_size=32),
         cifar_shaped,
     ),
+    # Images smaller than what is cropped from them, as those of Tiny ImageNet are, and larger ones.
     Epoch(
-        Row("cnn", "CNN 224x224, batch 36", "hw2_cnn", 20, 4, AT_LEAST, AIM, image_size=224),
-        image_folder_shaped,
+        Row("cnn", "CNN 224x224 of images up to 64x64, batch 36", "hw2_cnn", 20, 8, AT_LEAST, AIM, image_size=224),
+        functools.partial(image_folder_shaped, canvas=64),
+    ),
+    Epoch(
+        Row(
+            "cnn-large",
+            "CNN 224x224 of images up to 384x384, batch 36",
+            "hw2_cnn",
+            20,
+            8,
+            AT_LEAST,
+            AIM,
+            image_size=224,
+        ),
+        functools.partial(image_folder_shaped, canvas=384),
     ),
 )
 
