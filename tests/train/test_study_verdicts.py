@@ -177,6 +177,12 @@ def test_the_best_of_several_is_taken_on_either_side():
     assert verdict.verdict == "supported"
 
 
+def test_the_best_of_several_waits_for_all_of_them():
+    grid = better(variant=("Look", "Look 2"), baseline=("plain",))
+    (verdict,) = judged(study(Claim("a", "A.", (grid,))), Look=[0.6, 0.7, 0.811])
+    assert (verdict.n, verdict.verdict) == (0, "not resolved")
+
+
 def test_a_gain_may_be_held_against_the_gain_elsewhere():
     comparison = better(than=Pair("2:digits", "Look", "plain"))
     plan = study(Claim("a", "A.", (comparison,)))

@@ -119,7 +119,10 @@ def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Pai
     baseline = _best(section, pair.baseline, comparison.baseline_quantity or comparison.quantity, runs)
     ours, theirs = runs(section, variant), runs(section, baseline)
     values, gains = [], []
-    for seed in sorted(ours.keys() & theirs.keys()):
+    # The best of some is not the best of all: such a pair waits for the runs that it lacks.
+    names = [name for side in (pair.variant, pair.baseline) for name in ([side] if isinstance(side, str) else side)]
+    complete = all(runs(section, name) for name in names)
+    for seed in sorted(ours.keys() & theirs.keys()) if complete else ():
         both = values_of_pair(ours[seed], theirs[seed], comparison.quantity, comparison.baseline_quantity)
         difference = gain(both, comparison.quantity) if both else None
         if both and difference is not None:
