@@ -82,9 +82,18 @@ def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported"
     facts = {
         "command": "python -m train.study --study=configs/studies/made_up.py --out=results/made_up --scale=mini",
         "date": "2026-01-02T03:04:05+0000",
-        "sessions": ["2026-01-02T03:04:05+0000: 30 runs finished, 0 failed, 0 left open in 12000 s: python -m ..."],
+        "sessions": [
+            {
+                "date": "2026-01-02T03:04:05+0000",
+                "command": "python -m train.study --study=configs/studies/made_up.py --only=2.1 --jobs=2",
+                "machine": "2 cores of an x86 machine",
+                "commit": "abc",
+                "seconds": 12000.0,
+                "finished": 30,
+                "failed": 1,
+            }
+        ],
         "machine": "2 cores of an x86 machine",
-        "wall_seconds": 12000.0,
         "versions": {"jax": "0.10.2", "flax": "0.12.8"},
     }
     return StudyResults(study, runs, tuple(verdicts), facts)

@@ -80,7 +80,11 @@ def test_a_study_writes_tables_figures_and_page_and_runs_nothing_twice(study_fil
         assert list((workdir / "tensorboard").iterdir())
     assert recompute_verdicts.disagreements(out) == {}
     facts = json.loads((out / "study.json").read_text())
-    assert facts["command"] == f"python -m train.study --study={study} --out={out} --jobs=2"
+    assert facts["command"] == f"python -m train.study --study={study} --out={out}"
+    (session,) = facts["sessions"]
+    assert session["command"] == f"{facts['command']} --jobs=2"
+    assert (session["finished"], session["failed"]) == (4, 0)
+    assert 0 < session["seconds"] < 600
 
     # Again, from what is published alone.
     files = [path for path in out.iterdir() if path.suffix in (".csv", ".gz", ".json")]

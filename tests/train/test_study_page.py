@@ -81,6 +81,8 @@ def test_every_run_has_its_log_and_the_page_says_how_to_reproduce_it(results, tm
     links = {attributes.get("href") for tag, attributes in page.tags if tag == "a"}
     assert {f"./{run.log}" for run in results.runs.values()} <= links
     assert results.facts["command"] in page.text
+    (session,) = results.facts["sessions"]
+    assert f"30 runs finished, 1 failed in 3 h 20 min: {session['command']}" in page.text
     assert "0.10.2" in page.text
     targets = {link[1:] for link in links if link and link.startswith("#")}
     assert targets <= set(page.ids)

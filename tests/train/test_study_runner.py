@@ -1,7 +1,9 @@
 """What a study runs, in which order, how often, and what is published of it: with an executor that trains nothing."""
 
+import argparse
 import dataclasses
 import io
+import json
 
 import pytest
 
@@ -12,8 +14,9 @@ from train.metrics import MetricsFile
 from train.study.executor import RunEnd, shares_of_cores
 from train.study.live import Live
 from train.study.plan import Section, Study, Variant, planned_runs
-from train.study.published import RUNS, assemble, load, open_directory, read_runs, save, write_runs
+from train.study.published import FACTS, RUNS, assemble, load, open_directory, read_runs, save, write_runs
 from train.study.runner import Runner
+from train.study.session import Session
 from train.study.worker import run_directory
 
 
@@ -96,12 +99,13 @@ class Stop:
         return self.asked
 
 
-def run_all(study, out, *, seeds=None, retries=1, stop=None, **executor):
+def run_all(study, out, *, seeds=None, retries=1, stop=None, published=lambda report: None, **executor):
     planned = planned_runs(study, seeds=seeds)
     runs, said = read_runs(out), io.StringIO()
     pretend = Pretend(out, planned, **executor)
     live = Live(out, planned, runs, jobs=pretend.jobs, stream=said)
-    report = Runner(study, out, runs, pretend, retries=retries, live=live).run(planned, stop or Stop())
+    runner = Runner(study, out, runs, pretend, retries=retries, live=live, published=published)
+    report = runner.run(planned, stop or Stop())
     return report, pretend, said.getvalue()
 
 
@@ -122,6 +126,31 @@ def test_runs_go_seed_by_seed_and_are_published_as_they_end(out):
     assert seen == [0, 1, 2, 3]
     assert [run.name for run in report.finished] == NAMES
     assert "run 4 of 4  1:digits slow, seed 1: loss 0.8000, test 50.00%" in said
+
+
+def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_nothing_away(out):
+    def sessions():
+        return json.loads((out / FACTS).read_text())["sessions"]
+
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini")
+    seen = []
+    for seeds in (1, 2):
+        arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]
+        session = Session(flags, arguments, make_study())
+        run_all(
+            make_study(),
+            out,
+            seeds=seeds,
+            published=session.record,
+            during=lambda name: seen.append([entry["finished"] for entry in sessions()]),
+        )
+    assert seen == [[], [1], [2], [2, 1]]
+    assert [entry["finished"] for entry in sessions()] == [2, 2]
+    assert [entry["command"][-9:] for entry in sessions()] == ["--seeds=1", "--seeds=2"]
+    # What makes the whole of it again is another matter.
+    assert json.loads((out / FACTS).read_text())["command"] == (
+        f"python -m train.study --study=s.py --out={out} --scale=mini"
+    )
 
 
 def test_what_is_published_is_not_run_again_even_without_its_workdir(out):

@@ -10,25 +10,20 @@ Exit status: 0 done, 1 runs failed, 2 wrong input, 75 stopped by a signal (run t
 
 import argparse
 import logging
-import shlex
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from train.errors import UserError
-from train.files import write_json
 from train.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
 from train.study.live import Live
-from train.study.machine import machine_words, versions
 from train.study.plan import PlannedRun, Study, load_study, planned_runs, select
-from train.study.published import FACTS, assemble, open_directory, read_facts, read_runs, save
+from train.study.published import assemble, open_directory, read_facts, read_runs, save
 from train.study.results import RunRecord
 from train.study.runner import Report, Runner
+from train.study.session import Session
 from train.study.summary import format_tables, format_verdicts
 from train.study.worker import log_name
-from train.workdir import source_commit
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -66,33 +61,6 @@ def worker_flags(flags: argparse.Namespace, seeds: int) -> list[str]:
     return found + ["--keep_checkpoints"] * flags.keep_checkpoints
 
 
-def begun(facts: dict[str, Any], study: Study, flags: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
-    """study.json of a session that begins: what it is, and who runs it where."""
-    return facts | {
-        "study": str(flags.study),
-        "name": study.name,
-        "title": study.title,
-        "scale": study.scale,
-        "command": shlex.join(["python", "-m", "train.study", *arguments]),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "machine": machine_words(),
-        "versions": versions(),
-        "commit": source_commit(),
-        "wall_seconds": facts.get("wall_seconds", 0.0),
-        "sessions": facts.get("sessions", []),
-    }
-
-
-def ended(facts: dict[str, Any], report: Report, seconds: float) -> dict[str, Any]:
-    """study.json of the same session at its end."""
-    counts = f"{len(report.finished)} runs finished, {len(report.failed)} failed, {len(report.open)} left open"
-    said = f"{facts['date']}: {counts} in {seconds:.0f} s: {facts['command']}"
-    return facts | {
-        "wall_seconds": round(facts["wall_seconds"] + seconds, 1),
-        "sessions": [*facts["sessions"], said],
-    }
-
-
 def run_session(
     flags: argparse.Namespace,
     arguments: list[str],
@@ -101,25 +69,23 @@ def run_session(
     runs: dict[str, RunRecord],
 ) -> Report:
     """Runs what is planned and not in `runs`, which grows; publishes each run and the session's facts."""
-    before, began = read_facts(flags.out), time.monotonic()
-    facts = begun(before, study, flags, arguments)
     live = Live(flags.out, planned, runs, jobs=flags.jobs)
     live.say(f"{study.title}\n{len(planned)} runs, {live.done} of them done")
     if live.done < len(planned):
         live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
-    if not before:
-        write_json(flags.out / FACTS, facts)
+    session = Session(flags, arguments, study)
     seeds = flags.seeds or study.seeds
     executor = LocalExecutor(flags.out, worker_flags(flags, seeds), jobs=flags.jobs)
     try:
         with StopRequest() as stop:
-            runner = Runner(study, flags.out, runs, executor, retries=flags.retries, live=live)
+            runner = Runner(
+                study, flags.out, runs, executor, retries=flags.retries, live=live, published=session.record
+            )
             report = runner.run(planned, stop)
     finally:
         live.close()
         executor.close()
-    if report.finished or report.failed:
-        write_json(flags.out / FACTS, ended(facts, report, time.monotonic() - began))
+    session.record(report)
     return report
 
 

@@ -11,6 +11,7 @@ import importlib.resources
 import io
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from train.files import write_atomic
 from train.study.insight_points import STEM
@@ -146,20 +147,31 @@ def _reproduce(results: StudyResults) -> list[Element]:
     made = [tag("h2", "How to reproduce", id="reproduce")]
     if command := facts.pop("command", ""):
         made.append(tag("pre", tag("code", str(command))))
-        again = "The same command adds what is missing; runs that are there already are not run again."
+        again = (
+            "It runs what is missing of the whole plan; runs that are there already are not run again. --only picks "
+            "sections, --seeds sets their number, --jobs the runs at once, --data_dir where prepared data lies."
+        )
         made.append(tag("p", again, class_="hint"))
     sessions = facts.pop("sessions", [])
-    if "wall_seconds" in facts:
-        facts["wall time of all sessions"] = _duration(float(facts.pop("wall_seconds")))
+    if sessions:
+        facts["wall time of all sessions"] = _duration(sum(session["seconds"] for session in sessions))
     items: list[Element] = []
     for name, value in facts.items():
         pairs = value.items() if isinstance(value, dict) else [(name.replace("_", " "), value)]
         items += [tag("div", tag("dt", str(key)), tag("dd", str(text))) for key, text in pairs]
     made += [tag("dl", *items)] if items else []
     if sessions:
-        listed = tag("ul", *(tag("li", str(session)) for session in sessions), class_="hint")
+        listed = tag("ul", *(tag("li", *_session(session)) for session in sessions), class_="hint")
         made.append(tag("details", tag("summary", f"{len(sessions)} session{'s' * (len(sessions) != 1)}"), listed))
     return made
+
+
+def _session(session: dict[str, Any]) -> list[Element | str]:
+    """A session of study.json (`train.study.session.SessionFacts`) in a line."""
+    failed = f", {session['failed']} failed" if session["failed"] else ""
+    finished = f"{session['finished']} run{'s' * (session['finished'] != 1)} finished{failed}"
+    said = f"{session['date'][:16]}, {session['machine']}: {finished} in {_duration(session['seconds'])}: "
+    return [said, tag("code", session["command"])]
 
 
 def _duration(seconds: float) -> str:

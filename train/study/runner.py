@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Runner:
       executor: where runs are trained.
       retries: how often a failed run is tried again.
       live: what a person watching sees.
+      published: called with the report so far whenever runs were published.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Runner:
         *,
         retries: int,
         live: Live,
+        published: Callable[[Report], None] = lambda report: None,
     ):
         self._study, self._out, self._runs = study, out, runs
-        self._executor, self._retries, self._live = executor, retries, live
+        self._executor, self._retries, self._live, self._published = executor, retries, live, published
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Report:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal."""
@@ -93,6 +95,7 @@ class Runner:
                     waiting.insert(0, run)
                 else:
                     self._ended(run, end, report)
+                    self._published(report)
             self._live.update()
         report.open = waiting + report.open
         return report
