@@ -62,8 +62,8 @@ class AdaptiveStepSize(NamedTuple):
                 return jnp.sum((a * (s - p) + g) * d), jnp.sum(a * d * d)
 
             terms = jax.tree.leaves(jax.tree.map(leaf, grads, params, updates, slow, self.curvature(fast_state)))
-            numerator = jnp.sum(jnp.stack(terms[0::2]))
-            denominator = jnp.sum(jnp.stack(terms[1::2]))
+            numerator = jnp.sum(jnp.asarray(terms[0::2], float))
+            denominator = jnp.sum(jnp.asarray(terms[1::2], float))
             # Fast weights that did not move, or only where there is no curvature, give no ratio.
             ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
             return jnp.clip(ratio, self.minimum, 1.0).astype(float)
@@ -105,7 +105,8 @@ def adaptive_step_size(
         A rule that :func:`lookahead` accepts as `slow_step_size`.
 
     Raises:
-        ValueError: `minimum` is outside [0, 1].
+        ValueError: `minimum` is outside [0, 1]; and from `update`, where the fast optimizer's state has not one
+            second moment and `curvature` is not given.
 
     Example:
         >>> import optax
@@ -123,8 +124,9 @@ def adaptive_step_size(
         nodes = [x for x in jax.tree.leaves(fast_state, is_leaf=_has_nu) if _has_nu(x)]
         if len(nodes) != 1:
             raise ValueError(
-                f"the fast optimizer's state has {len(nodes)} second moments `nu`, and adaptive_step_size() needs "
-                "one; use an optimizer of Adam's family or give curvature=, a function of its state"
+                f"the fast optimizer's state has {len(nodes)} second moments `nu` with a `count` of steps, and "
+                "adaptive_step_size() needs one; use an optimizer of Adam's family or give curvature=, a function of "
+                "its state"
             )
         count = jnp.maximum(nodes[0].count, 1)
         return optax.tree.bias_correction(nodes[0].nu, b2, count)
@@ -133,4 +135,5 @@ def adaptive_step_size(
 
 
 def _has_nu(node: Any) -> bool:
-    return hasattr(node, "nu") and hasattr(node, "count")
+    # By the fields of a NamedTuple: every tuple has a method `count`.
+    return {"nu", "count"} <= set(getattr(node, "_fields", ()))

@@ -69,7 +69,8 @@ def lookahead(
 
     The parameters given to `init` and `update` are the live weights, where gradients are taken; the slow weights
     are in the state. Evaluate with ``slow_params(opt_state)``. Right after a sync live and slow weights are equal,
-    bit for bit.
+    bit for bit (with `slow_dtype`: once the slow ones are rounded to the parameters' dtype). BatchNorm's running
+    statistics are those of the live weights: evaluate right after a sync, or estimate them anew.
 
     The sync changes the updates so that ``params + updates`` lands on the slow weights. So nothing may change
     updates after Lookahead: gradient clipping, weight decay and learning rates belong before it in a chain or
@@ -94,15 +95,18 @@ def lookahead(
             :math:`\alpha` between their values after this and after the last sync. Only accumulators shaped like
             the parameters change, never step counts, schedules or random keys: after "reset" Adam's bias
             correction goes on from the current step count. The change is made as the next step begins.
-        slow_dtype: dtype of the slow weights; None is the parameters' own. float32 with bfloat16 parameters keeps
-            what many small outer steps add up to; the live weights are the slow ones rounded after each sync.
+        slow_dtype: a floating-point dtype that the slow weights have at least; None is the parameters' own. float32
+            with bfloat16 parameters keeps what many small outer steps add up to; the live weights are the slow ones
+            rounded after each sync. Parameters of a wider dtype keep it, complex ones stay complex.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, whose updates have the shapes and dtypes of the fast
-        optimizer's.
+        optimizer's. Integer parameters are left to the fast optimizer; their slow copy takes the live value at each
+        sync.
 
     Raises:
-        ValueError: a static argument is out of its range, or `update` is called without `params`.
+        ValueError: a static argument is out of its range, an optimizer is none, or `update` is called without
+            `params`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -131,9 +135,11 @@ def lookahead(
     _check_sync_period(sync_period)
     _check_slow_step_size(slow_step_size)
     _check_outer_step(slow_step_size, slow_optimizer, fast_state_at_sync)
-    fast = _with_extra_args(fast_optimizer)
-    slow = None if slow_optimizer is None else _with_extra_args(slow_optimizer)
+    fast = _with_extra_args("fast_optimizer", fast_optimizer)
+    slow = None if slow_optimizer is None else _with_extra_args("slow_optimizer", slow_optimizer)
     dtype = None if slow_dtype is None else jax.dtypes.canonicalize_dtype(slow_dtype)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"slow_dtype={slow_dtype!r} holds no fractions; use a floating-point dtype such as float32")
 
     def init_fn(params: optax.Params) -> LookaheadState:
         fast_state = fast.init(params)
@@ -200,14 +206,17 @@ def _descend(step_size: jax.typing.ArrayLike, grads: jax.Array) -> jax.Array:
 def _slow_copy(dtype: Any, param: jax.typing.ArrayLike) -> jax.Array:
     # A copy, since the live weights and the state are donated together and one buffer cannot be donated twice;
     # with an explicit dtype, since a Python number would give a weakly typed array and a second compilation.
-    param_dtype = jnp.asarray(param).dtype
-    inexact = jnp.issubdtype(param_dtype, jnp.inexact)
-    return jnp.array(param, dtype=dtype if dtype is not None and inexact else param_dtype, copy=True)
+    own = jnp.asarray(param).dtype
+    if dtype is not None and jnp.issubdtype(own, jnp.inexact):
+        own = jnp.promote_types(own, dtype)
+    return jnp.array(param, dtype=own, copy=True)
 
 
-def _with_extra_args(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+def _with_extra_args(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise ValueError(f"{name}={optimizer!r} is no optax.GradientTransformation; give one, as in optax.adam(1e-3)")
     return optax.with_extra_args_support(optimizer)
 
 

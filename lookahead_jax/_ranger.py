@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from lookahead_jax._adaptive import AdaptiveStepSize
 from lookahead_jax._lookahead import lookahead
 
 
@@ -20,7 +21,7 @@ def ranger(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any = None,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 5,
-    slow_step_size: jax.typing.ArrayLike | optax.Schedule = 0.8,
+    slow_step_size: jax.typing.ArrayLike | optax.Schedule | AdaptiveStepSize = 0.8,
     **lookahead_options: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Lookahead around RAdam with decoupled weight decay.

@@ -1,8 +1,9 @@
 """Where the slow weights are in an optimizer state."""
 
 # JAX and Optax are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
+import functools
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
         params: the live weights. Needed only where some parameters are not under Lookahead.
 
     Returns:
-        A tree like the parameters. The arrays are those of the state, so copy them before the state is donated.
+        A tree like the parameters; of the dtype `slow_dtype` where that is wider. The arrays are those of the state,
+        so copy them before the state is donated.
 
     Raises:
         ValueError: there is no Lookahead in `opt_state`, or more than one for the same parameters, or some
@@ -37,13 +39,14 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
         >>> params = {"w": jnp.ones([2])}
         >>> la.slow_params(tx.init(params))
         {'w': Array([1., 1.], dtype=float32)}
+
+        With Flax NNX, where `optimizer` is an `nnx.Optimizer` of `model`, the slow model is ``slow =
+        nnx.clone(model)`` after ``nnx.update(slow, nnx.as_pure(la.slow_params(optimizer.opt_state)))``.
     """
     states = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(x)]
     if not states:
         raise ValueError("there is no LookaheadState in this optimizer state; wrap the optimizer in lookahead()")
-    merged = states[0].slow_params
-    for state in states[1:]:
-        merged = jax.tree.map(_merge, merged, state.slow_params, is_leaf=_is_masked)
+    merged = functools.reduce(_merge, (state.slow_params for state in states))
     if params is not None:
         return jax.tree.map(_filled, merged, params, is_leaf=_is_masked)
     if any(_is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_is_masked)):
@@ -59,14 +62,27 @@ def _filled(slow: Any, param: Any) -> Any:
 
 
 def _merge(a: Any, b: Any) -> Any:
+    # One level at a time, since either side may be masked where the other has a whole subtree: with prefixes as
+    # labels, optax.partition masks so.
     if _is_masked(a):
         return b
     if _is_masked(b):
         return a
-    raise ValueError(
-        "this optimizer state holds more than one LookaheadState for the same parameters; "
-        "give slow_params the part of the state that is meant"
-    )
+    node, other = _one_level(a), _one_level(b)
+    if jax.tree_util.treedef_is_leaf(node) or node != other:
+        raise ValueError(
+            "this optimizer state holds more than one LookaheadState for the same parameters, or some for different "
+            "trees of parameters; give slow_params the part of the state that is meant"
+        )
+    children: list[list[Any]] = [node.flatten_up_to(x) for x in (a, b)]
+    return node.unflatten(map(_merge, *children))
+
+
+def _one_level(tree: Any) -> Any:
+    def is_below(x: Any) -> bool:
+        return x is not tree
+
+    return jax.tree.structure(tree, is_leaf=is_below)
 
 
 def _is_state(x: Any) -> bool:

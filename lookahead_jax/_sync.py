@@ -95,8 +95,12 @@ def synchronize(
             new_s = jnp.where(target_p == new_p, _round_to(target, s.dtype), new_s)
         return new_u, jnp.where(sync, new_s, s)
 
-    pairs = jax.tree.map(leaf, params, updates, slow, slow_updates)
-    return jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0)), pairs)
+    # Not by jax.tree.transpose, which refuses a tree without leaves: optax.partition makes one of a label that no
+    # parameter has.
+    tree = jax.tree.structure(params)
+    columns: list[list[jax.Array]] = [tree.flatten_up_to(x) for x in (params, updates, slow, slow_updates)]
+    pairs = [leaf(*row) for row in zip(*columns, strict=True)]
+    return tree.unflatten(u for u, _ in pairs), tree.unflatten(s for _, s in pairs)
 
 
 def _widen(*leaves: jax.Array) -> tuple[jax.Array, ...]:

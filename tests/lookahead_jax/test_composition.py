@@ -111,6 +111,19 @@ def accumulating(oracle, every):
     return Accumulating()
 
 
+@pytest.mark.parametrize("slow_step_size", [0.5, la.adaptive_step_size()], ids=["number", "adaptive"])
+def test_a_label_of_partition_that_no_parameter_has_does_no_harm(slow_step_size):
+    used = la.lookahead(optax.adam(0.1), 2, 0.5)
+    params = jnp.ones(2)
+    tx = optax.partition({"used": used, "spare": la.lookahead(optax.adam(0.1), 1, slow_step_size)}, "used")
+    opt_state, alone = tx.init(params), used.init(params)
+    for _ in range(3):
+        updates, opt_state = tx.update(params, opt_state, params)
+        expected, alone = used.update(params, alone, params)
+        np.testing.assert_array_equal(updates, expected)
+    np.testing.assert_array_equal(la.slow_params(opt_state), alone.slow_params)
+
+
 def test_multi_steps_around_lookahead_counts_emitted_updates():
     tx = optax.MultiSteps(la.lookahead(optax.sgd(0.1, 0.9), K, ALPHA), 4, accumulator_dtype=jnp.float64)
     actual = run(tx.gradient_transformation(), jnp.asarray(weights()), 29)

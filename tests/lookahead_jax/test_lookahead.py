@@ -210,6 +210,13 @@ def test_a_static_slow_step_size_outside_0_1_is_refused(value):
     assert repr(value) in str(error.value)
 
 
+@pytest.mark.parametrize("arguments", [{"fast_optimizer": optax.adam}, {"slow_optimizer": 0.5}])
+def test_what_is_no_optimizer_is_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"{name}=.* is no optax.GradientTransformation"):
+        la.lookahead(**{"fast_optimizer": optax.sgd(0.1)} | arguments)
+
+
 def test_an_unknown_fast_state_at_sync_is_refused():
     with pytest.raises(ValueError, match=r"fast_state_at_sync='keep' is unknown.*maintain.*reset.*pullback"):
         la.lookahead(optax.sgd(0.1), fast_state_at_sync="keep")

@@ -182,8 +182,9 @@ def test_pullback_takes_the_adaptive_step_size(x64):
     assert_follows(tx, reference.Lookahead(reference.Adam(0.1), 3, 1.0, params=weights()))
 
 
-def test_an_optimizer_without_second_moment_is_refused_with_the_remedy():
-    tx = la.lookahead(optax.sgd(0.1), 2, la.adaptive_step_size())
+@pytest.mark.parametrize("optimizer", [optax.sgd, optax.rmsprop])  # the latter's `nu` has no count beside it
+def test_an_optimizer_without_second_moment_is_refused_with_the_remedy(optimizer):
+    tx = la.lookahead(optimizer(0.1), 2, la.adaptive_step_size())
     with pytest.raises(ValueError, match=r"0 second moments `nu`.*give curvature="):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
 

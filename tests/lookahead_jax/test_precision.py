@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import lookahead_jax as la
 from tests.lookahead_jax.problems import run, weights
@@ -80,3 +81,20 @@ def test_float64_parameters_stay_float64(x64):
     params = jnp.asarray(weights())
     live, slow = run(la.lookahead(optax.adam(0.1)), params, 6)
     assert live.dtype == slow.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("dtype", ["int32", "complex64", bool])
+def test_a_slow_dtype_that_is_not_floating_point_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"slow_dtype=.* use a floating-point dtype"):
+        la.lookahead(optax.sgd(0.1), slow_dtype=dtype)
+
+
+@pytest.mark.parametrize("slow_dtype", [jnp.bfloat16, jnp.float32])
+def test_wider_and_complex_parameters_keep_their_dtype_and_every_bit(slow_dtype):
+    params = {"real": jnp.float32([1.001]), "complex": jnp.complex64([1 + 1j])}
+    tx = la.lookahead(optax.sgd(0.1), 1, 0.5, slow_dtype=slow_dtype)
+    opt_state = tx.init(params)
+    for _ in range(2):
+        updates, opt_state = tx.update(jax.tree.map(jnp.zeros_like, params), opt_state, params)
+        assert jax.tree.map(np.asarray, optax.apply_updates(params, updates)) == params
+    assert jax.tree.map(np.asarray, la.slow_params(opt_state)) == params

@@ -59,6 +59,25 @@ def test_of_nested_lookaheads_the_outermost():
     jax.tree.map(lambda s, p: np.testing.assert_allclose(s, p - 0.5), la.slow_params(opt_state), PARAMS)
 
 
+PREFIXES = [{"a": "x", "b": "y"}, {"a": "y", "b": "x"}]
+
+
+@pytest.mark.parametrize("labels", PREFIXES)
+def test_found_whole_where_a_label_of_partition_stands_for_a_subtree(labels):
+    params, opt_state = two_steps(optax.partition({"x": LA, "y": LA}, labels))
+    slow = la.slow_params(opt_state)
+    assert jax.tree.structure(slow) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, slow, params)
+
+
+@pytest.mark.parametrize("labels", PREFIXES)
+def test_live_weights_fill_in_for_a_subtree_without_lookahead(labels):
+    opt_state = optax.partition({"x": LA, "y": optax.sgd(0.1)}, labels).init(PARAMS)
+    live = jax.tree.map(lambda p: p + 7, PARAMS)
+    expected = {key: (PARAMS if label == "x" else live)[key] for key, label in labels.items()}
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(opt_state, live), expected)
+
+
 def test_live_weights_fill_in_where_lookahead_is_masked_out():
     tx = optax.masked(LA, {"a": True, "b": False})
     opt_state = tx.init(PARAMS)
@@ -81,6 +100,12 @@ def test_no_lookahead_is_an_error_that_says_so():
 def test_two_lookaheads_for_the_same_parameters_are_ambiguous():
     with pytest.raises(ValueError, match="more than one LookaheadState for the same parameters"):
         la.slow_params(optax.chain(LA, LA).init(PARAMS))
+
+
+def test_lookaheads_of_different_models_are_ambiguous():
+    states = {"generator": LA.init(PARAMS), "discriminator": LA.init({"a": jnp.ones(2)})}
+    with pytest.raises(ValueError, match="different trees of parameters; give slow_params the part"):
+        la.slow_params(states)
 
 
 def test_works_on_traced_and_abstract_states():
