@@ -8,5 +8,9 @@ class UserError(ValueError):
     """
 
 
+class InUse(UserError):
+    """Another process has the directory; later it may not."""
+
+
 class RunFailed(RuntimeError):
     """A run could not go on, for its numbers or its disk; the message says where it stands. Exit status 1."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
 import platform
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, differences, to_dict
-from train.errors import UserError
+from train.errors import InUse, UserError
 from train.files import write_json
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+from train.machine import machine_words, versions
 
 
 class Workdir:
@@ -72,11 +70,12 @@ class Workdir:
             "starts": self._run.get("starts", 0) + 1,
             "wall_seconds": self._run.get("wall_seconds", 0.0),
             "devices": devices,
+            "machine": machine_words(devices),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "versions": {name: _version(name) for name in PACKAGES},
+            "versions": versions(),
             "commit": source_commit(),
         }
         self._since = time.monotonic()
@@ -96,13 +95,6 @@ class Workdir:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def source_commit() -> str:
@@ -131,7 +123,8 @@ def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
     where the shared file system carries flock, as Linux' NFS does.
 
     Raises:
-      UserError: the directory cannot be made or written, is in use, or holds a run of another config.
+      UserError: the directory cannot be made or written, or holds a run of another config.
+      InUse: another process has it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +135,7 @@ def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"workdir {path} is in use by another process; wait for it or choose another") from error
+            raise InUse(f"workdir {path} is in use by another process; wait for it or choose another") from error
         workdir = Workdir(path)
         _check_identity(workdir, config)
         workdir.load_status()

@@ -1,7 +1,8 @@
 """The report's claims, and ours on what it lacks, as comparisons of the variants that `report.py` names.
 
 Margins, the same at every scale: .005 of accuracy (half a point); 2 % of the area under the training loss curve; 1 % of
-perplexity. A gain below them counts as none.
+perplexity. "Equal", "not better" and "not worse" are meant within them; "better" and "worse" are any gain shown to be
+above or below zero, and are refuted where it is shown to be less than the margin.
 """
 
 from collections.abc import Iterable, Mapping
@@ -171,15 +172,16 @@ def _inner() -> tuple[Claim, ...]:
 
 def _batch_and_small_tasks() -> tuple[Claim, ...]:
     base = "k=5, batch 128"
-    others = ((base, "k=2, batch 320"), (base, "k=10, batch 64"))
+    pairs = ((base, "k=2, batch 320"), (base, "k=10, batch 64"), ("k=2, batch 320", "k=10, batch 64"))
     designed = "As the report designed it, this has no baseline at batch 64 and 320 and no equal steps: see c2 and c3."
     return (
         *(
             Claim(
                 f"7{part}",
                 f"On {title} the runs with k × batch = 640 differ, so that the gain is not that of a larger batch.",
-                compare(f"2.5:{dataset}", "differs", ACCURACY, *others),
+                compare(f"2.5:{dataset}", "differs", ACCURACY, *pairs),
                 note=designed,
+                any_of=True,  # a larger batch would make all three equal
             )
             for part, dataset, title in (("a", C10, "CIFAR-10"), ("b", C100, "CIFAR-100"))
         ),
@@ -234,7 +236,8 @@ def _controls(grids: Mapping[str, Iterable[float]]) -> tuple[Claim, ...]:
                 ),
             ),
             source="control",
-            note="Means over all epochs, four of five of which end between two synchronisations.",
+            note="Means over all epochs, four of five of which end between two synchronisations. At mini scale every "
+            "epoch of the CIFAR runs ends on one, so there the two are the same weights.",
         )
     ]
     for dataset, title in ((C10, "CIFAR-10"), (C100, "CIFAR-100")):

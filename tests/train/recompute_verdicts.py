@@ -101,9 +101,18 @@ def verdicts(out):
         pairs = {
             key: [p_pair(row, curves) for row in rows] for key, rows in claims.items() if rows[0]["source"] == source
         }
-        support = {key: max(1.0 if p is None else p[0] for p in ps) for key, ps in pairs.items()}
-        against = {key: min((min(1.0, len(ps) * p[1]) for p in ps if p), default=1.0) for key, ps in pairs.items()}
-        family = {key: min(support[key], against[key]) for key, ps in pairs.items() if any(ps)}
+        one_is_enough = {key: claims[key][0]["needs"] == "any" for key in pairs}
+
+        def every(ps, side):
+            return max(1.0 if p is None else p[side] for p in ps)
+
+        def some(ps, side):
+            return min((min(1.0, len(ps) * p[side]) for p in ps if p), default=1.0)
+
+        family = {
+            key: min(some(ps, 0), every(ps, 1)) if one_is_enough[key] else min(every(ps, 0), some(ps, 1))
+            for key, ps in pairs.items()
+        }
 
         def passes(key, p, family=family):
             """Holm's procedure with p in the claim's place: every smaller p-value must pass first."""
@@ -113,12 +122,14 @@ def verdicts(out):
 
         for key, ps in pairs.items():
             # As a comparison alone may contradict a claim that others support, all are looked at.
-            shown = [p is not None and passes(key, p[0]) for p in ps]
+            easy, hard = (len(ps), 1) if one_is_enough[key] else (1, len(ps))
+            shown = [p is not None and passes(key, min(1.0, easy * p[0])) for p in ps]
             refuted = [
-                p is not None and not yes and passes(key, min(1.0, len(ps) * p[1]))
+                p is not None and not yes and passes(key, min(1.0, hard * p[1]))
                 for p, yes in zip(ps, shown, strict=True)
             ]
-            found[key] = "supported" if all(shown) else "contradicted" if any(refuted) else "not resolved"
+            support, against = (any(shown), all(refuted)) if one_is_enough[key] else (all(shown), any(refuted))
+            found[key] = "supported" if support else "contradicted" if against else "not resolved"
     return found
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests.train import made_up
@@ -166,6 +167,7 @@ def browser():
 def path(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     draw_all(made_up.results(results.study.sections[1:2]), folder / "figures")
+    PIL.Image.linear_gradient("L").convert("RGB").save(folder / "figures" / "insight.png")
     write_page(results, folder / "index.html")
     return folder / "index.html"
 
@@ -225,6 +227,13 @@ def test_it_opens_without_a_word_or_a_request(opened, path):
     assert page.locator(".chart canvas").count() == 8
     assert page.title() == "A made-up study"
     assert path.stat().st_size < 500_000
+
+
+def test_the_insight_picture_is_in_the_file_itself(opened, path, tmp_path):
+    alone = tmp_path / "index.html"
+    shutil.copy(path, alone)
+    picture = opened(file=alone).get_by_alt_text("Test accuracy in the plane")
+    assert picture.evaluate("image => [image.complete, image.naturalWidth, image.naturalHeight]") == [True, 256, 256]
 
 
 def test_a_variant_that_is_switched_off_is_gone_from_both_charts(opened):

@@ -103,6 +103,12 @@ def compare(**changes):
     [
         (lambda: section(names=("plain", "plain")), "two variants have the same name; names are plain, plain"),
         (lambda: dataclasses.replace(section(), baseline="other"), "the baseline 'other' is not among plain, slow"),
+        (lambda: Variant("x", config(), "radam_maybe"), "the report has no log 'radam_maybe'; it has "),
+        (
+            lambda: Section("1", "digits", "T", "a", (Variant("a", config()), Variant("b", config(), against="c"),
+                                                       Variant("c", config(), against="b")), "f"),
+            "variant 'b' is held against itself in the end",
+        ),
         (lambda: study(section("1"), section("1")), "two sections are called '1:digits'"),
         (lambda: Study("s", "S", ()), "no sections"),
         (lambda: study(seeds=0), "seeds=0 must be at least 1"),

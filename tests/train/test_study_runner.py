@@ -4,17 +4,22 @@ import argparse
 import dataclasses
 import io
 import json
+import queue
+import signal
+import sys
 
 import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
-from train.errors import UserError
+from train.errors import InUse, UserError
 from train.files import write_json
 from train.metrics import MetricsFile
-from train.study.executor import RunEnd, shares_of_cores
+from train.signals import StopRequest
+from train.study import worker
+from train.study.executor import LocalExecutor, RunEnd, shares_of_cores
 from train.study.live import Live
 from train.study.plan import Section, Study, Variant, planned_runs
-from train.study.published import FACTS, RUNS, assemble, load, open_directory, read_runs, save, write_runs
+from train.study.published import FACTS, RUNS, assemble, open_directory, read_runs, save, write_runs
 from train.study.runner import Runner
 from train.study.session import Session
 from train.study.worker import run_directory
@@ -47,7 +52,7 @@ def write_workdir(out, run, status="finished", epochs=2):
         loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
         row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
         metrics.append(row | {"test_loss": loss, "slow_test_accuracy": 0.6 if run.config.optimizer.lookahead else None})
-    facts = {"status": status, "wall_seconds": 3.0, "updated": "2026-01-02T03:04:05+0000", "devices": ["cpu:0 cpu"]}
+    facts = {"status": status, "wall_seconds": 3.0, "updated": "2026-01-02T03:04:05+0000", "machine": "a node"}
     write_json(directory / "run.json", facts | {"versions": {"jax": "0.10.2"}, "commit": "abc", "python": "3.11.7"})
 
 
@@ -166,7 +171,9 @@ def test_what_is_published_is_not_run_again_even_without_its_workdir(out):
 def test_a_run_that_finished_unpublished_is_published_and_not_run(out):
     study = make_study()
     write_workdir(out, planned_runs(study)[1])
-    report, pretend, _ = run_all(study, out)
+    report, pretend, said = run_all(study, out)
+    assert "run 2 of 4  1:digits slow, seed 0: finished before" in said
+    assert "run 4 of 4" in said
     assert pretend.started == [name for name in NAMES if name != NAMES[1]]
     assert len(report.finished) == len(read_runs(out)) == 4
 
@@ -287,7 +294,7 @@ def test_results_have_missing_runs_and_every_seed_that_is_published(out):
     assert [run.seed for run in results.by_variant(study.sections[0], "slow")] == [0, 1, 2]
     assert [run.seed for run in results.by_variant(study.sections[0], "plain")] == [1, 2]
     save(out, dataclasses.replace(results, facts={"name": "s"}))
-    assert load(out, study).runs.keys() == results.runs.keys()
+    assert assemble(study, read_runs(out), {}).runs.keys() == results.runs.keys()
 
 
 def test_a_run_of_an_older_plan_is_kept(out):
@@ -315,6 +322,13 @@ def test_damaged_published_files_are_refused_and_not_overwritten(damage, out):
     assert (out / RUNS).read_bytes() == before
 
 
+def test_curves_whose_runs_are_lost_are_not_overwritten(out):
+    run_all(make_study(), out)
+    (out / RUNS).unlink()
+    with pytest.raises(UserError, match=r"has curves.csv.gz but no runs.csv; bring it back"):
+        run_all(make_study(), out)
+
+
 def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):
     out = tmp_path / "new" / "out"
     with open_directory(out, make_study()):
@@ -332,3 +346,39 @@ def test_an_out_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used"):
         open_directory(tmp_path / "file", make_study()).__enter__()
+
+
+# Workers and the processes they are in
+
+
+def test_a_worker_whose_study_dies_before_the_first_run_begins_trains_nothing():
+    ids = queue.Queue()
+    with StopRequest() as stop:
+        worker._read_ids(io.StringIO("an id\n"), ids)  # and then the end of standard input
+        assert stop.signal is signal.SIGTERM
+        assert worker._next(ids, stop) is None
+
+
+@pytest.mark.parametrize(("free_after", "status"), [(2, "finished"), (9, "stopped")])
+def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, status, monkeypatch, capsys):
+    stop, tried = Stop(), []
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
+
+    def train():
+        tried.append(True)
+        stop.asked = len(tried) == 5
+        if len(tried) <= free_after:
+            raise InUse("it is in use")
+        return "finished"
+
+    assert worker._when_free(train, stop) == status
+    assert capsys.readouterr().out == "waiting: it is in use\n"
+
+
+def test_what_a_study_file_prints_is_no_end_of_a_run(out):
+    executor = LocalExecutor(out, [])
+    code = """print(5); print("text"); print('{"id": "a", "status": "finished", "message": ""}', flush=True); input()"""
+    executor._slots[0]._command = [sys.executable, "-c", code]
+    executor.start("a")
+    assert executor.wait(30) == [RunEnd("a", "finished", "")]
+    executor.close()

@@ -128,6 +128,24 @@ def test_a_claim_of_several_things_is_supported_where_all_are_and_contradicted_w
     assert verdict(unclear, unclear) == "not resolved"
 
 
+def test_a_claim_that_one_comparison_is_enough_for_is_contradicted_where_all_are_refuted():
+    either = (better("Look"), better("Look 2"))
+    up, down, unclear = [0.51, 0.611, 0.71], [0.49, 0.589, 0.69], [0.52, 0.60, 0.69]
+
+    def verdict(first, second):
+        return judged(study(Claim("a", "A.", either, any_of=True)), **{"Look": first, "Look 2": second})[0]
+
+    assert verdict(up, down).verdict == "supported"
+    assert verdict(up, unclear).verdict == "supported"
+    assert verdict(down, down).verdict == "contradicted"
+    assert verdict(down, unclear).verdict == "not resolved"
+    # The one that supports pays for there being two, the ones that contradict do not.
+    (alone,) = judged(study(Claim("a", "A.", either[:1])), Look=up)
+    assert verdict(up, unclear).p_holm == pytest.approx(2 * alone.p_holm)
+    (alone,) = judged(study(Claim("a", "A.", either[:1])), Look=down)
+    assert verdict(down, down).p_holm == pytest.approx(alone.p_holm)
+
+
 def test_one_comparison_that_contradicts_pays_for_the_number_of_them():
     # p = .0003 alone; six comparisons would make it .0019.
     many = tuple(better(quantity=q) for q in ("final_accuracy", "accuracy_area") * 3)
@@ -138,7 +156,7 @@ def test_one_comparison_that_contradicts_pays_for_the_number_of_them():
     assert single.tests[0].p == six.tests[0].p
 
 
-def test_holm_runs_over_the_claims_of_a_source_that_have_data():
+def test_holm_runs_over_all_claims_of_a_source_those_without_data_included():
     first = Claim("a", "A.", (better(),))
     second = Claim("b", "B.", (better("Look 2"),))
     ours = Claim("c", "C.", (better("Look 2"),), source="control")
@@ -146,7 +164,7 @@ def test_holm_runs_over_the_claims_of_a_source_that_have_data():
     values = {"Look": [0.51, 0.611, 0.71], "Look 2": [0.52, 0.60, 0.72]}
     found = {v.claim.key: v for v in judged(study(first, second, ours, waiting), **values)}
     raw = [found[key].tests[0].p for key in "ab"]
-    assert [found[key].p_holm for key in "ab"] == pytest.approx(holm(raw))
+    assert [found[key].p_holm for key in "ab"] == pytest.approx(holm([*raw, 1.0])[:2])
     assert found["c"].p_holm == pytest.approx(raw[1])
     assert found["d"].p_holm is None
 
@@ -181,6 +199,22 @@ def test_the_best_of_several_waits_for_all_of_them():
     grid = better(variant=("Look", "Look 2"), baseline=("plain",))
     (verdict,) = judged(study(Claim("a", "A.", (grid,))), Look=[0.6, 0.7, 0.811])
     assert (verdict.n, verdict.verdict) == (0, "not resolved")
+
+
+def test_the_best_of_several_does_not_wait_for_one_that_failed_at_every_seed():
+    grid = better(variant=("Look", "Look 2"), baseline=("plain",))
+    values = {"Look": [0.6, 0.7, 0.811], "Look 2": [None, None, None]}
+    (verdict,) = judged(study(Claim("a", "A.", (grid,))), **values)
+    assert (verdict.tests[0].variant, verdict.n, verdict.verdict) == ("Look", 3, "supported")
+    assert verdict.note == "3 runs failed and are left out."
+
+
+def test_the_best_of_several_is_chosen_over_the_seeds_that_all_have():
+    # Over its own two seeds "Look 2" would be ahead, as seed 2 is an easy one for both.
+    grid = better(variant=("Look", "Look 2"), baseline=("plain",))
+    values = {"Look": [0.6, 0.7, 0.811], "Look 2": [None, 0.69, 0.81]}
+    (verdict,) = judged(study(Claim("a", "A.", (grid,))), **values)
+    assert verdict.tests[0].variant == "Look"
 
 
 def test_a_gain_may_be_held_against_the_gain_elsewhere():

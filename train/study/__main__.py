@@ -5,7 +5,8 @@ published already (runs.csv, curves.csv.gz) is not run again, even where the wor
 command again continues where it was stopped, with more --seeds or another --only it adds to what is there. Study files
 are Python and run as such: use only those you trust.
 
-Exit status: 0 done, 1 runs failed, 2 wrong input, 75 stopped by a signal (run the same command again).
+Exit status: 0 done, 1 runs or the disk failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
+interrupted while it drew figures and page (--report_only draws them).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import logging
 import sys
 from pathlib import Path
 
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 from train.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
 from train.study.live import Live
@@ -105,6 +106,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if report.open:
             left = len(report.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
+            print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
         # Matplotlib is imported here, once there is something to draw.
         from train.study.figures import draw_all
@@ -125,14 +127,17 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 runs failed, 2 wrong input, 75 stopped by a signal."""
+    """Runs the command line; returns the exit status (see above)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else arguments
     try:
         return run_study(parse(given), given)
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ class Comparison:
 class Claim:
     """A statement, and the comparisons that it amounts to.
 
-    It is supported where every comparison is shown, contradicted where one is refuted, else not resolved.
+    It is supported where every comparison is shown, contradicted where one is refuted, else not resolved. With `any_of`
+    it is supported where one is shown, and contradicted where every one is refuted.
 
     Attributes:
       key: short, such as "1a": the number of the report's claim, and a letter for its part.
@@ -86,6 +87,7 @@ class Claim:
       comparisons: all that it says; at least one.
       source: "report", or "control" for what the study adds. Each is a family of its own for Holm's correction.
       note: what a reader of its verdict must know.
+      any_of: one comparison that is shown is enough.
     """
 
     key: str
@@ -93,6 +95,7 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     source: str = "report"
     note: str = ""
+    any_of: bool = False
 
     def __post_init__(self):
         if not self.comparisons:

@@ -124,7 +124,8 @@ class _Slot:
         assert output is not None
         with output:
             for line in output:
-                with contextlib.suppress(ValueError):
+                # Whatever else a study file prints is no end of a run.
+                with contextlib.suppress(ValueError, TypeError):
                     self._ends.put(RunEnd(**json.loads(line)))
         status = process.wait()
         if self._process is process and self.run is not None:

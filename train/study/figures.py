@@ -221,8 +221,6 @@ def _draw(section: Section, results: StudyResults, quantity: str) -> Any:
     said = ["line: mean over seeds", "band: lowest to highest"] if several else ["one seed each"]
     said += ["diamond: slow weights at the end"] if slow_weights else []
     said += ["thin dashed: the report's log"] if logged else []
-    dataset = DATASET_TITLES.get(section.dataset, section.dataset)
-    figure.suptitle(f"{section.key}  {section.title} ({dataset})", fontsize=11)
     axis.set_title(_plain("\n".join(filter(None, (section.budget, "; ".join(said))))), fontsize=7.5, color="#444444")
     figure.suptitle(_plain(f"{section.key}  {section.title}"), fontsize=11)
     if many:

@@ -79,6 +79,12 @@ class Live:
         ]
         self.say("  ".join(filter(None, parts)))
 
+    def found(self, run: PlannedRun, rows: Sequence[Row]) -> None:
+        """A run was there already, finished by a session that was cut off before it published it."""
+        self._left.pop(run.id, None)
+        self._learn(run, rows)
+        self.say(f"run {self.done} of {self._total}  {run.name}: finished before")
+
     def failed(self, run: PlannedRun, message: str, *, again: bool) -> None:
         """The line of a run that failed."""
         self._ended(run)

@@ -31,11 +31,13 @@ from train.study.results import StudyResults
 FIGURES = "figures"
 
 READING = (
-    "A claim is a set of comparisons, paired by seed: same initial weights, same order of the data. It is supported "
-    "where every comparison is shown at the 5 % level, contradicted where one is refuted, and otherwise not resolved; "
-    "p-values are corrected over all claims by Holm's method. Gains are positive where the first of the two is better; "
-    "in brackets is their 95 % interval. Those of losses, perplexities and epochs are the per cent by which the first "
-    "is lower."
+    "A claim is a set of comparisons, paired by seed: same initial weights, same order of the data (gains on two data "
+    "sets are held against each other unpaired). It is supported where every comparison is shown at the 5 % level, "
+    "contradicted where one is refuted, and otherwise not resolved. Better is any gain above zero; equal, not better "
+    "and not worse are meant within the margin that is stated. p-values are corrected by Holm's method over all claims "
+    "of the report, and over all of this study's own. Gains are positive where the first of the two is better; in "
+    "brackets is their 95 % interval. Those of losses, perplexities and epochs are the per cent by which the first is "
+    "lower. Seeds are a number fixed beforehand: adding some until a claim passes makes its p-value untrue."
 )
 
 

@@ -12,7 +12,7 @@ from train.study.figures import DATASET_TITLES, LABELS, report_rows
 from train.study.markup import Child, Element, link, table, tag
 from train.study.page_data import section_id, test_quantities, train_quantity
 from train.study.plan import Section, Study
-from train.study.quantities import QUANTITIES
+from train.study.quantities import QUANTITIES, per_cent_lower
 from train.study.results import ComparisonResult, RunRecord, StudyResults, Verdict
 
 MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -39,8 +39,7 @@ def _is_accuracy(quantity: str) -> bool:
 def _gain(test: ComparisonResult, value: float) -> str:
     """A gain with its sign and without its unit."""
     if test.relative:
-        # From the logarithm of the ratio to the part by which the first of the two is lower.
-        text = f"{-100 * math.expm1(-value):+.1f}"
+        text = f"{per_cent_lower(value):+.1f}"
     elif _is_accuracy(test.comparison.quantity):
         text = f"{100 * value:+.2f}"
     else:
@@ -145,8 +144,9 @@ def _verdict_body(verdict: Verdict, place: SectionLinks) -> Element:
     span = str(len(verdict.tests))
     claim = tag("th", tag("span", verdict.claim.key, class_="key"), verdict.claim.text, scope="rowgroup", rowspan=span)
     claim.set("class", "claim")
-    if verdict.note:
-        claim.append(tag("span", verdict.note, class_="note"))
+    notes = ["One of these comparisons is enough."] * verdict.claim.any_of + [verdict.note] * bool(verdict.note)
+    if notes:
+        claim.append(tag("span", " ".join(notes), class_="note"))
     badge = tag("span", f"{MARKS[verdict.verdict]} {verdict.verdict}", class_=f"badge {_class(verdict.verdict)}")
     said = tag("td", badge, tag("span", f"{scale_words(verdict.scale)}, ", seeds, class_="at"), rowspan=span)
     body = tag("tbody")

@@ -11,6 +11,7 @@ from train.config import Config, validate
 from train.errors import UserError
 from train.study.claims import Claim
 from train.study.identity import run_id
+from train.study.report_logs import report_runs
 
 SCALES = ("smoke", "mini", "full")
 
@@ -35,6 +36,9 @@ class Variant:
 
     def __post_init__(self):
         validate(self.config)
+        if self.report_run and self.report_run not in report_runs():
+            known = ", ".join(report_runs())
+            raise UserError(f"variant {self.name!r}: the report has no log {self.report_run!r}; it has {known}")
         if not self.label:
             object.__setattr__(self, "label", self.name)
 
@@ -79,7 +83,11 @@ class Section:
         if self.baseline not in names:
             raise UserError(f"section {self.ref}: the baseline {self.baseline!r} is not among {', '.join(names)}")
         for variant in self.variants:
-            self.against(variant)
+            chain = [variant]
+            while chain[-1].against:
+                chain.append(self.against(chain[-1]))
+                if chain[-1] in chain[:-1]:
+                    raise UserError(f"section {self.ref}: variant {variant.name!r} is held against itself in the end")
 
     def against(self, variant: Variant) -> Variant:
         """What a variant's difference is taken from; itself for the baseline."""

@@ -26,7 +26,7 @@ from train.config import Config, leaves, to_dict
 from train.errors import UserError
 from train.files import write_atomic, write_json
 from train.metrics import COLUMNS, PERPLEXITIES, Row
-from train.study.plan import Study, load_study, planned_runs
+from train.study.plan import Study, planned_runs
 from train.study.results import RunRecord, StudyResults
 from train.study.tables import csv_text, exact, short, write_claims, write_summary
 from train.study.verdicts import judge
@@ -90,6 +90,8 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
       UserError: a file is damaged, or the curves lack epochs of a finished run.
     """
     if not (out / RUNS).exists():
+        if (out / CURVES).exists():
+            raise UserError(f"{out} has {CURVES} but no {RUNS}; bring it back, e.g. from git, or choose another --out")
         return {}
     try:
         curves = _read_curves(out / CURVES)
@@ -215,24 +217,6 @@ def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any])
                 run.id, run.variant_id, study.scale, to_dict(run.config), run.config.seed, [], "missing"
             )
     return StudyResults(study, everything, judge(study, everything), facts)
-
-
-def load(out: Path, study: Study | None = None) -> StudyResults:
-    """Reads what is published, and judges it.
-
-    Args:
-      out: the out directory.
-      study: the plan; by default that of the study file which study.json names.
-
-    Raises:
-      UserError: nothing is published there, or it is damaged.
-    """
-    facts = read_facts(out)
-    if study is None:
-        if not facts:
-            raise UserError(f"{out} holds no published study; run python -m train.study --out={out} first")
-        study = load_study(Path(facts["study"]), scale=facts["scale"])
-    return assemble(study, read_runs(out), facts)
 
 
 def save(out: Path, results: StudyResults) -> None:

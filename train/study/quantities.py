@@ -148,3 +148,8 @@ def gain(values: tuple[float, float], quantity: str) -> float | None:
     else:
         difference = variant - baseline
     return difference if rule.higher_is_better else -difference
+
+
+def per_cent_lower(gain: float) -> float:
+    """A gain that is the logarithm of a ratio, as the per cent by which the first of the two is lower."""
+    return -100.0 * math.expm1(-gain)

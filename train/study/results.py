@@ -53,7 +53,8 @@ class ComparisonResult:
       variant_mean, baseline_mean: of the quantity over the paired seeds; None where there are no runs.
       estimate: mean gain; None where there are no runs.
       low, high: 95 % interval of the gain; None where n < 2.
-      p: raw; of the direction that `outcome` or, where that is open, the estimate leans to. None where n < 2.
+      p: raw; of being shown or of being refuted, whichever `outcome` is or, where that is open, has the smaller
+        corrected p-value. None where n < 2.
       p_holm: corrected; what `outcome` goes by. None where n < 2.
       report_variant, report_baseline: the quantity in the report's own logs (one seed), where it has them.
       report_estimate: the gain in the report's own logs.
@@ -83,7 +84,7 @@ class Verdict:
 
     Attributes:
       claim: the claim.
-      verdict: "supported" where every comparison is, "contradicted" where one is, else "not resolved".
+      verdict: "supported", "contradicted" or "not resolved": see `train.study.claims.Claim`.
       tests: a result for each of the claim's comparisons.
       p_holm: corrected over the claims of the same source; None where no comparison has two seeds.
       note: what a reader must know: the claim's own note, runs that are missing, a faulty log of the report.

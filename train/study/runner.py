@@ -10,13 +10,13 @@ from typing import Any
 
 from train.config import differences, to_dict
 from train.errors import UserError
+from train.files import with_patience
 from train.metrics import read_rows
 from train.signals import StopRequest
 from train.study.executor import Executor, RunEnd
 from train.study.live import Live
-from train.study.machine import machine_words
 from train.study.plan import PlannedRun, Study
-from train.study.published import write_runs
+from train.study.published import RUNS, write_runs
 from train.study.results import RunRecord, Status
 from train.study.worker import FAILED, FINISHED, REFUSED, log_name, run_directory
 
@@ -66,7 +66,11 @@ class Runner:
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Report:
-        """Goes through the runs in their order; returns when all are done or given up, or after a signal."""
+        """Goes through the runs in their order; returns when all are done or given up, or after a signal.
+
+        Raises:
+          RunFailed: what is finished cannot be published, since the disk stayed full.
+        """
         report = Report()
         waiting = [run for run in planned if not self._is_published(run)]
         going: dict[str, PlannedRun] = {}
@@ -76,7 +80,9 @@ class Runner:
             while waiting and not stop and self._executor.has_room():
                 run = waiting.pop(0)
                 if self._publish_if_finished(run):
+                    self._live.found(run, self._runs[run.id].rows)
                     report.finished.append(run)
+                    self._published(report)
                     continue
                 attempts[run.id] += 1
                 going[run.id] = run
@@ -145,10 +151,14 @@ class Runner:
             log=log_name(run.id) if (self._out / log_name(run.id)).exists() else "",
             provenance={
                 "date": facts.get("updated") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "machine": machine_words(facts.get("devices", [])),
+                "machine": facts.get("machine", ""),
                 "python": facts.get("python", ""),
                 "versions": ", ".join(f"{name} {versions[name]}" for name in sorted(versions)),
                 "commit": facts.get("commit", ""),
             },
         )
-        write_runs(self._out, self._study, self._runs)
+        with_patience(
+            lambda: write_runs(self._out, self._study, self._runs),
+            seconds=run.config.disk_wait,
+            what=str(self._out / RUNS),
+        )

@@ -2,13 +2,15 @@
 
 import argparse
 import dataclasses
+import platform
 import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from train.files import write_json
-from train.study.machine import machine_words, versions
+from train.config import Config
+from train.files import with_patience, write_json
+from train.machine import machine_words, versions
 from train.study.plan import Study
 from train.study.published import FACTS, read_facts
 from train.study.runner import Report
@@ -72,14 +74,18 @@ class Session:
             "command": _command(whole),
             "date": self._session.date,
             "machine": self._session.machine,
-            "versions": versions(),
+            "versions": {"python": platform.python_version()} | versions(),
             "commit": self._session.commit,
         }
         if not before:
             write_json(self._path, self._facts | {"sessions": []})
 
     def record(self, report: Report) -> None:
-        """Writes what it has come to so far."""
+        """Writes what it has come to so far.
+
+        Raises:
+          RunFailed: the disk stayed full.
+        """
         if report.finished or report.failed:
             session = dataclasses.replace(
                 self._session,
@@ -87,4 +93,5 @@ class Session:
                 finished=len(report.finished),
                 failed=len(report.failed),
             )
-            write_json(self._path, self._facts | {"sessions": [*self._earlier, dataclasses.asdict(session)]})
+            facts = self._facts | {"sessions": [*self._earlier, dataclasses.asdict(session)]}
+            with_patience(lambda: write_json(self._path, facts), seconds=Config().disk_wait, what=str(self._path))

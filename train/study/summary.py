@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from train.metrics import Row
 from train.study.plan import Section
-from train.study.quantities import QUANTITIES, gain, values_of_pair
+from train.study.quantities import QUANTITIES, gain, per_cent_lower, values_of_pair
 from train.study.results import StudyResults, Verdict
 from train.study.statistics import estimate
 
@@ -137,10 +137,13 @@ def _cell(record: Summary | None) -> str:
     if record.sd is not None:
         text += f" ± {scale * record.sd:.{digits}f}"
     if record.gain is not None:
-        unit = "" if accuracy else " %"
-        text += f"  ({100 * record.gain:+.2f}{unit}"
+
+        def shown(gain: float) -> str:
+            return f"{100 * gain if accuracy else per_cent_lower(gain):+.2f}"
+
+        text += f"  ({shown(record.gain)}" + ("" if accuracy else " %")
         if record.gain_low is not None and record.gain_high is not None:
-            text += f", {100 * record.gain_low:+.2f} to {100 * record.gain_high:+.2f}"
+            text += f", {shown(record.gain_low)} to {shown(record.gain_high)}"
         text += ")"
     return text
 

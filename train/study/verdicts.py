@@ -3,11 +3,13 @@
 A claim says several things at once, so it is supported where all its comparisons are shown, and contradicted where one
 is refuted (what shown and refuted mean for each kind: `train.study.claims.KINDS`). Hence its p-value of support is the
 largest of theirs (an intersection-union test, which needs no correction within the claim), and its p-value of
-contradiction is the smallest times their number (Bonferroni). The claims of one source ("report", "control") are a
-family: Holm's correction runs over the claims of it that have data, each with the smaller of its two p-values. That is
-valid since of a claim's two errors only one can be made. A comparison's own adjusted p-value is the one that its claim
-would have by that comparison alone, so verdicts and outcomes never disagree; across the comparisons of one claim it is
-not corrected. Verdicts of a claim go by p < .05; with fewer than two seeds a comparison is not resolved.
+contradiction is the smallest times their number (Bonferroni). Of a claim that one comparison is enough for (`any_of`),
+the two change places. The claims of one source ("report", "control") are a family: Holm's correction runs over all of
+them, each with the smaller of its two p-values, and 1 where it has no data yet; so no verdict is lost by running more
+of the plan. That is valid since of a claim's two errors only one can be made. A comparison's own adjusted p-value is
+the one that its claim would have by that comparison alone, so verdicts and outcomes never disagree; across the
+comparisons of one claim it is not corrected. Verdicts of a claim go by p < .05; with fewer than two seeds a comparison
+is not resolved.
 """
 
 import collections
@@ -23,8 +25,8 @@ from train.study.report_logs import FAULTY, report_curves
 from train.study.results import ComparisonResult, Outcome, RunRecord, Verdict
 from train.study.statistics import ALPHA, Gain, holm, p_values
 
-# The rows of a variant's finished runs by seed.
-Runs = Callable[[Section, str], Mapping[int, Sequence[Row]]]
+# The rows of a variant's finished runs by seed; None where none has been run, to its end or to a failure.
+Runs = Callable[[Section, str], Mapping[int, Sequence[Row]] | None]
 
 
 class Paired(NamedTuple):
@@ -62,19 +64,21 @@ def judge(study: Study, runs: Mapping[str, RunRecord]) -> tuple[Verdict, ...]:
         if run.status == "finished":
             by_variant.setdefault(run.variant_id, {})[run.seed] = run.rows
 
-    def rows(section: Section, variant: str) -> Mapping[int, Sequence[Row]]:
-        return by_variant.get(section.variant(variant).id, {})
-
     failed = collections.Counter(run.variant_id for run in runs.values() if run.status == "failed")
+
+    def rows(section: Section, variant: str) -> Mapping[int, Sequence[Row]] | None:
+        identity = section.variant(variant).id
+        return by_variant.get(identity, {} if identity in failed else None)
+
     tested = {
         claim.key: [measure(study, comparison, rows) for comparison in claim.comparisons] for claim in study.claims
     }
     verdicts: dict[str, Verdict] = {}
     for source in ("report", "control"):
         family = [claim for claim in study.claims if claim.source == source]
-        claim_p = {claim.key: _claim_p(tested[claim.key]) for claim in family}
+        claim_p = {claim.key: _claim_p(claim, tested[claim.key]) for claim in family}
         for claim in family:
-            others = [p for key, p in claim_p.items() if key != claim.key and p is not None]
+            others = [1.0 if p is None else p for key, p in claim_p.items() if key != claim.key]
             verdicts[claim.key] = _verdict(study, claim, tested[claim.key], others, failed)
     return tuple(verdicts[claim.key] for claim in study.claims)
 
@@ -117,11 +121,11 @@ def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Pai
     section = study.section(pair.section)
     variant = _best(section, pair.variant, comparison.quantity, runs)
     baseline = _best(section, pair.baseline, comparison.baseline_quantity or comparison.quantity, runs)
-    ours, theirs = runs(section, variant), runs(section, baseline)
+    ours, theirs = runs(section, variant) or {}, runs(section, baseline) or {}
     values, gains = [], []
-    # The best of some is not the best of all: such a pair waits for the runs that it lacks.
+    # The best of some is not the best of all: such a pair waits for the runs that it lacks, but not for failed ones.
     names = [name for side in (pair.variant, pair.baseline) for name in ([side] if isinstance(side, str) else side)]
-    complete = all(runs(section, name) for name in names)
+    complete = all(runs(section, name) is not None for name in names)
     for seed in sorted(ours.keys() & theirs.keys()) if complete else ():
         both = values_of_pair(ours[seed], theirs[seed], comparison.quantity, comparison.baseline_quantity)
         difference = gain(both, comparison.quantity) if both else None
@@ -132,16 +136,20 @@ def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Pai
 
 
 def _best(section: Section, names: str | tuple[str, ...], quantity: str, runs: Runs) -> str:
-    """The variant with the best mean over its seeds; the first where none has runs."""
+    """The variant with the best mean over the seeds that all have; the first where none has runs."""
     if isinstance(names, str):
         return names
     rule = QUANTITIES[quantity]
-    means = {}
+    values: dict[str, dict[int, float]] = {}
     for name in names:
-        values = [value for rows in runs(section, name).values() if (value := rule.of(rows)) is not None]
-        if values:
-            means[name] = sum(values) / len(values) * (1 if rule.higher_is_better else -1)
-    return max(means, key=lambda name: means[name]) if means else names[0]
+        found = {seed: rule.of(rows) for seed, rows in (runs(section, name) or {}).items()}
+        if known := {seed: value for seed, value in found.items() if value is not None}:
+            values[name] = known
+    seeds = set[int].intersection(*map(set, values.values())) if values else set()
+    if not seeds:
+        return names[0]
+    sign = 1 if rule.higher_is_better else -1
+    return max(values, key=lambda name: sign * sum(values[name][seed] for seed in seeds))
 
 
 def _of_report(study: Study, comparison: Comparison, first: Paired, second: Paired | None) -> dict[str, float | None]:
@@ -168,19 +176,22 @@ def _of_report(study: Study, comparison: Comparison, first: Paired, second: Pair
     return {"report_variant": values[0], "report_baseline": values[1], "report_estimate": difference}
 
 
-def _support_p(tests: Sequence[Tested]) -> float:
-    return max(1.0 if t.shown is None else t.shown for t in tests)
+def _all_p(p: Sequence[float | None]) -> float:
+    """p-value of all of these holding."""
+    return max(1.0 if value is None else value for value in p)
 
 
-def _contradiction_p(tests: Sequence[Tested]) -> float:
-    return min(1.0, len(tests) * min((t.refuted for t in tests if t.refuted is not None), default=1.0))
+def _any_p(p: Sequence[float | None]) -> float:
+    """p-value of at least one of these holding."""
+    return min(1.0, len(p) * min((value for value in p if value is not None), default=1.0))
 
 
-def _claim_p(tests: Sequence[Tested]) -> float | None:
+def _claim_p(claim: Claim, tests: Sequence[Tested]) -> float | None:
     """What Holm's correction takes; None where no comparison has two seeds."""
-    if all(t.shown is None for t in tests):
+    shown, refuted = [test.shown for test in tests], [test.refuted for test in tests]
+    if all(p is None for p in shown):
         return None
-    return min(_support_p(tests), _contradiction_p(tests))
+    return min(_any_p(shown), _all_p(refuted)) if claim.any_of else min(_all_p(shown), _any_p(refuted))
 
 
 def _verdict(
@@ -189,23 +200,28 @@ def _verdict(
     def adjusted(p: float) -> float:
         return holm([p, *others])[0]
 
-    results = [_outcome(tested, len(tests), adjusted) for tested in tests]
+    results = [_outcome(tested, claim, adjusted) for tested in tests]
     outcomes = [result.outcome for result in results]
-    if all(outcome == "supported" for outcome in outcomes):
-        verdict: Outcome = "supported"
-    else:
-        verdict = "contradicted" if "contradicted" in outcomes else "not resolved"
-    raw = _claim_p(tests)
+    # What all must say, and what one may.
+    whole, single = ("contradicted", "supported") if claim.any_of else ("supported", "contradicted")
+    verdict: Outcome = "not resolved"
+    if all(outcome == whole for outcome in outcomes):
+        verdict = whole
+    elif single in outcomes:
+        verdict = single
+    raw = _claim_p(claim, tests)
     p_holm = None if raw is None else adjusted(raw)
     return Verdict(claim, verdict, tuple(results), p_holm, _note(study, claim, results, failed), study.scale)
 
 
-def _outcome(tested: Tested, comparisons: int, adjusted: Callable[[float], float]) -> ComparisonResult:
+def _outcome(tested: Tested, claim: Claim, adjusted: Callable[[float], float]) -> ComparisonResult:
     """A comparison with its outcome, by the corrected p-values."""
     if tested.shown is None or tested.refuted is None:
         return tested.result
-    # One comparison is enough to contradict, so each pays for their number; support takes all of them.
-    support, contradiction = adjusted(tested.shown), adjusted(min(1.0, comparisons * tested.refuted))
+    # Where one comparison is enough each pays for their number: to contradict, or with any_of to support.
+    number = len(claim.comparisons)
+    shown, refuted = (number, 1) if claim.any_of else (1, number)
+    support, contradiction = adjusted(min(1.0, shown * tested.shown)), adjusted(min(1.0, refuted * tested.refuted))
     if support < ALPHA:
         outcome: Outcome = "supported"
     else:
@@ -225,12 +241,28 @@ def _note(study: Study, claim: Claim, results: Sequence[ComparisonResult], faile
     variants = {variant.id: variant for result in results for variant in _variants(study, result)}
     if lost := sum(failed.get(variant_id, 0) for variant_id in variants):
         notes.append(f"{lost} run{'s' * (lost > 1)} failed and {'are' if lost > 1 else 'is'} left out.")
+    logged = [_fits(result) for result in results if result.report_estimate is not None]
+    if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):
+        notes.append("Within these margins the report's own logs, of one seed, do not show it.")
     if study.scale != "full" and all(study.section(ref).report_budget for ref in claim.sections):
         notes.append("Measured at the report's own budget.")
     for name, fault in FAULTY.items():
         if any(variant.report_run == name for variant in variants.values()):
             notes.append(f"{fault[0].upper()}{fault[1:]}.")
     return " ".join(notes)
+
+
+def _fits(result: ComparisonResult) -> bool:
+    """Whether the report's own gain lies where the comparison says."""
+    gain, margin = result.report_estimate or 0.0, result.comparison.margin
+    return {
+        "better": gain > 0,
+        "worse": gain < 0,
+        "not_better": gain < margin,
+        "not_worse": gain > -margin,
+        "equal": abs(gain) < margin,
+        "differs": abs(gain) >= margin,
+    }[result.comparison.kind]
 
 
 def _variants(study: Study, result: ComparisonResult) -> list[Variant]:

@@ -1,9 +1,10 @@
 """python -m train.study.worker --study=FILE --out=DIR --seeds=N [--scale=S] [--data_dir=DIR] [--cpus=0,1] [ID ...]
 
 Trains runs of a study by their ids, one after the other, each in DIR/runs/ID, with all it says in DIR/logs/ID.txt. With
-no ID it reads them from standard input, a line each, until that closes: how `train.study.executor` keeps one process
-for many runs, so that JAX starts once. Standard input closing in the middle of a run stops it like a signal does: no
-worker outlives its study. After each run it writes a line of JSON: {"id": ..., "status": ..., "message": ...}.
+no ID it reads them from standard input, a line each: so `train.study.executor` keeps one process for many runs, and JAX
+starts once. Standard input closing stops it like a signal does, whatever it is at: no worker outlives its study. A
+workdir that another process has, such as the worker of a study just killed, is waited for. After each run it writes a
+line of JSON: {"id": ..., "status": ..., "message": ...}.
 
 Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
 """
@@ -20,12 +21,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from train.config import Config
-from train.errors import RunFailed, UserError
+from train.errors import InUse, RunFailed, UserError
 from train.signals import EXIT_STOPPED, StopRequest
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
@@ -71,7 +72,7 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
     with everything_said_goes_to(out / log_name(run)):
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}  run {run}, process {os.getpid()}", flush=True)
         try:
-            status = train(config, run_directory(out, run), stop=stop).status
+            status = _when_free(lambda: train(config, run_directory(out, run), stop=stop).status, stop)
         except (UserError, RunFailed) as error:
             print(f"error: {error}", flush=True)
             return (REFUSED if isinstance(error, UserError) else FAILED), str(error)
@@ -83,12 +84,24 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
     return status, ""
 
 
-def _read_ids(source: TextIO, ids: "queue.Queue[str | None]", busy: threading.Event) -> None:
+def _when_free(train: Callable[[], str], stop: StopRequest) -> str:
+    """Trains as soon as no other process has the workdir; "stopped" where a signal comes first."""
+    told = False
+    while not stop:
+        try:
+            return train()
+        except InUse as error:
+            if not told:
+                print(f"waiting: {error}", flush=True)
+            told = True
+            time.sleep(0.5)
+    return STOPPED
+
+
+def _read_ids(source: TextIO, ids: "queue.Queue[str | None]") -> None:
     for line in source:
         ids.put(line.strip())
-    ids.put(None)
-    if busy.is_set():
-        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,13 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
     from train.study.plan import load_study, planned_runs, with_data_dir
 
     ids: queue.Queue[str | None] = queue.Queue()
-    busy, failed = threading.Event(), False
+    failed = False
     with StopRequest() as stop:
         if flags.ids:
             for run in (*flags.ids, None):
                 ids.put(run)
         else:
-            threading.Thread(target=_read_ids, args=(sys.stdin, ids, busy), daemon=True).start()
+            threading.Thread(target=_read_ids, args=(sys.stdin, ids), daemon=True).start()
         process.set_up()
         if flags.scale == "smoke":
             # Some 35 programs for a second of training each: compiling them well takes longer than it gains.
@@ -129,10 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
         study = load_study(flags.study, scale=flags.scale)
         configs = {run.id: run.config for run in planned_runs(study, seeds=flags.seeds)}
         while not stop and (run := _next(ids, stop)) is not None:
-            busy.set()
             config = with_data_dir(configs[run], flags.data_dir)
             status, message = train_run(run, config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
-            busy.clear()
             failed |= status in (FAILED, REFUSED)
             print(json.dumps({"id": run, "status": status, "message": message}), flush=True)
     return EXIT_STOPPED if stop else int(failed)

@@ -29,14 +29,14 @@ def cores() -> int:
 
 
 def machine_words(devices: Sequence[str] = ()) -> str:
-    """The machine in a few words: accelerators of a run (as run.json lists them), processor, cores."""
+    """The machine in a few words: accelerators among a run's devices (as run.json lists them), processor, cores."""
     kinds = sorted({device.split(" ", 1)[-1] for device in devices if not device.startswith("cpu")})
-    return ", ".join([*kinds, f"{processor()}, {cores()} cores"])
+    return ", ".join([*kinds, f"{processor()}, {cores()} core{'s' * (cores() != 1)}"])
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
-    found = {"python": platform.python_version()}
+    """Versions of the packages that figures depend on."""
+    found: dict[str, str] = {}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
