@@ -62,10 +62,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _help() -> str:
-    from train.config import Config, leaves
+    from train.config import Config, described, leaves
 
-    lines = [(__doc__ or "").strip(), "", "Config fields and their defaults:"]
-    lines += [f"  --config.{name}={value!r}" for name, value, _ in leaves(Config())]
+    lines = [(__doc__ or "").strip(), "", "Config fields and their defaults (those of a config file may differ):"]
+    for name, value, field in leaves(Config()):
+        lines.append(f"  --config.{name}={value!r}")
+        if words := described(field):
+            lines.append(f"      {words}")
     print("\n".join(lines))
     return 0  # type: ignore[return-value]
 

@@ -29,6 +29,7 @@ OPTIMIZERS: dict[str, str] = {
 def setting(
     default: Any,
     *,
+    help: str = "",
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -39,6 +40,7 @@ def setting(
 
     Args:
       default: The value when nothing is said.
+      help: What it is, where its name does not say so: for `--help`.
       at_least: Inclusive lower bound, of each element for tuples.
       at_most: Inclusive upper bound.
       above: Exclusive lower bound.
@@ -46,6 +48,7 @@ def setting(
       identity: Whether a different value makes it a different run (False: where data lies, how often to save).
     """
     rules = {
+        "help": help,
         "at_least": at_least,
         "at_most": at_most,
         "above": above,
@@ -59,37 +62,41 @@ def setting(
 class ModelConfig:
     """Which network, and its options; fields that a model has no use for are ignored by it."""
 
-    # resnet18 | cnn | small_cnn | gru | bilstm
     name: str = setting("resnet18", choices=tuple(MODELS))
-    # ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual one at 32x32).
-    stem: str = setting("imagenet", choices=("imagenet", "cifar"))
-    # Of the language model and the LSTM.
-    dropout: float = setting(0.5, at_least=0.0, at_most=0.999)
-    embedding_size: int = setting(50, at_least=1)
-    hidden_size: int = setting(50, at_least=1)
+    stem: str = setting(
+        "imagenet",
+        help="ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual at 32x32)",
+        choices=("imagenet", "cifar"),
+    )
+    dropout: float = setting(0.5, help="of the language model and the LSTM", at_least=0.0, at_most=0.999)
+    embedding_size: int = setting(50, help="of the language model and the LSTM", at_least=1)
+    hidden_size: int = setting(50, help="of the language model and the LSTM", at_least=1)
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
     """The inner optimizer, its schedule, and Lookahead around it."""
 
-    # sgd | adam | radam, or one that a config or study file registers (train.optimizers.register)
-    name: str = setting("radam", choices=OPTIMIZERS)
+    name: str = setting(
+        "radam", help="or one that a config or study file registers (train.optimizers.register)", choices=OPTIMIZERS
+    )
     learning_rate: float = setting(0.1, above=0.0)
-    # L2 in the gradient for sgd and adam, decoupled for radam: the report's.
-    weight_decay: float = setting(5e-4, at_least=0.0)
-    # Of sgd; the report's SGD has none.
-    momentum: float = setting(0.0, at_least=0.0, at_most=0.999999)
+    weight_decay: float = setting(
+        5e-4, help="L2 in the gradient for sgd and adam, decoupled for radam: the report's", at_least=0.0
+    )
+    momentum: float = setting(0.0, help="of sgd; the report's SGD has none", at_least=0.0, at_most=0.999999)
     nesterov: bool = setting(False)
     schedule: str = setting("step", choices=("step", "cosine"))
-    # Step schedule: the rate is multiplied by decay_factor after each of decay_epochs, decay_delay epochs late.
-    decay_epochs: tuple[int, ...] = setting((60, 120, 160), at_least=1)
+    decay_epochs: tuple[int, ...] = setting(
+        (60, 120, 160), help="step schedule: the rate is multiplied by decay_factor after each of them", at_least=1
+    )
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
-    # The report's scheduler drops the rate one epoch late; 1 repeats that.
-    decay_delay: int = setting(0, at_least=0)
+    decay_delay: int = setting(
+        0, help="epochs by which the drop comes late; 1 is what the report's scheduler did", at_least=0
+    )
     lookahead: bool = setting(True)
-    sync_period: int = setting(5, at_least=1)
-    slow_step_size: float = setting(0.8, at_least=0.0, at_most=1.0)
+    sync_period: int = setting(5, help="of Lookahead: k", at_least=1)
+    slow_step_size: float = setting(0.8, help="of Lookahead: alpha", at_least=0.0, at_most=1.0)
 
 
 @dataclasses.dataclass
@@ -97,39 +104,45 @@ class Config:
     """One training run."""
 
     dataset: str = setting("cifar10", choices=tuple(DATASETS))
-    # Where prepared data lies; empty: TFDS's own default folder.
-    data_dir: str = setting("", identity=False)
+    data_dir: str = setting("", help="where prepared data lies; empty: TFDS's own default folder", identity=False)
     epochs: int = setting(200, at_least=1)
     batch_size: int = setting(128, at_least=1)
-    # 0: the training batch size. Language models: the rows that the test text is cut into.
-    test_batch_size: int = setting(0, at_least=0)
-    # Tokens a segment of a language model, or a review.
-    sequence_length: int = setting(35, at_least=1)
+    test_batch_size: int = setting(
+        0, help="0: the training batch size; language models: the rows that the test text is cut into", at_least=0
+    )
+    sequence_length: int = setting(35, help="tokens a segment of a language model, or a review", at_least=1)
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
-    # 0: all.
-    train_examples: int = setting(0, at_least=0)
-    test_examples: int = setting(0, at_least=0)
-    # Image folders: pass over an image that cannot be read, instead of refusing.
-    skip_corrupt: bool = setting(False)
-    # Image folders: height and width of what the network sees.
-    image_size: int = setting(224, at_least=1)
-    # The CIFAR sets: side of the square that is erased from each training image, in pixels; 0: none.
-    cutout: int = setting(0, at_least=0)
+    train_examples: int = setting(0, help="0: all", at_least=0)
+    test_examples: int = setting(0, help="0: all", at_least=0)
+    skip_corrupt: bool = setting(
+        False, help="image folders: pass over an image that cannot be read, instead of refusing"
+    )
+    image_size: int = setting(224, help="image folders: height and width of what the network sees", at_least=1)
+    cutout: int = setting(
+        0, help="the CIFAR sets: side in pixels of the square erased from each training image; 0: none", at_least=0
+    )
     label_smoothing: float = setting(0.0, at_least=0.0, at_most=0.999)
-    # Evaluate the slow weights with BatchNorm statistics of their own, re-estimated over training batches.
-    recalibrate_batch_stats: bool = setting(False)
-    # Several local devices: pmap, or jit with NamedSharding.
-    parallel: str = setting("pmap", choices=("pmap", "jit"))
-    # Local devices to use; 0: all.
-    devices: int = setting(0, at_least=0)
-    # A loss or parameter that is not finite: stop, skip the batch, or go back to the last checkpoint's weights.
-    on_nonfinite: str = setting("stop", choices=("stop", "skip", "restore"))
-    # Seconds to wait for space on a full disk before giving up.
-    disk_wait: float = setting(600.0, at_least=0.0, identity=False)
-    # Epochs between checkpoints; the last epoch always saves one.
-    checkpoint_every: int = setting(1, at_least=1, identity=False)
-    # Continue the run that the workdir holds; false refuses such a workdir.
-    resume: bool = setting(True, identity=False)
+    recalibrate_batch_stats: bool = setting(
+        False, help="evaluate the slow weights with BatchNorm statistics re-estimated over training batches"
+    )
+    parallel: str = setting(
+        "pmap", help="several local devices: pmap, or jit with NamedSharding", choices=("pmap", "jit")
+    )
+    devices: int = setting(0, help="local devices to use; 0: all", at_least=0)
+    on_nonfinite: str = setting(
+        "stop",
+        help="what a loss or parameter that is not finite does: stop, skip its batch, or restore the last checkpoint",
+        choices=("stop", "skip", "restore"),
+    )
+    disk_wait: float = setting(
+        600.0, help="seconds to wait for space on a full disk before giving up", at_least=0.0, identity=False
+    )
+    checkpoint_every: int = setting(
+        1, help="epochs between checkpoints; the last epoch always saves one", at_least=1, identity=False
+    )
+    resume: bool = setting(
+        True, help="continue the run that the workdir holds; false refuses such a workdir", identity=False
+    )
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
@@ -152,6 +165,15 @@ def _has_type(value: Any, kind: Any) -> bool:
     if kind in (str, bool):
         return isinstance(value, kind)
     return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
+
+
+def described(field: dataclasses.Field) -> str:
+    """What a setting is, and its allowed values, in a line."""
+    rules = field.metadata
+    allowed = [f"one of {', '.join(rules['choices'])}"] if rules["choices"] else []
+    for rule, words in (("at_least", "at least"), ("above", "above"), ("at_most", "at most")):
+        allowed += [f"{words} {rules[rule]}"] if rules[rule] is not None else []
+    return "; ".join(filter(None, (", ".join(allowed), rules["help"])))
 
 
 _WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}

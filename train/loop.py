@@ -98,6 +98,8 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
             return train(config, workdir, stop=listening, quiet=quiet)
     with open_workdir(workdir, config) as directory:
         if directory.finished():
+            if not quiet:
+                print(f"{workdir} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
         programs = build_programs(config)
         checkpoints = Checkpoints(directory.checkpoints, disk_wait=config.disk_wait)

@@ -122,10 +122,11 @@ def test_a_typo_has_no_traceback_in_a_real_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_every_field():
+def test_help_names_every_field_and_what_it_may_be():
     done = subprocess.run([sys.executable, "-m", "train", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    assert "--config.optimizer.sync_period=5" in done.stdout
+    assert "--config.optimizer.sync_period=5\n      at least 1; of Lookahead: k\n" in done.stdout
+    assert "--config.parallel='pmap'\n      one of pmap, jit; " in done.stdout
 
 
 def test_help_needs_no_jax():

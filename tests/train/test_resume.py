@@ -46,10 +46,12 @@ def test_rows_after_the_checkpoint_are_trained_again_and_written_once(small_conf
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_finished_run_is_left_alone(small_config, tmp_path):
+def test_a_finished_run_is_left_alone_and_says_so(small_config, tmp_path, capsys):
     train.loop.train(small_config, tmp_path, quiet=True)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.name != ".lock"}
-    outcome = train.loop.train(small_config, tmp_path, quiet=True)
+    assert capsys.readouterr().out == ""
+    outcome = train.loop.train(small_config, tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path} is finished; choose another workdir to train again\n"
     assert outcome.status == "finished"
     assert [row["epoch"] for row in outcome.rows] == [1, 2, 3]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.name != ".lock"} == before
