@@ -95,7 +95,7 @@ def test_the_numbers_of_the_tables_are_the_files(all_runs, check):
     spreads = tables(page)[2]
     assert len(spreads) == 4
     assert {cell for row in spreads for cell in row[3:]} == {f"{100 * (1.01 - 0.98) / 0.995:.1f}%"}
-    # DESIGN's own figures, so that the epochs are the ones meant.
+    # Figures of the report's logs, so that the epochs are the ones meant.
     (radam, lookahead) = tables(page)[3]
     assert [cell.split(" / ")[1].split()[0] for cell in radam[2:6]] == ["1084.8", "708.3", "332.3", "219.2"]
     assert [cell.split(" / ")[1].split()[0] for cell in lookahead[4:6]] == ["391.6", "238.5"]

@@ -40,8 +40,8 @@ PTB_NOTE = """\
 An independent PyTorch run of RAdam's recipe gave 1084.9 (training) and 708.2 after epoch 1."""
 
 CNN_NOTE = """\
-Other images than the report's (ours: 64x64 originals of 20 classes, resized to 224x224), so the shapes of the curves
-are compared, and no equality is claimed."""
+Other images than the report's (ours: 20 classes of Tiny ImageNet, 64x64, resized to 224x224), so the shapes of the
+curves are compared, and no equality is claimed."""
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -152,6 +152,8 @@ def identify(config: dict[str, Any], workdir: Path) -> tuple[str, str]:
         for field, value in given.items()
         if value != default[field]
     ]
+    if config["dataset"] == "imagefolder":  # which has no folder of its own
+        changes.append("--config.data_dir=IMAGES")
     return name, shlex.join(["python", "-m", "train", f"--config={path}", "--workdir=DIR", *changes])
 
 
