@@ -1,5 +1,6 @@
 """The page of a study: what it says without a script, and how it behaves in a real browser."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -68,6 +69,15 @@ def test_verdicts_stand_first_and_carry_scale_seeds_interval_and_the_reports_fig
     assert "Lookahead(RAdam) equal, within 0.50 points, to RAdam, 2.1 CIFAR-10" in claim
     assert "+0.57 [+0.21, +0.93] points 87.12 / 86.55 % 0.012 +0.11 points (86.88 / 86.77 %)" in claim
     assert "The report has one seed; its difference is 0.11 points." in claim
+
+
+def test_claims_that_were_not_run_stand_apart(results, tmp_path):
+    *known, last = results.verdicts
+    last = dataclasses.replace(last, verdict="not resolved", tests=[dataclasses.replace(t, n=0) for t in last.tests])
+    text = Text(page_html(dataclasses.replace(results, verdicts=(*known, last)), tmp_path)).text
+    assert "✓ 1 supported ✗ 1 contradicted ? 1 not resolved – 1 not run yet" in text
+    assert text.count(last.claim.text) == 1
+    assert text.index("1 claim not run yet") < text.index(last.claim.text)
 
 
 def test_last_epoch_is_mean_and_deviation_over_the_seeds(results, tmp_path):

@@ -72,9 +72,14 @@ def _verdicts(results: StudyResults) -> list[Element]:
             tag("p", tag("strong", f"Measured {scale_words(scale)}: "), "the verdicts speak of that budget alone.")
         )
     for source, heading in (("report", "What the report claims"), ("control", "What this study adds")):
-        found = [verdict for verdict in results.verdicts if verdict.claim.source == source]
-        if found:
-            made += [tag("h3", heading), verdict_table(found, results.study)]
+        claims = [verdict for verdict in results.verdicts if verdict.claim.source == source]
+        if claims:
+            made.append(tag("h3", heading))
+        if found := [verdict for verdict in claims if not verdict.waits]:
+            made.append(verdict_table(found, results.study))
+        if waiting := [verdict for verdict in claims if verdict.waits]:
+            words = f"{len(waiting)} claim{'s' * (len(waiting) != 1)} not run yet"
+            made.append(tag("details", tag("summary", words), verdict_table(waiting, results.study)))
     return made
 
 

@@ -160,13 +160,12 @@ def _class(outcome: str) -> str:
 
 
 def verdict_counts(verdicts: Sequence[Verdict]) -> Element:
-    """How many claims were supported, contradicted, not resolved."""
-    found = Counter(verdict.verdict for verdict in verdicts)
-    return tag(
-        "ul",
-        *(tag("li", f"{MARKS[o]} {found[o]} {o}", class_=_class(o) if found[o] else "nowhere") for o in MARKS),
-        class_="counts",
-    )
+    """How many claims were supported, contradicted, not resolved; and how many were not run yet."""
+    found = Counter(verdict.verdict for verdict in verdicts if not verdict.waits)
+    items = [tag("li", f"{MARKS[o]} {found[o]} {o}", class_=_class(o) if found[o] else "nowhere") for o in MARKS]
+    if waiting := sum(verdict.waits for verdict in verdicts):
+        items.append(tag("li", f"{NONE} {waiting} not run yet", class_="nowhere"))
+    return tag("ul", *items, class_="counts")
 
 
 def verdict_table(verdicts: Sequence[Verdict], study: Study) -> Element:

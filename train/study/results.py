@@ -99,6 +99,11 @@ class Verdict:
     scale: str
 
     @property
+    def waits(self) -> bool:
+        """Whether nothing of it has been run yet."""
+        return not any(test.n for test in self.tests)
+
+    @property
     def n(self) -> int:
         """The smallest number of seeds among the comparisons."""
         return min(test.n for test in self.tests)
