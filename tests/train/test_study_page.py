@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.stats
 
 from tests.train import made_up
 from train.study.figures import draw_all
@@ -85,6 +86,19 @@ def test_last_epoch_is_mean_and_deviation_over_the_seeds(results, tmp_path):
     last = 100 * np.array([run.rows[-1]["slow_test_accuracy"] for run in runs])
     text = Text(page_html(results, tmp_path)).text
     assert f"{last.mean():.2f} ± {last.std(ddof=1):.2g}" in text
+
+
+def test_gains_of_each_section_stand_with_their_intervals(results, tmp_path):
+    section = results.study.sections[2]
+    ours, theirs = (results.by_variant(section, name) for name in ("Lookahead(SGD)", "SGD"))
+    gains = [
+        100 * (a.rows[-1]["test_accuracy"] - b.rows[-1]["test_accuracy"]) for a, b in zip(ours, theirs, strict=True)
+    ]
+    interval = scipy.stats.t.interval(0.95, len(gains) - 1, np.mean(gains), scipy.stats.sem(gains))
+    mean, low, high = (f"{value:+.2f}".replace("-", "−") for value in (np.mean(gains), *interval))
+    text = Text(page_html(results, tmp_path)).text
+    assert f"Lookahead(SGD) SGD {len(gains)} {mean} [{low}, {high}] points" in text
+    assert "epochs to a loss both reach" in text
 
 
 def test_every_run_has_its_log_and_the_page_says_how_to_reproduce_it(results, tmp_path):

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import importlib.resources
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -17,16 +18,11 @@ from train.files import write_atomic
 from train.study.insight_points import STEM
 from train.study.markup import Element, link, render, tag
 from train.study.page_data import page_data, script_json, section_id
-from train.study.page_tables import (
-    final_table,
-    runs_table,
-    scale_words,
-    settings,
-    verdict_counts,
-    verdict_table,
-)
+from train.study.page_tables import final_table, gains_table, runs_table, settings
+from train.study.page_verdicts import scale_words, verdict_counts, verdict_table
 from train.study.plan import Section
 from train.study.results import StudyResults
+from train.study.summary import Summary, summarise
 
 FIGURES = "figures"
 
@@ -91,7 +87,13 @@ def _contents(results: StudyResults) -> Element:
     return tag("nav", tag("ul", *items), aria_label="Sections")
 
 
-def _section(section: Section, index: int, results: StudyResults, folder: Path) -> Element:
+def _section(
+    section: Section,
+    index: int,
+    results: StudyResults,
+    records: Mapping[tuple[str, str, str], Summary],
+    folder: Path,
+) -> Element:
     identity = section_id(index)
     made = tag("section", tag("h3", f"{section.key}  {section.title}", id=identity), aria_labelledby=identity)
     if section.budget:
@@ -102,6 +104,11 @@ def _section(section: Section, index: int, results: StudyResults, folder: Path) 
         made.extend(_figures(section, folder))
         made.append(tag("h4", "Last epoch, mean ± standard deviation over the seeds"))
         made.append(final_table(section, results))
+        if (gains := gains_table(section, records)) is not None:
+            made.append(
+                tag("h4", "Gains, paired by seed, with their 95 % interval; positive where the variant is better")
+            )
+            made.append(gains)
     else:
         made.append(tag("p", "No run of this section has finished yet.", class_="lead"))
     made.append(settings(section))
@@ -188,6 +195,7 @@ def _duration(seconds: float) -> str:
 
 def page_html(results: StudyResults, folder: Path) -> str:
     """The page as text; `folder` is where it will lie, for what lies beside it."""
+    records = {(record.section, record.variant, record.quantity): record for record in summarise(results)}
     body = [
         tag("header", *_header(results)),
         tag(
@@ -196,7 +204,7 @@ def page_html(results: StudyResults, folder: Path) -> str:
             *_insight(folder),
             tag("h2", "Sections"),
             _contents(results),
-            *(_section(section, i, results, folder) for i, section in enumerate(results.study.sections)),
+            *(_section(section, i, results, records, folder) for i, section in enumerate(results.study.sections)),
             *_reproduce(results),
         ),
     ]

@@ -1,184 +1,22 @@
-"""What the page says in words and tables: verdicts, final figures, settings, runs. None of it needs a script."""
+"""What the page says of a section in tables: last epochs, gains, settings, runs. None of it needs a script."""
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from train.config import Config, leaves
 from train.metrics import Row
-from train.study.figures import DATASET_TITLES, LABELS, report_rows
+from train.study.figures import LABELS, report_rows
 from train.study.markup import Child, Element, link, table, tag
-from train.study.page_data import section_id, test_quantities, train_quantity
-from train.study.plan import Section, Study
-from train.study.quantities import QUANTITIES, per_cent_lower
-from train.study.results import ComparisonResult, RunRecord, StudyResults, Verdict
+from train.study.page_data import test_quantities, train_quantity
+from train.study.plan import Section
+from train.study.quantities import QUANTITIES
+from train.study.results import RunRecord, StudyResults
+from train.study.summary import Summary
+from train.study.wording import NONE, gain_words, is_accuracy
 
-MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?"}
-
-NONE = "–"
-
-
-def scale_words(scale: str) -> str:
-    """The scale of a verdict, to be read behind it."""
-    return f"at {scale} scale" if scale else "at the study's own budget"
-
-
-# Verdicts
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else format(value, ".4g")
-
-
-def _is_accuracy(quantity: str) -> bool:
-    return "accuracy" in quantity
-
-
-def _gain(test: ComparisonResult, value: float) -> str:
-    """A gain with its sign and without its unit."""
-    if test.relative:
-        text = f"{per_cent_lower(value):+.1f}"
-    elif _is_accuracy(test.comparison.quantity):
-        text = f"{100 * value:+.2f}"
-    else:
-        text = f"{value:+.4g}"
-    return text.replace("-", "−")
-
-
-def _unit(test: ComparisonResult) -> str:
-    if test.relative:
-        return " %"
-    return " points" if _is_accuracy(test.comparison.quantity) else ""
-
-
-def _values(test: ComparisonResult, first: float | None, second: float | None) -> str:
-    """Two values of the quantity with their unit."""
-    if first is None or second is None:
-        return NONE
-    if _is_accuracy(test.comparison.quantity):
-        return f"{100 * first:.2f} / {100 * second:.2f} %"
-    return f"{_number(first)} / {_number(second)}"
-
-
-def _names(names: str | tuple[str, ...]) -> str:
-    return names if isinstance(names, str) else " or ".join(names)
-
-
-class SectionLinks:
-    """Links to the sections of a study, by reference."""
-
-    def __init__(self, study: Study):
-        self._ids = {section.ref: section_id(index) for index, section in enumerate(study.sections)}
-        self._study = study
-
-    def __call__(self, ref: str) -> Element:
-        """ "2.1 CIFAR-10", going there."""
-        section = self._study.section(ref)
-        return tag(
-            "a",
-            f"{section.key} {DATASET_TITLES.get(section.dataset, section.dataset)}",
-            href=f"#{self._ids[ref]}",
-            class_="part",
-        )
-
-
-def _stated(test: ComparisonResult, place: SectionLinks) -> list[Child]:
-    """What a comparison says, as "A better than B, 2.1 CIFAR-10"."""
-    comparison, than = test.comparison, test.comparison.than
-    margin = _gain(test, comparison.margin).lstrip("+") + _unit(test)
-    kind = {
-        "better": "better than",
-        "worse": "worse than",
-        "not_better": f"not better, by {margin} or more, than",
-        "not_worse": f"not worse, by {margin} or more, than",
-        "equal": f"equal, within {margin}, to",
-        "differs": "different from",
-    }[comparison.kind]
-    there = place(comparison.pair.section)
-    if than is not None:
-        gain = f" {kind} that of {_names(than.variant)} over {_names(than.baseline)}, "
-        return [f"gain of {test.variant} over {test.baseline}, ", there, gain, place(than.section)]
-    words = f"{test.variant} {kind} {test.baseline}"
-    if comparison.baseline_quantity not in ("", comparison.quantity):
-        words += f" ({QUANTITIES[comparison.baseline_quantity].words})"
-    return [f"{words}, ", there]
-
-
-def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
-    gain = report = NONE
-    if test.estimate is not None:
-        gain = _gain(test, test.estimate)
-        if test.low is not None and test.high is not None:
-            gain += f" [{_gain(test, test.low)}, {_gain(test, test.high)}]"
-        gain += _unit(test)
-    means = _values(test, test.variant_mean, test.baseline_mean)
-    theirs: list[Child] = []
-    if test.report_estimate is not None:
-        report = _gain(test, test.report_estimate) + _unit(test)
-        if test.report_variant is not None:
-            theirs = [" ", tag("span", f"({_values(test, test.report_variant, test.report_baseline)})", class_="part")]
-    p = NONE if test.p_holm is None else ("< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}")
-    what = tag(
-        "td",
-        tag("span", MARKS[test.outcome], class_="mark", title=test.outcome),
-        f" {QUANTITIES[test.comparison.quantity].words}: ",
-        tag("span", *_stated(test, place), class_="test"),
-        class_="comparison",
-    )
-    cells = [what]
-    for label, text, more in (
-        ("gain [95 %]", gain, []),
-        ("means", means, []),
-        ("p (Holm)", p, []),
-        ("report", report, theirs),
-    ):
-        value = tag("span", tag("span", text, class_="part"), *more)
-        cells.append(tag("td", value, class_="number", data_label=label))
-    return cells
-
-
-def _verdict_body(verdict: Verdict, place: SectionLinks) -> Element:
-    seeds = tag("span", f"n = {verdict.n} seed{'s' * (verdict.n != 1)}", class_="part")
-    span = str(len(verdict.tests))
-    claim = tag("th", tag("span", verdict.claim.key, class_="key"), verdict.claim.text, scope="rowgroup", rowspan=span)
-    claim.set("class", "claim")
-    notes = ["One of these comparisons is enough."] * verdict.claim.any_of + [verdict.note] * bool(verdict.note)
-    if notes:
-        claim.append(tag("span", " ".join(notes), class_="note"))
-    badge = tag("span", f"{MARKS[verdict.verdict]} {verdict.verdict}", class_=f"badge {_class(verdict.verdict)}")
-    said = tag("td", badge, tag("span", f"{scale_words(verdict.scale)}, ", seeds, class_="at"), rowspan=span)
-    body = tag("tbody")
-    for index, test in enumerate(verdict.tests):
-        body.append(tag("tr", *([claim, said] if index == 0 else []), *_test_cells(test, place)))
-    return body
-
-
-def _class(outcome: str) -> str:
-    return outcome.replace(" ", "-")
-
-
-def verdict_counts(verdicts: Sequence[Verdict]) -> Element:
-    """How many claims were supported, contradicted, not resolved; and how many were not run yet."""
-    found = Counter(verdict.verdict for verdict in verdicts if not verdict.waits)
-    items = [tag("li", f"{MARKS[o]} {found[o]} {o}", class_=_class(o) if found[o] else "nowhere") for o in MARKS]
-    if waiting := sum(verdict.waits for verdict in verdicts):
-        items.append(tag("li", f"{NONE} {waiting} not run yet", class_="nowhere"))
-    return tag("ul", *items, class_="counts")
-
-
-def verdict_table(verdicts: Sequence[Verdict], study: Study) -> Element:
-    """All verdicts of a source: a group of rows a claim, a row a comparison."""
-    headings = ("Claim", "Verdict", "Comparison", "Gain [95 % interval]", "Means", "p (Holm)", "The report's own")
-    made = tag("table", tag("thead", tag("tr", *(tag("th", text, scope="col") for text in headings))))
-    made.set("class", "verdicts")
-    for index, heading in enumerate(made[0][0]):
-        if index > 2:
-            heading.set("class", "number")
-    made.extend(_verdict_body(verdict, SectionLinks(study)) for verdict in verdicts)
-    return tag("div", made, class_="scroll", tabindex="0", role="region", aria_label="Verdicts")
-
+IMAGE_GAINS = ("final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
+TEXT_GAINS = ("perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
 
 # Final figures of a section
 
@@ -190,7 +28,7 @@ def _last(runs: Sequence[RunRecord], quantity: str) -> str:
 
 
 def _mean(numbers: np.ndarray, quantity: str) -> str:
-    factor, digits = (100, ".2f") if "accuracy" in quantity else (1, ".4g")
+    factor, digits = (100, ".2f") if is_accuracy(quantity) else (1, ".4g")
     mean = format(factor * numbers.mean(), digits)
     return mean if len(numbers) < 2 else f"{mean} ± {format(factor * numbers.std(ddof=1), '.2g')}"
 
@@ -220,6 +58,31 @@ def final_table(section: Section, results: StudyResults) -> Element:
 
 def _label(quantity: str) -> str:
     return ("slow weights' " if quantity.startswith("slow_") else "") + LABELS[quantity.removeprefix("slow_")]
+
+
+# Gains over the baseline
+
+
+def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Element | None:
+    """Gains over what each variant is held against, paired by seed; None where nothing has a pair.
+
+    Args:
+      section: the section.
+      records: of `summarise`, by section, variant and quantity.
+    """
+    quantities = TEXT_GAINS if section.language_model else IMAGE_GAINS
+    rows: list[list[Child]] = []
+    for variant in section.variants:
+        found = [records.get((section.ref, variant.name, quantity)) for quantity in quantities]
+        pairs = max((record.pairs for record in found if record), default=0)
+        if not pairs:
+            continue
+        gains = [NONE if r is None else gain_words(r.quantity, r.gain, r.gain_low, r.gain_high) for r in found]
+        rows.append([variant.label, section.against(variant).label, str(pairs), *gains])
+    if not rows:
+        return None
+    headings: list[Child] = ["variant", "against", "seeds", *(QUANTITIES[quantity].words for quantity in quantities)]
+    return table(headings, rows, f"{section.title}: gains", numbers=tuple(range(2, len(headings))))
 
 
 # Settings and runs of a section
