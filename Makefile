@@ -42,7 +42,8 @@ bench: $(VENV)/.installed-test,peers
 	  echo "== benchmarks.$$benchmark"; $(PY) -m benchmarks.$$benchmark $(ARGS) || exit 1; done
 	$(PY) -m benchmarks.report
 
-lint: $(VENV)/.installed-test
+# With PyTorch, which the benchmarks import: pyright reads them too.
+lint: $(VENV)/.installed-test,peers
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright
 
 clean:

@@ -135,5 +135,5 @@ def adaptive_step_size(
 
 
 def _has_nu(node: Any) -> bool:
-    # By the fields of a NamedTuple: every tuple has a method `count`.
-    return {"nu", "count"} <= set(getattr(node, "_fields", ()))
+    # Every tuple has a method `count`.
+    return hasattr(node, "nu") and not callable(getattr(node, "count", len))

@@ -11,6 +11,8 @@ import optax
 
 from lookahead_jax._lookahead import LookaheadState
 
+_LEAF = jax.tree.structure(0)
+
 
 def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Params:
     """The slow weights in an optimizer state: the weights to evaluate, average or publish.
@@ -69,7 +71,7 @@ def _merge(a: Any, b: Any) -> Any:
     if _is_masked(b):
         return a
     node, other = _one_level(a), _one_level(b)
-    if jax.tree_util.treedef_is_leaf(node) or node != other:
+    if node == _LEAF or node != other:
         raise ValueError(
             "this optimizer state holds more than one LookaheadState for the same parameters, or some for different "
             "trees of parameters; give slow_params the part of the state that is meant"

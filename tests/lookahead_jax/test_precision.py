@@ -97,4 +97,6 @@ def test_wider_and_complex_parameters_keep_their_dtype_and_every_bit(slow_dtype)
     for _ in range(2):
         updates, opt_state = tx.update(jax.tree.map(jnp.zeros_like, params), opt_state, params)
         assert jax.tree.map(np.asarray, optax.apply_updates(params, updates)) == params
-    assert jax.tree.map(np.asarray, la.slow_params(opt_state)) == params
+    slow = la.slow_params(opt_state)
+    assert jax.tree.map(np.asarray, slow) == params
+    assert jax.tree.map(lambda x: x.dtype, slow) == {"real": jnp.float32, "complex": jnp.complex64}

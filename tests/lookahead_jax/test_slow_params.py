@@ -10,6 +10,8 @@ from flax.training.train_state import TrainState
 import lookahead_jax as la
 
 PARAMS = {"a": jnp.arange(3.0), "b": {"c": jnp.ones([2]), "d": jnp.zeros([])}}
+# Nodes without children, which a tree of parameters may hold.
+CHILDLESS = {"none": None, "dict": {}, "tuple": ()}
 LA = la.lookahead(optax.adam(0.1), sync_period=2, slow_step_size=0.5)
 
 HOMES = {
@@ -67,6 +69,13 @@ def test_found_whole_where_a_label_of_partition_stands_for_a_subtree(labels):
     params, opt_state = two_steps(optax.partition({"x": LA, "y": LA}, labels))
     slow = la.slow_params(opt_state)
     assert jax.tree.structure(slow) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, slow, params)
+
+
+def test_found_whole_beside_nodes_without_children():
+    params, labels = PARAMS | CHILDLESS, {"a": "x", "b": "y"} | CHILDLESS
+    slow = la.slow_params(optax.partition({"x": LA, "y": LA}, labels).init(params))
+    assert jax.tree.structure(slow) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, slow, params)
 
 

@@ -48,7 +48,7 @@ def test_what_the_report_claims_is_what_its_own_logs_show(study):
     assert found == {key: "contradicted" if key in OUTSIDE_ITS_MARGINS else "supported" for key in found}
     # That the report does not fit our margin is said beside our verdict.
     said = {
-        key for key, verdict in verdicts.items() if "the report's own logs, of one seed, do not show it" in verdict.note
+        key for key, verdict in verdicts.items() if "The report's own logs, of one seed, do not show it" in verdict.note
     }
     assert said == OUTSIDE_ITS_MARGINS
     faulty = {key for key, verdict in verdicts.items() if "sgd_no_cifar100 stalls" in verdict.note}

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import errno
 import io
 import json
+import os
 import queue
 import signal
 import sys
@@ -11,7 +13,7 @@ import sys
 import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
-from train.errors import InUse, UserError
+from train.errors import InUse, RunFailed, UserError
 from train.files import write_json
 from train.metrics import MetricsFile
 from train.signals import StopRequest
@@ -137,7 +139,7 @@ def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_n
     def sessions():
         return json.loads((out / FACTS).read_text())["sessions"]
 
-    flags = argparse.Namespace(study="s.py", out=out, scale="mini")
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None)
     seen = []
     for seeds in (1, 2):
         arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]
@@ -156,6 +158,31 @@ def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_n
     assert json.loads((out / FACTS).read_text())["command"] == (
         f"python -m train.study --study=s.py --out={out} --scale=mini"
     )
+
+
+def test_a_full_disk_is_waited_for(out, monkeypatch):
+    full = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))] * 2
+
+    def write(*arguments):
+        if full:
+            raise full.pop()
+        write_runs(*arguments)
+
+    monkeypatch.setattr("train.study.runner.write_runs", write)
+    monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
+    report, _, _ = run_all(make_study(), out)
+    assert len(report.finished) == len(read_runs(out)) == 4
+
+
+def test_a_disk_that_stays_full_is_one_line(out, monkeypatch):
+    def write(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("train.study.runner.write_runs", write)
+    monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("train.files.time.monotonic", iter(range(0, 10**6, 400)).__next__)
+    with pytest.raises(RunFailed, match=r"runs.csv could not be written: No space left on device.* make room"):
+        run_all(make_study(), out)
 
 
 def test_what_is_published_is_not_run_again_even_without_its_workdir(out):

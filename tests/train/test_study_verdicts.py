@@ -209,6 +209,21 @@ def test_the_best_of_several_does_not_wait_for_one_that_failed_at_every_seed():
     assert verdict.note == "3 runs failed and are left out."
 
 
+def test_a_claim_whose_runs_all_failed_does_not_wait_for_them():
+    (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[None, None])
+    assert (verdict.n, verdict.waits, verdict.note) == (0, False, "2 runs failed and are left out.")
+    (verdict,) = judged(study(Claim("a", "A.", (better(),))))
+    assert (verdict.n, verdict.waits, verdict.note) == (0, True, "Not run yet.")
+
+
+def test_the_best_of_several_waits_seed_by_seed():
+    # "Look 2" failed at seed 0, has done seed 1 and is still to run at seed 2.
+    grid = better(variant=("Look", "Look 2"), baseline=("plain",))
+    values = {"Look": [0.6, 0.7, 0.811], "Look 2": [None, 0.71]}
+    (verdict,) = judged(study(Claim("a", "A.", (grid,))), **values)
+    assert (verdict.tests[0].variant, verdict.n) == ("Look 2", 1)
+
+
 def test_the_best_of_several_is_chosen_over_the_seeds_that_all_have():
     # Over its own two seeds "Look 2" would be ahead, as seed 2 is an easy one for both.
     grid = better(variant=("Look", "Look 2"), baseline=("plain",))

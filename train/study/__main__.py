@@ -14,7 +14,9 @@ import logging
 import sys
 from pathlib import Path
 
+from train.config import Config
 from train.errors import RunFailed, UserError
+from train.files import with_patience
 from train.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
 from train.study.live import Live
@@ -102,7 +104,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         elif not runs:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
         results = assemble(study, runs, read_facts(flags.out))
-        save(flags.out, results)
+        with_patience(lambda: save(flags.out, results), seconds=Config().disk_wait, what=f"the tables in {flags.out}")
         if report.open:
             left = len(report.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
@@ -135,6 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        print(f"error: {error}; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
         return 130

@@ -28,7 +28,7 @@ class Pair:
 
     Attributes:
       section: reference of the section, such as "2.1:cifar10".
-      variant: name of the variant; several names: that of them with the best mean over the seeds.
+      variant: name of the variant; several names: that of them with the best mean over the seeds that all have.
       baseline: likewise.
     """
 

@@ -6,7 +6,7 @@
 | curves.csv.gz | an epoch of a run: its id, and the columns of metrics.csv |
 | claims.csv | a comparison of a claim, with the claim's verdict |
 | summary.csv | a quantity of a variant (`train.study.summary`) |
-| study.json | – : command, versions, machine, dates, wall time, a session each |
+| study.json | – : command, versions, machine, and a record of each session (`train.study.session`) |
 
 runs.csv and curves.csv.gz are what later sessions read; the others follow from them. All are written atomically, and
 with the same runs bit for bit the same (but study.json).

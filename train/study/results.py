@@ -89,6 +89,7 @@ class Verdict:
       p_holm: corrected over the claims of the same source; None where no comparison has two seeds.
       note: what a reader must know: the claim's own note, runs that are missing, a faulty log of the report.
       scale: that it was measured at, and speaks of.
+      waits: whether no comparison has its runs yet, and none of them failed.
     """
 
     claim: Claim
@@ -97,11 +98,7 @@ class Verdict:
     p_holm: float | None
     note: str
     scale: str
-
-    @property
-    def waits(self) -> bool:
-        """Whether nothing of it has been run yet."""
-        return not any(test.n for test in self.tests)
+    waits: bool = False
 
     @property
     def n(self) -> int:
@@ -117,7 +114,7 @@ class StudyResults:
       study: the plan.
       runs: every published run by its id, and the planned ones that are missing.
       verdicts: one a claim, in the study's order.
-      facts: of study.json: command, versions, machine, date, wall time.
+      facts: of study.json: command, versions, machine, date, sessions.
     """
 
     study: Study

@@ -48,7 +48,7 @@ class Runner:
       executor: where runs are trained.
       retries: how often a failed run is tried again.
       live: what a person watching sees.
-      published: called with the report so far whenever runs were published.
+      published: called with the report so far whenever a run has ended.
     """
 
     def __init__(
@@ -117,27 +117,33 @@ class Runner:
             message = end.message or "it left no complete metrics.csv"
             self._live.failed(run, message, again=False)
             report.failed.append((run, message))
-            self._publish(run, "failed")
+            self._publish(run, "failed", facts=self._facts(run))
         else:
             self._live.stopped(run)
             report.open.append(run)
 
     def _publish_if_finished(self, run: PlannedRun) -> bool:
         """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""
-        directory = run_directory(self._out, run.id)
+        directory, facts = run_directory(self._out, run.id), self._facts(run)
         with contextlib.suppress(OSError, ValueError, UserError):
-            facts = json.loads((directory / "run.json").read_text(encoding="utf-8"))
             config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
             rows = read_rows(directory / "metrics.csv")
-            if facts["status"] == "finished" and len(rows) == run.config.epochs and not differences(config, run.config):
-                self._publish(run, "finished", rows, facts)
+            if (
+                facts.get("status") == "finished"
+                and len(rows) == run.config.epochs
+                and not differences(config, run.config)
+            ):
+                self._publish(run, "finished", rows, facts=facts)
                 return True
         return False
 
-    def _publish(
-        self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), facts: dict[str, Any] | None = None
-    ) -> None:
-        facts = facts or {}
+    def _facts(self, run: PlannedRun) -> dict[str, Any]:
+        """The run's run.json; empty where there is none, or it is damaged."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((run_directory(self._out, run.id) / "run.json").read_text(encoding="utf-8"))
+        return {}
+
+    def _publish(self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), *, facts: dict[str, Any]) -> None:
         versions = facts.get("versions", {})
         self._runs[run.id] = RunRecord(
             id=run.id,

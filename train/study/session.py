@@ -25,7 +25,7 @@ class SessionFacts:
       date: when it began.
       command: as it was given.
       machine: in words.
-      commit: of the source; "" where that is not known.
+      commit: of the source; "unknown" outside git.
       seconds: from its beginning to the last run that it published, or to its end.
       finished, failed: runs that it published.
     """
@@ -63,6 +63,7 @@ class Session:
         before = read_facts(flags.out)
         self._earlier = before.get("sessions", [])
         whole = [f"--{name}={getattr(flags, name)}" for name in ("study", "out", "scale") if getattr(flags, name)]
+        whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds)
         self._session = SessionFacts(
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), _command(arguments), machine_words(), source_commit()
         )

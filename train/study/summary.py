@@ -8,6 +8,7 @@ from train.study.plan import Section
 from train.study.quantities import QUANTITIES, gain, per_cent_lower, values_of_pair
 from train.study.results import StudyResults, Verdict
 from train.study.statistics import estimate
+from train.study.wording import NONE, is_accuracy
 
 
 class Summary(NamedTuple):
@@ -130,16 +131,16 @@ def _columns(section: Section) -> dict[str, str]:
 
 def _cell(record: Summary | None) -> str:
     if record is None or record.mean is None:
-        return "–"
-    accuracy = "accuracy" in record.quantity
+        return NONE
+    accuracy = is_accuracy(record.quantity)
     scale, digits = (100.0, 2) if accuracy else (1.0, 1 if "perplexity" in record.quantity else 4)
     text = f"{scale * record.mean:.{digits}f}"
     if record.sd is not None:
         text += f" ± {scale * record.sd:.{digits}f}"
     if record.gain is not None:
 
-        def shown(gain: float) -> str:
-            return f"{100 * gain if accuracy else per_cent_lower(gain):+.2f}"
+        def shown(value: float) -> str:
+            return f"{100 * value if accuracy else per_cent_lower(value):+.2f}"
 
         text += f"  ({shown(record.gain)}" + ("" if accuracy else " %")
         if record.gain_low is not None and record.gain_high is not None:

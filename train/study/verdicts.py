@@ -14,7 +14,7 @@ is not resolved.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from train.metrics import Row
@@ -25,8 +25,8 @@ from train.study.report_logs import FAULTY, report_curves
 from train.study.results import ComparisonResult, Outcome, RunRecord, Verdict
 from train.study.statistics import ALPHA, Gain, holm, p_values
 
-# The rows of a variant's finished runs by seed; None where none has been run, to its end or to a failure.
-Runs = Callable[[Section, str], Mapping[int, Sequence[Row]] | None]
+# The rows of a variant's runs by seed; None for a run that failed.
+Runs = Callable[[Section, str], Mapping[int, Sequence[Row] | None]]
 
 
 class Paired(NamedTuple):
@@ -59,16 +59,14 @@ class Tested(NamedTuple):
 
 def judge(study: Study, runs: Mapping[str, RunRecord]) -> tuple[Verdict, ...]:
     """The verdict on every claim of a study."""
-    by_variant: dict[str, dict[int, Sequence[Row]]] = {}
+    by_variant: dict[str, dict[int, Sequence[Row] | None]] = {}
     for run in runs.values():
-        if run.status == "finished":
-            by_variant.setdefault(run.variant_id, {})[run.seed] = run.rows
-
+        if run.status != "missing":
+            by_variant.setdefault(run.variant_id, {})[run.seed] = run.rows if run.status == "finished" else None
     failed = collections.Counter(run.variant_id for run in runs.values() if run.status == "failed")
 
-    def rows(section: Section, variant: str) -> Mapping[int, Sequence[Row]] | None:
-        identity = section.variant(variant).id
-        return by_variant.get(identity, {} if identity in failed else None)
+    def rows(section: Section, variant: str) -> Mapping[int, Sequence[Row] | None]:
+        return by_variant.get(section.variant(variant).id, {})
 
     tested = {
         claim.key: [measure(study, comparison, rows) for comparison in claim.comparisons] for claim in study.claims
@@ -119,15 +117,17 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Paired:
     section = study.section(pair.section)
-    variant = _best(section, pair.variant, comparison.quantity, runs)
-    baseline = _best(section, pair.baseline, comparison.baseline_quantity or comparison.quantity, runs)
-    ours, theirs = runs(section, variant) or {}, runs(section, baseline) or {}
-    values, gains = [], []
-    # The best of some is not the best of all: such a pair waits for the runs that it lacks, but not for failed ones.
+    # The best of some is not the best of all: a seed counts once all that may be chosen have run at it, or failed.
     names = [name for side in (pair.variant, pair.baseline) for name in ([side] if isinstance(side, str) else side)]
-    complete = all(runs(section, name) is not None for name in names)
-    for seed in sorted(ours.keys() & theirs.keys()) if complete else ():
-        both = values_of_pair(ours[seed], theirs[seed], comparison.quantity, comparison.baseline_quantity)
+    seeds = set.intersection(*(set(runs(section, name)) for name in names))
+    variant = _best(section, pair.variant, comparison.quantity, runs, seeds)
+    baseline = _best(section, pair.baseline, comparison.baseline_quantity or comparison.quantity, runs, seeds)
+    values, gains = [], []
+    for seed in sorted(seeds):
+        ours, theirs = runs(section, variant)[seed], runs(section, baseline)[seed]
+        if ours is None or theirs is None:
+            continue
+        both = values_of_pair(ours, theirs, comparison.quantity, comparison.baseline_quantity)
         difference = gain(both, comparison.quantity) if both else None
         if both and difference is not None:
             values.append(both)
@@ -135,21 +135,23 @@ def _paired(study: Study, pair: Pair, comparison: Comparison, runs: Runs) -> Pai
     return Paired(variant, baseline, values, gains)
 
 
-def _best(section: Section, names: str | tuple[str, ...], quantity: str, runs: Runs) -> str:
-    """The variant with the best mean over the seeds that all have; the first where none has runs."""
+def _best(section: Section, names: str | tuple[str, ...], quantity: str, runs: Runs, seeds: Iterable[int]) -> str:
+    """The variant with the best mean over those of the seeds that all have finished, or, where there is none, that all
+    but the ones with the fewest have; the first where none has finished any.
+    """
     if isinstance(names, str):
         return names
     rule = QUANTITIES[quantity]
     values: dict[str, dict[int, float]] = {}
     for name in names:
-        found = {seed: rule.of(rows) for seed, rows in (runs(section, name) or {}).items()}
-        if known := {seed: value for seed, value in found.items() if value is not None}:
-            values[name] = known
-    seeds = set[int].intersection(*map(set, values.values())) if values else set()
-    if not seeds:
+        finished = {seed: rows for seed in seeds if (rows := runs(section, name)[seed]) is not None}
+        values[name] = {seed: value for seed, rows in finished.items() if (value := rule.of(rows)) is not None}
+    while values and not (common := set.intersection(*map(set, values.values()))):
+        del values[min(values, key=lambda name: len(values[name]))]
+    if not values:
         return names[0]
     sign = 1 if rule.higher_is_better else -1
-    return max(values, key=lambda name: sign * sum(values[name][seed] for seed in seeds))
+    return max(values, key=lambda name: sign * sum(values[name][seed] for seed in common))
 
 
 def _of_report(study: Study, comparison: Comparison, first: Paired, second: Paired | None) -> dict[str, float | None]:
@@ -211,7 +213,9 @@ def _verdict(
         verdict = single
     raw = _claim_p(claim, tests)
     p_holm = None if raw is None else adjusted(raw)
-    return Verdict(claim, verdict, tuple(results), p_holm, _note(study, claim, results, failed), study.scale)
+    lost = sum(failed.get(variant.id, 0) for variant in _variants(study, claim))
+    waits = not lost and not any(result.n for result in results)
+    return Verdict(claim, verdict, tuple(results), p_holm, _note(study, claim, results, lost), study.scale, waits)
 
 
 def _outcome(tested: Tested, claim: Claim, adjusted: Callable[[float], float]) -> ComparisonResult:
@@ -231,30 +235,32 @@ def _outcome(tested: Tested, claim: Claim, adjusted: Callable[[float], float]) -
     return dataclasses.replace(tested.result, outcome=outcome, p=p, p_holm=p_holm)
 
 
-def _note(study: Study, claim: Claim, results: Sequence[ComparisonResult], failed: Mapping[str, int]) -> str:
+def _note(study: Study, claim: Claim, results: Sequence[ComparisonResult], lost: int) -> str:
     notes = [claim.note] if claim.note else []
     few = [result.n for result in results if result.n < 2]
-    if len(few) == len(results):
-        notes.append("Not run yet." if not any(few) else "One seed: no interval, so nothing can be resolved.")
+    if len(few) == len(results) and not any(few):
+        notes += ["Not run yet."] * (not lost)
+    elif len(few) == len(results):
+        notes.append("One seed: no interval, so nothing can be resolved.")
     elif few:
         notes.append(f"{len(few)} of {len(results)} comparisons have fewer than two seeds.")
-    variants = {variant.id: variant for result in results for variant in _variants(study, result)}
-    if lost := sum(failed.get(variant_id, 0) for variant_id in variants):
+    if lost:
         notes.append(f"{lost} run{'s' * (lost > 1)} failed and {'are' if lost > 1 else 'is'} left out.")
     logged = [_fits(result) for result in results if result.report_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):
-        notes.append("Within these margins the report's own logs, of one seed, do not show it.")
+        notes.append("The report's own logs, of one seed, do not show it within the margins used here.")
     if study.scale != "full" and all(study.section(ref).report_budget for ref in claim.sections):
         notes.append("Measured at the report's own budget.")
     for name, fault in FAULTY.items():
-        if any(variant.report_run == name for variant in variants.values()):
+        if any(variant.report_run == name for variant in _variants(study, claim)):
             notes.append(f"{fault[0].upper()}{fault[1:]}.")
     return " ".join(notes)
 
 
 def _fits(result: ComparisonResult) -> bool:
-    """Whether the report's own gain lies where the comparison says."""
-    gain, margin = result.report_estimate or 0.0, result.comparison.margin
+    """Whether the report's own gain lies where the comparison says; one seed differs where it does by the margin."""
+    gain, margin = result.report_estimate, result.comparison.margin
+    assert gain is not None
     return {
         "better": gain > 0,
         "worse": gain < 0,
@@ -265,11 +271,12 @@ def _fits(result: ComparisonResult) -> bool:
     }[result.comparison.kind]
 
 
-def _variants(study: Study, result: ComparisonResult) -> list[Variant]:
-    found = []
-    for pair in result.comparison.pairs:
-        section = study.section(pair.section)
+def _variants(study: Study, claim: Claim) -> list[Variant]:
+    """All variants that a claim compares, each once."""
+    found: dict[str, Variant] = {}
+    for pair in (pair for comparison in claim.comparisons for pair in comparison.pairs):
         for names in (pair.variant, pair.baseline):
             for name in (names,) if isinstance(names, str) else names:
-                found.append(section.variant(name))
-    return found
+                variant = study.section(pair.section).variant(name)
+                found[variant.id] = variant
+    return list(found.values())
