@@ -11,9 +11,9 @@ is Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. The others:
     --config.optimizer.learning_rate=0.3                                           the logged runs at lr .3
 
 Cost: 72 s an epoch (721 images/s and the test set, results/performance.md) on two AMD Zen 4 cores with nothing else to
-do; 200 epochs not measured. First epochs beside the report's: results/fidelity.md; 12 epochs of a quarter of the images:
-results/report. Accuracy after 200 epochs: not measured here; the report's one seed has .869 (live weights). At lr .3 it
-has .730 (RAdam) and .797 (Lookahead(RAdam)).
+do; 200 epochs not measured. First epochs beside the report's: results/fidelity.md; 12 epochs of a quarter of the
+images: results/report. Accuracy after 200 epochs: not measured here; the report's one seed has .869 (live weights). At
+lr .3 it has .730 (RAdam) and .797 (Lookahead(RAdam)).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig
