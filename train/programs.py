@@ -274,6 +274,12 @@ class Programs:
         batch_stats = self.recalibrated_batch_stats(state) if slow and self._recalibrates else state.batch_stats
         return self._evaluate_program(params, batch_stats)(params, batch_stats, self.test_data)
 
+    def slow_scores_are_live_ones(self, state: TrainState) -> bool:
+        """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
+        their own.
+        """
+        return not self._recalibrates and int(state.opt_state.steps_since_sync) == 0
+
     def _recalibrate(
         self, params: Any, batch_stats: Any, key: jax.Array, step: jax.Array, data: DeviceSplit, shard: Any
     ) -> Any:

@@ -217,9 +217,12 @@ class Run:
             "slow_test_accuracy": None,
             **norms,
         }
-        for prefix in ("test", "slow_test") if programs.has_slow_weights else ("test",):
-            means = programs.evaluate(position.state, slow=prefix == "slow_test").means()
-            row[f"{prefix}_loss"], row[f"{prefix}_accuracy"] = means
+        means = programs.evaluate(position.state).means()
+        row["test_loss"], row["test_accuracy"] = means
+        if programs.has_slow_weights:
+            if not programs.slow_scores_are_live_ones(position.state):
+                means = programs.evaluate(position.state, slow=True).means()
+            row["slow_test_loss"], row["slow_test_accuracy"] = means
         if self._language_model:
             for prefix in ("train", "test", "slow_test"):
                 value = row[f"{prefix}_loss"]

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from train import steps
-from train.loop import build_programs
+from train.loop import build_programs, train
+from train.programs import Programs
 from train.sampling import slice_batch
 from train.steps import Metrics
 
@@ -110,3 +112,25 @@ def test_eval_step_leaves_out_what_only_fills_the_batch(small_config):
     assert int(whole.count) == 5
     assert int(whole.correct) == int(part.correct)
     np.testing.assert_allclose(whole.means()[0], part.means()[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("sync_period", "slow_ones"), [(7, 0), (5, 3)])
+def test_slow_weights_that_are_the_live_ones_are_tested_once(
+    sync_period, slow_ones, small_config, replace, tmp_path, monkeypatch
+):
+    """Of three epochs of 7 steps all end on a sync of every 7th step, and none on one of every 5th."""
+    evaluate, asked = Programs.evaluate, []
+
+    def watched(programs, state, *, slow=False):
+        asked.append(slow)
+        metrics = evaluate(programs, state, slow=slow)
+        if programs.slow_scores_are_live_ones(state):
+            assert metrics.means() == evaluate(programs, state, slow=not slow).means()
+        return metrics
+
+    monkeypatch.setattr(Programs, "evaluate", watched)
+    config = replace(small_config, optimizer={"sync_period": sync_period})
+    rows = train(config, tmp_path, quiet=True).rows
+    assert (asked.count(False), asked.count(True)) == (3, slow_ones)
+    same = [row["slow_test_loss"] == row["test_loss"] for row in rows]
+    assert same == [slow_ones == 0] * 3
