@@ -98,19 +98,17 @@ def _now() -> str:
 
 
 def source_commit() -> str:
-    """The commit of the source tree that runs, "-dirty" behind it where it was changed; "unknown" outside git."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
+    """The commit of the source tree that runs, "-dirty" behind it where Python files of it were changed; "unknown"
+    outside git. What a study publishes into the repository does not count.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
