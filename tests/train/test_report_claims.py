@@ -1,5 +1,6 @@
 """What the report's claims say, held against its own logs: as if every logged run had been made at eight seeds."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from tests.train import recompute_verdicts
 from train.config import to_dict
 from train.study.identity import run_id
 from train.study.plan import load_study
-from train.study.published import assemble, save
+from train.study.published import assemble, read_runs, save
 from train.study.report_logs import report_curves
 from train.study.results import RunRecord
 from train.study.verdicts import judge
 
-REPORT = Path(__file__).resolve().parents[2] / "configs" / "studies" / "report.py"
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "configs" / "studies" / "report.py"
 SEEDS, NOISE = 8, 1e-5
 
 # Where the report calls equal, or no gain, what differs by more than the margins here: .58 and .64 points of accuracy,
@@ -84,3 +86,12 @@ def test_an_independent_recomputation_from_the_tables_agrees(study, noise, tmp_p
     # The more the seeds differ, the less is resolved; what is compared is not one verdict throughout.
     resolved = sum(verdict.verdict != "not resolved" for verdict in results.verdicts)
     assert {1e-5: 25, 0.004: 15, 0.03: 0}[noise] <= resolved
+
+
+def test_the_published_verdicts_are_what_the_published_runs_give():
+    out = ROOT / "results" / "report"
+    assert recompute_verdicts.disagreements(out) == {}
+    study = load_study(REPORT, scale="mini")
+    found = {verdict.claim.key: verdict.verdict for verdict in assemble(study, read_runs(out), {}).verdicts}
+    with (out / "claims.csv").open(newline="") as file:
+        assert {row["claim"]: row["verdict"] for row in csv.DictReader(file)} == found
