@@ -10,8 +10,9 @@ is Lookahead(RAdam), k = 5, alpha = .8, on any tree DIR/{train,valid}/<class>/ o
 The same tree in TFDS's form is --config.dataset=images, after `python -m train.data prepare images --from-dir DIR`.
 No decay of the learning rate. Weight decay: 0, RAdam's default; the report states none for this run.
 
-Cost: not measured. Accuracy: not measured; the report's one seed, on images of its own (1,092 for training, 274 for
-testing), has .613 (RAdam) and .599 (Lookahead) after 100 epochs, .664 at its best epoch either way, live weights.
+Cost: about a minute an epoch on one AMD Zen 4 core, the other busy. Accuracy on 1,092 + 274 images of Tiny ImageNet, 20
+epochs, seed 0, live weights: .380 (RAdam) and .369 (Lookahead); the report's one seed, on images of its own, has .613
+and .599 after 100 epochs, .664 at its best epoch either way.
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig
