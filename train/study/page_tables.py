@@ -15,9 +15,6 @@ from train.study.results import RunRecord, StudyResults
 from train.study.summary import Summary
 from train.study.wording import NONE, gain_words, is_accuracy
 
-IMAGE_GAINS = ("final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
-TEXT_GAINS = ("perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
-
 # Final figures of a section
 
 
@@ -61,6 +58,9 @@ def _label(quantity: str) -> str:
 
 
 # Gains over the baseline
+
+IMAGE_GAINS = ("final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
+TEXT_GAINS = ("perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
 
 
 def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Element | None:

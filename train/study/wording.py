@@ -1,4 +1,4 @@
-"""How the page writes quantities and gains: accuracies in points, what is compared by ratio in per cent."""
+"""How quantities and gains are written: accuracies in points, what is compared by ratio in per cent."""
 
 import math
 
