@@ -208,7 +208,7 @@ def test_mini_is_the_budget_that_was_agreed():
     mini = load_study(REPORT, scale="mini")
     for s in mini.sections[:16]:
         for variant in s.variants:
-            assert (variant.config.train_examples, variant.config.test_examples) == (12_800, 5_000)
+            assert (variant.config.train_examples, variant.config.test_examples) == (12_800, 0)
     base = mini.section("2.1:cifar100").variant("RAdam").config
     assert (base.epochs, base.optimizer.decay_epochs, base.optimizer.decay_delay) == (12, (4, 7, 10), 0)
     assert mini.section("2.3.2:cifar10").variant("RAdam").config.optimizer.decay_epochs == (2, 3, 4)
