@@ -222,6 +222,6 @@ def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any])
 def save(out: Path, results: StudyResults) -> None:
     """Writes all tables, and study.json."""
     write_runs(out, results.study, results.runs)
-    write_claims(out, results.verdicts)
+    write_claims(out, results.verdicts, results.study.seeds)
     write_summary(out, results)
     write_json(out / FACTS, results.facts)
