@@ -9,7 +9,7 @@ from train.study.quantities import QUANTITIES, gain, values_of_pair
 from train.study.report_logs import report_curves
 from train.study.results import Beside, ComparisonResult, Reading
 from train.study.rulings import Finding
-from train.study.seeds import seeds_to_resolve
+from train.study.seeds import seeds_at_edge, seeds_if_seen
 from train.study.statistics import Gain, Sample, sample
 
 Logged = tuple[float | None, float | None, float | None]
@@ -34,7 +34,7 @@ def compared(
       level: what its p-value must be below, for the numbers of seeds.
     """
     comparison, first = measured.comparison, measured.pairs[0]
-    seeds = seeds_to_resolve(measured, level) if finding.outcome == "not resolved" else None
+    unresolved = finding.outcome == "not resolved"
     variant_mean, baseline_mean = _means(first)
     return ComparisonResult(
         comparison,
@@ -48,8 +48,8 @@ def compared(
         _reading(finding, measured.moderated if measured.n else ()),
         _reading(finding_plain, measured_plain.plain if measured_plain.n else ()),
         _beside(study, measured),
-        seeds and seeds[0],
-        seeds and seeds[1],
+        seeds_if_seen(measured, level) if unresolved else None,
+        seeds_at_edge(measured, level) if unresolved else None,
         *_of_report(study, measured, measured.pairs, comparison.quantity, comparison.baseline_quantity),
     )
 

@@ -58,21 +58,18 @@ def power(kind: str, margin: float, gain: float, error: float, freedom: float, l
         # SciPy's tail is not a number where it is 0 or 1 to all digits.
         return float(distance > critical * error) if math.isnan(found) else found
 
-    above, below = exceeds(gain), exceeds(-gain)
-    not_low, not_high = exceeds(gain + margin), exceeds(margin - gain)
-    # Both one-sided tests reject: at least the sum of the two chances less one, and hardly more where it matters.
-    within = max(0.0, not_low + not_high - 1.0)
-    apart = min(1.0, above + below)
-    return max(
-        {
-            "better": (above, not_high),
-            "worse": (below, not_low),
-            "not_better": (not_high, above),
-            "not_worse": (not_low, below),
-            "equal": (within, apart),
-            "differs": (apart, within),
-        }[kind]
-    )
+    def apart() -> float:
+        return min(1.0, exceeds(gain) + exceeds(-gain))
+
+    def within() -> float:
+        # Both one-sided tests reject: at least the sum of the two chances less one, and hardly more where it matters.
+        return max(0.0, exceeds(gain + margin) + exceeds(margin - gain) - 1.0)
+
+    if kind in ("equal", "differs"):
+        return max(apart(), within())
+    if kind in ("better", "not_better"):
+        return max(exceeds(gain), exceeds(margin - gain))
+    return max(exceeds(-gain), exceeds(gain + margin))
 
 
 def edge(kind: str, margin: float) -> float:

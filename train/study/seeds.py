@@ -1,37 +1,56 @@
-"""How many seeds would resolve a comparison or a claim, and which runs are worth adding for that."""
+"""How many seeds would resolve a comparison or a claim."""
 
 from collections.abc import Sequence
 
 from train.study.claims import Claim
 from train.study.measurements import Measured
-from train.study.power import edge, seeds_needed, spread
+from train.study.power import POWER, Spread, edge, power, seeds_needed, spread
 from train.study.statistics import Gain
 
 # What --max_seeds is by default. A claim that needs more is said to be out of reach.
 MAX_SEEDS = 8
 
 
-def seeds_to_resolve(measured: Measured, level: float) -> tuple[int, int] | None:
-    """Seeds that would resolve a comparison, with power 0.8.
+def seeds_if_seen(measured: Measured, level: float) -> int | None:
+    """Seeds that would resolve a comparison, with power 0.8, if the true gain is the one seen.
 
     Args:
       measured: the comparison.
       level: what its p-value must be below, on the two-sided scale.
 
     Returns:
-      The number if the true gain is the one seen, and the number if it is at the edge of the margin; more than
-      `train.study.power.MOST_SEEDS` stands for any larger number. None where the comparison cannot be tested.
+      The number; more than `train.study.power.MOST_SEEDS` stands for any larger one. None where the comparison cannot
+      be tested.
     """
+    return _seeds_at(measured, _seen(measured), level) if measured.testable else None
+
+
+def seeds_at_edge(measured: Measured, level: float) -> int | None:
+    """The same if the true gain is at the edge of the margin; or zero, for kinds that say there is none."""
+    at_edge = edge(measured.comparison.kind, measured.comparison.margin)
+    return _seeds_at(measured, at_edge, level) if measured.testable else None
+
+
+def would_resolve(measured: Measured, level: float, seeds: int) -> bool:
+    """Whether so many seeds have power 0.8 at the gain seen: whether `seeds_if_seen` is at most that number."""
     if not measured.testable:
-        return None
-    comparison, samples = measured.comparison, measured.moderated
-    errors = spread(samples, measured.priors, [one.n for one in samples])
-    seen = Gain(*samples).estimate.mean
-    if_seen, at_edge = (
-        seeds_needed(comparison.kind, comparison.margin, gain, errors, level)
-        for gain in (seen, edge(comparison.kind, comparison.margin))
-    )
-    return if_seen, at_edge
+        return False
+    comparison = measured.comparison
+    return power(comparison.kind, comparison.margin, _seen(measured), *_errors(measured)(seeds), level) >= POWER
+
+
+def _seen(measured: Measured) -> float:
+    return Gain(*measured.plain).estimate.mean
+
+
+def _errors(measured: Measured) -> Spread:
+    samples = measured.moderated
+    return spread(samples, measured.priors, [one.n for one in samples])
+
+
+def _seeds_at(measured: Measured, gain: float, level: float) -> int:
+    comparison = measured.comparison
+    return seeds_needed(comparison.kind, comparison.margin, gain, _errors(measured), level)
 
 
 def claim_seeds(claim: Claim, seeds: Sequence[int | None]) -> int | None:

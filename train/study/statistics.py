@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from scipy import special
 
 ALPHA = 0.05
@@ -37,12 +36,13 @@ class Sample(NamedTuple):
 
 def sample(values: Sequence[float]) -> Sample:
     """The sample of at least one value."""
-    array = np.asarray(values, float)
-    variance = float(array.var(ddof=1)) if len(array) > 1 else 0.0
+    n = len(values)
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
     # Equal to the last digits: no spread to speak of, and nothing to divide by.
-    if math.sqrt(variance) <= 1e-12 * max(1.0, float(np.abs(array).max())):
+    if math.sqrt(variance) <= 1e-12 * max(1.0, *map(abs, values)):
         variance = 0.0
-    return Sample(float(array.mean()), variance, len(array) - 1, len(array))
+    return Sample(mean, variance, n - 1, n)
 
 
 class Estimate(NamedTuple):
@@ -153,8 +153,7 @@ def holm(p: Sequence[float]) -> list[float]:
     References:
       Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6 (1979)
     """
-    values = np.asarray(p, float)
-    order = np.argsort(values, kind="stable")
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
-    return adjusted.tolist()
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        adjusted[place] = largest = max(largest, min(1.0, p[place] * (len(p) - rank)))
+    return adjusted

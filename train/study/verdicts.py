@@ -53,9 +53,12 @@ def decide(study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, 
     """
     early, late = Measurements(study, ids, runs, study.seeds), Measurements(study, ids, runs)
     first = {claim.key: tuple(map(early, claim.comparisons)) for claim in study.claims}
-    last = {
-        key: tuple(_later(measured, late(measured.comparison)) for measured in before) for key, before in first.items()
-    }
+    last = first
+    if any(seed >= study.seeds for by_seed in runs.values() for seed in by_seed):
+        last = {
+            key: tuple(_later(measured, late(measured.comparison)) for measured in before)
+            for key, before in first.items()
+        }
     decided: dict[str, Decided] = {}
     for source in dict.fromkeys(claim.source for claim in study.claims):
         family = [claim for claim in study.claims if claim.source == source]
