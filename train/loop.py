@@ -8,6 +8,7 @@ from train import data
 from train.checkpointing import Checkpoints
 from train.config import Config, ModelConfig, validate
 from train.errors import UserError
+from train.identity import run_id
 from train.metrics import MetricsFile
 from train.models import MODELS, create_model
 from train.optimizers import make_optimizer, make_schedule
@@ -38,13 +39,13 @@ def model_options(config: ModelConfig, dataset: data.Dataset) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in spec.options}
 
 
-def build_programs(config: Config) -> Programs:
-    """Data, model and optimizer of a config, on their devices.
+def load_dataset(config: Config) -> data.Dataset:
+    """The data set that a config names, in host memory.
 
     Raises:
-      UserError: a name is unknown, the data is missing, or the batch does not fit.
+      UserError: it is missing or damaged, or the config asks for more examples than it has.
     """
-    dataset = data.load(
+    return data.load(
         config.dataset,
         data_dir=config.data_dir,
         train_examples=config.train_examples,
@@ -54,6 +55,15 @@ def build_programs(config: Config) -> Programs:
         sequence_length=config.sequence_length,
         skip_corrupt=config.skip_corrupt,
     )
+
+
+def build_programs(config: Config, dataset: data.Dataset | None = None) -> Programs:
+    """Data, model and optimizer of a config, on their devices; the data is loaded where it is not given.
+
+    Raises:
+      UserError: a name is unknown, the data is missing, or the batch does not fit.
+    """
+    dataset = dataset or load_dataset(config)
     parallel = Parallel.of(local_devices(config.devices), config.parallel)
     options = model_options(config.model, dataset)
     if config.recalibrate_batch_stats and not MODELS[config.model.name].batch_stats:
@@ -101,8 +111,11 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
             if not quiet:
                 print(f"{workdir} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
-        programs = build_programs(config)
-        checkpoints = Checkpoints(directory.checkpoints, disk_wait=config.disk_wait)
+        dataset = load_dataset(config)
+        directory.check_data(dataset)
+        programs = build_programs(config, dataset)
+        run = run_id(config, dataset.digest)
+        checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
         try:
             return Run(config, directory, programs, checkpoints, stop, quiet=quiet).run()
         finally:

@@ -104,7 +104,7 @@ def runs(plan, values):
         variant = plan.section(ref).variant(name)
         for seed, accuracy in enumerate(accuracies):
             status, made = ("failed", []) if accuracy is None else ("finished", rows([1.0], [accuracy]))
-            found[f"{ref}{name}{seed}"] = RunRecord("x", variant.id, "mini", {}, seed, made, status)
+            found[f"{ref}{name}{seed}"] = RunRecord("x", variant.id, variant.data, "mini", {}, seed, made, status)
     return found
 
 
