@@ -207,7 +207,7 @@ def compare(**changes):
         (lambda: study(claims=(compare(section="9:digits"),)), "has no section '9:digits'; it has 1:digits"),
         (lambda: study(claims=(compare(variant="fast"),)), "has no variant 'fast'; its variants are plain, slow"),
         (lambda: Comparison(Pair("1", "a", "b"), "best", "loss_area", 0.1), "kind 'best' is not one of better"),
-        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss", 0.1), "quantity 'loss' is not one of final_acc"),
+        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss", 0.1), "quantity 'loss' is not one of late_acc"),
         (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", -1), "margin=-1 must not be negative"),
         (lambda: Claim("a", "A.", ()), "no comparisons"),
         (lambda: Variant("x", config(learning_rate=0.0)), "optimizer.learning_rate=0.0 must be greater than 0"),
