@@ -25,7 +25,7 @@ from typing import Any
 from train.config import Config, leaves, to_dict
 from train.errors import UserError
 from train.files import write_atomic, write_json
-from train.metrics import COLUMNS, PERPLEXITIES, Row
+from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study, planned_runs
 from train.study.results import RunRecord, StudyResults
 from train.study.tables import csv_text, exact, short, write_claims, write_summary

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from train.metrics import Row
+from train.run.records import Row
 from train.study.claims import Claim, Comparison, Pair
 from train.study.plan import Section, Study, Variant
 from train.study.quantities import QUANTITIES, gain, values_of_pair

@@ -27,7 +27,7 @@ from typing import TextIO
 
 from train.config import Config
 from train.errors import InUse, RunFailed, UserError
-from train.signals import EXIT_STOPPED, StopRequest
+from train.run.signals import EXIT_STOPPED, StopRequest
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
 
@@ -67,7 +67,7 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
       "finished", "stopped", "failed", or "refused" (what was given is wrong, so trying again will not help); and for
       the latter two why, in one line.
     """
-    from train.loop import train
+    from train.run.loop import train
 
     with everything_said_goes_to(out / log_name(run)):
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}  run {run}, process {os.getpid()}", flush=True)
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     import jax
 
-    from train import process
+    from train.step import runtime
     from train.study.plan import load_study, planned_runs, with_data_dir
 
     ids: queue.Queue[str | None] = queue.Queue()
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
                 ids.put(run)
         else:
             threading.Thread(target=_read_ids, args=(sys.stdin, ids), daemon=True).start()
-        process.set_up()
+        runtime.set_up()
         if flags.scale == "smoke":
             # Some 35 programs for a second of training each: compiling them well takes longer than it gains.
             jax.config.update("jax_disable_most_optimizations", True)
