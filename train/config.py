@@ -9,14 +9,20 @@ Annotations stay real types here (no `from __future__ import annotations`): ml_c
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from train.data import DATASETS
 from train.errors import UserError
 from train.models import MODELS
 
-__all__ = ["OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+__all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+
+# Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
+# id leaves such a setting out while it has this value, and files without it are read as having it.
+FORMER: dict[str, Any] = {}
 
 # `train.optimizers.register` adds to these.
 OPTIMIZERS: dict[str, str] = {
@@ -157,6 +163,27 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
             yield f"{prefix}{field.name}", value, field
 
 
+def _plain(value: Any) -> Any:
+    """The same value as a Python int, float, str, bool or tuple; what is none of these, nor NumPy's, stays as it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    for kind in (bool, int, float, str):  # a subclass may print as something that cannot be read back
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)
+    return value
+
+
+def _make_plain(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _make_plain(value)
+        else:
+            setattr(config, field.name, _plain(value))
+
+
 def _has_type(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -180,7 +207,7 @@ _WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: 
 
 
 def validate(config: Config) -> Config:
-    """Checks type and range of every field.
+    """Checks type and range of every field, and makes NumPy's scalars plain Python values.
 
     Returns:
       The same config.
@@ -190,6 +217,7 @@ def validate(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
+    _make_plain(config)
     for name, value, field in leaves(config):
         if not _has_type(value, field.type):
             kind = _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
@@ -221,10 +249,11 @@ def to_dict(config: Config) -> dict[str, Any]:
     return as_dict
 
 
-def differences(stored: dict[str, Any], config: Config) -> list[str]:
-    """What makes `config` another run than the one whose config.json is `stored`: "name was theirs, is now ours" each.
+def differences(stored: Mapping[str, Any], config: Config) -> list[str]:
+    """Says what makes `config` another run than the one whose config.json is `stored`.
 
-    A field that the stored config does not have yet counts with its default, which is how things were before it.
+    Returns:
+      A phrase for each such setting: "name was theirs, is now ours". One that `stored` lacks is as `FORMER` has it.
     """
     found = []
     for name, value, field in leaves(config):
@@ -232,9 +261,50 @@ def differences(stored: dict[str, Any], config: Config) -> list[str]:
             continue
         theirs: Any = stored
         for part in name.split("."):
-            theirs = theirs.get(part, field.default) if isinstance(theirs, dict) else theirs
+            theirs = theirs.get(part) if isinstance(theirs, Mapping) else None
+        if theirs is None and name in FORMER:
+            theirs = FORMER[name]
         ours = list(value) if isinstance(value, tuple) else value
         theirs = list(theirs) if isinstance(theirs, tuple) else theirs
-        if theirs != ours:
+        if theirs is None:
+            found.append(f"{name} was not recorded, is now {ours!r}")
+        elif theirs != ours:
             found.append(f"{name} was {theirs!r}, is now {ours!r}")
     return found
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Makes a config of what `to_dict` made of one. It is not validated.
+
+    A setting that is missing is as `FORMER` has it, or, where it makes no difference to the run, at its default.
+
+    Raises:
+      UserError: Another setting is missing, or one is unknown.
+    """
+    config = Config()
+    known = set()
+    for name, default, field in leaves(Config()):
+        *nest, last = name.split(".")
+        known.add(name)
+        value: Any = values
+        for part in (*nest, last):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            if name not in FORMER and field.metadata["identity"]:
+                raise UserError(f"config.{name} is missing")
+            value = FORMER.get(name, default)
+        owner: Any = config
+        for part in nest:
+            owner = getattr(owner, part)
+        setattr(owner, last, tuple(value) if isinstance(value, list) else value)
+    if unknown := sorted(set(_names(values)) - known):
+        raise UserError(f"config.{unknown[0]} is not a setting")
+    return config
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

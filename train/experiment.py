@@ -19,7 +19,11 @@ _KINDS = {"image": "images", "text": "language models", "text_classification": "
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The data set of a config, on the host; raises UserError if it is missing or damaged."""
+    """The data set of a config, in host memory.
+
+    Raises:
+      UserError: it is missing or damaged, or the config asks for more examples than it has.
+    """
     return data.load(
         config.dataset,
         data_dir=config.data_dir,

@@ -313,4 +313,5 @@ def get_study(scale: str = "mini") -> Study:
         claims=claims({NAMES[inner]: rates for inner, rates in GRIDS.items()}),
         seeds=2 if scale == "smoke" else 3,
         scale=scale,
+        quick_compile=scale == "smoke",  # 35 programs for a second of training each
     )

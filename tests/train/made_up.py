@@ -54,6 +54,7 @@ def record(variant, seed, *, scale, status="finished"):
     return RunRecord(
         id=f"{variant.id[:8]}{seed:04d}",
         variant_id=variant.id,
+        data=variant.data,
         scale=scale,
         config=dataclasses.asdict(settings),
         seed=seed,

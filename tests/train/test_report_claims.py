@@ -8,11 +8,12 @@ import pytest
 
 from tests.train import recompute_verdicts
 from train.config import to_dict
-from train.study.identity import run_id
+from train.identity import run_id
 from train.study.plan import load_study
-from train.study.published import assemble, read_runs, save
+from train.study.published import assemble, read_runs, save, write_runs
 from train.study.report_logs import report_curves
 from train.study.results import RunRecord
+from train.study.study_data import identified
 from train.study.verdicts import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,9 +40,8 @@ def repeated(study, change=lambda name, seed, rows: rows, *, noise=NOISE):
                 ]
                 rows = change(variant.report_run, seed, rows)
                 config = variant.at(seed)
-                runs[run_id(config)] = RunRecord(
-                    run_id(config), variant.id, "full", to_dict(config), seed, rows, "finished"
-                )
+                run = run_id(config, variant.data)
+                runs[run] = RunRecord(run, variant.id, "", "full", to_dict(config), seed, rows, "finished")
     return runs
 
 
@@ -81,6 +81,7 @@ def test_runs_of_one_k_times_batch_differ_where_one_of_them_does(study):
 @pytest.mark.parametrize("noise", [1e-5, 0.004, 0.03])
 def test_an_independent_recomputation_from_the_tables_agrees(study, noise, tmp_path):
     results = assemble(study, repeated(study, noise=noise), {"name": "report"})
+    write_runs(tmp_path, study, results.runs)
     save(tmp_path, results)
     assert recompute_verdicts.disagreements(tmp_path) == {}
     # The more the seeds differ, the less is resolved; what is compared is not one verdict throughout.
@@ -91,7 +92,8 @@ def test_an_independent_recomputation_from_the_tables_agrees(study, noise, tmp_p
 def test_the_published_verdicts_are_what_the_published_runs_give():
     out = ROOT / "results" / "report"
     assert recompute_verdicts.disagreements(out) == {}
-    study = load_study(REPORT, scale="mini")
-    found = {verdict.claim.key: verdict.verdict for verdict in assemble(study, read_runs(out), {}).verdicts}
+    runs = read_runs(out)
+    study = identified(load_study(REPORT, scale="mini"), {}, runs)
+    found = {verdict.claim.key: verdict.verdict for verdict in assemble(study, runs, {}).verdicts}
     with (out / "claims.csv").open(newline="") as file:
         assert {row["claim"]: row["verdict"] for row in csv.DictReader(file)} == found

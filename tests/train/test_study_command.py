@@ -115,17 +115,36 @@ def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
 
 
 def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on(study_file, tmp_path, capsys):
-    broken = ', Variant("broken", config(True, dataset="imagefolder", data_dir="/nowhere"))'
+    broken = ', Variant("broken", config(True, model=ModelConfig(name="gru")))'
     out = tmp_path / "out"
     assert main([f"--study={study_file(1, broken)}", f"--out={out}", "--seeds=1"]) == 1
     said = capsys.readouterr()
     failed = next(r for r in records(out / "runs.csv") if r["status"] == "failed")
     assert said.err.startswith("failed:  1:digits broken, seed 0: ")
     assert f"log: {out / failed['log']}" in said.err
-    assert "/nowhere" in (out / failed["log"]).read_text()
+    assert "config.model.name='gru' is for language models" in (out / failed["log"]).read_text()
     assert [r["status"] for r in records(out / "runs.csv")] == ["finished", "finished", "failed"]
     assert said.out.count("failed") == 1  # what is wrong with the input is not tried again
     assert (out / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ('dataset="imagefolder", data_dir="/nowhere"', "image folders need data_dir to be a folder"),
+        ('dataset="cifar10", data_dir="/nowhere"', "run: python -m train.data prepare cifar10"),
+        ("train_examples=5000", "train_examples=5000 but the set has 1347"),
+    ],
+)
+def test_data_that_is_missing_or_too_small_is_one_line_before_any_run(changes, message, study_file, tmp_path, capsys):
+    broken = f', Variant("a", config(True, {changes})), Variant("b", config(False, {changes}))'
+    out = tmp_path / "out"
+    assert main([f"--study={study_file(1, broken)}", f"--out={out}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run 1:digits a, seed 0 lacks its data: " in error
+    assert message in error
+    assert not (out / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,9 +227,10 @@ def test_ctrl_c_saves_all_runs_says_how_to_go_on_and_leaves_no_process(study_fil
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(study_file, tmp_path):
-    out = tmp_path / "out"
-    process = start(study_file(60), out, "--seeds=1")
+    out, study = tmp_path / "out", study_file(60)
+    process = start(study, out, "--seeds=1")
     (pid,) = wait_for_epochs(out, 3)
+    study.write_text("raise RuntimeError('edited meanwhile')")  # what runs is the plan as it was read
     os.kill(pid, signal.SIGKILL)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed

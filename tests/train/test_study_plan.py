@@ -1,18 +1,35 @@
 """Plans: what a study file may say, which runs follow from it, and the report's own."""
 
 import dataclasses
+import inspect
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from train.config import Config, ModelConfig, OptimizerConfig
+from train.config import FORMER, Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict
 from train.errors import UserError
+from train.identity import identity, run_id
 from train.study.claims import Claim, Comparison, Pair
-from train.study.identity import identity, run_id
-from train.study.plan import SCALES, Section, Study, Variant, load_study, planned_runs, select, with_data_dir
+from train.study.plan import (
+    SCALES,
+    Section,
+    Study,
+    Variant,
+    copy_study_file,
+    load_study,
+    planned_runs,
+    run_study_file,
+    select,
+    with_data_dir,
+)
 from train.study.quantities import QUANTITIES
 from train.study.report_logs import report_curves, report_runs
 
+# Of published_config.json with data "0123".
+PUBLISHED_ID = "068371242156"
 STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
 REPORT = STUDIES / "report.py"
 
@@ -34,22 +51,96 @@ def study(*sections, **changes):
 
 
 def test_an_id_stays_what_it_was():
-    # Published results are found by it: it must not change.
-    assert run_id(Config()) == "44136fa355b3"
-    assert run_id(Config(seed=3, optimizer=OptimizerConfig(name="sgd", decay_epochs=(4, 7)))) == "ab8edc9307cb"
+    # Published results are found by it: it must not change with the code, nor with a default.
+    config = from_dict(json.loads((Path(__file__).parent / "published_config.json").read_text()))
+    assert run_id(config, "0123") == PUBLISHED_ID
 
 
 def test_where_data_lies_and_how_often_it_saves_is_no_part_of_a_run():
-    assert run_id(Config(data_dir="/data", checkpoint_every=7, resume=False, disk_wait=1.0)) == run_id(Config())
-    assert run_id(Config(seed=1)) != run_id(Config())
+    other = Config(data_dir="/data", checkpoint_every=7, resume=False, disk_wait=1.0)
+    assert run_id(other, "a") == run_id(Config(), "a")
+    assert run_id(Config(seed=1), "a") != run_id(Config(), "a")
 
 
-def test_a_setting_at_its_default_is_left_out_so_that_new_settings_change_no_id():
-    assert identity(Config()) == {}
-    assert identity(Config(epochs=3, optimizer=OptimizerConfig(learning_rate=1))) == {
-        "epochs": 3,
-        "optimizer.learning_rate": 1.0,
-    }
+def test_other_data_under_the_same_name_makes_another_run():
+    assert run_id(Config(), "a") != run_id(Config(), "b")
+
+
+@pytest.mark.parametrize(
+    "name", ["label_smoothing", "optimizer.weight_decay", "model.dropout", "optimizer.sync_period"]
+)
+def test_a_changed_default_makes_another_run(name, monkeypatch):
+    """As if someone had edited train/config.py: what `Config()` says by itself counts, and not only what differs."""
+    before = run_id(Config(), "a")
+    *nest, last = name.split(".")
+    changed = Config()
+    owner = getattr(changed, nest[0]) if nest else changed
+    new = getattr(owner, last) + 1
+    monkeypatch.setattr(type(owner), last, new)
+    monkeypatch.setattr(type(owner).__init__, "__defaults__", _with_default(type(owner), last, new))
+    after = Config()
+    assert getattr(getattr(after, nest[0]) if nest else after, last) == new
+    assert run_id(after, "a") != before
+
+
+def _with_default(kind, name, value):
+    """The defaults of a dataclass' __init__ with another one of them."""
+    names = list(inspect.signature(kind.__init__).parameters)[1:]
+    return tuple(
+        value if each == name else default
+        for each, default in zip(names[-len(kind.__init__.__defaults__) :], kind.__init__.__defaults__, strict=True)
+    )
+
+
+def test_a_setting_that_came_later_changes_no_id_while_it_has_the_value_from_before(monkeypatch):
+    config = Config(cutout=8)
+    with_it = run_id(config, "a")
+    monkeypatch.setitem(FORMER, "cutout", 8)
+    assert "cutout" not in identity(config)
+    assert run_id(config, "a") != with_it
+    assert identity(Config(cutout=9))["cutout"] == 9
+    stored = to_dict(config)
+    del stored["cutout"]
+    assert from_dict(stored) == config
+    assert differences(stored, config) == []
+    assert differences(stored, Config(cutout=9)) == ["cutout was 8, is now 9"]
+
+
+# Names and files
+
+
+@pytest.mark.parametrize("name", ["", "a\rb", "a\nb", "\ud800", "a\x00", "a;b", " a", "a  b", "a\u2028b"])
+def test_a_name_that_would_not_read_back_is_refused(name):
+    for make in (
+        lambda: Variant(name, Config()),
+        lambda: Variant("a", Config(), label=name or "\t"),
+        lambda: section(name),
+        lambda: dataclasses.replace(section("1"), dataset=name),
+    ):
+        with pytest.raises(UserError, match="must be a non-empty text of printable characters"):
+            make()
+
+
+@pytest.mark.parametrize("figure", ["../x", "a/b", "", ".hidden", "a\nb"])
+def test_a_figure_is_a_file_name_without_a_folder(figure):
+    with pytest.raises(UserError, match="must be a file name without a folder"):
+        dataclasses.replace(section("1"), figure=figure)
+
+
+def test_processes_started_later_run_the_study_file_as_it_was(tmp_path):
+    home = tmp_path / "home"
+    (home / "parts").mkdir(parents=True)
+    (home / "study.py").write_text("from neighbour_of_study import value\nfrom parts.far import other\n")
+    (home / "neighbour_of_study.py").write_text("value = 1\n")
+    (home / "parts" / "far.py").write_text("other = 2\n")
+    run_study_file(home / "study.py")
+    copy = copy_study_file(home / "study.py", tmp_path / "copy")
+    for path in home.rglob("*.py"):
+        path.write_text("raise RuntimeError\n")
+    code = f"from pathlib import Path; from train.study.plan import *; m = run_study_file(Path({str(copy)!r})); "
+    code += "print(m.value, m.other)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 2\n"
 
 
 # Plans

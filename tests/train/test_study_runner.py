@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import gzip
 import io
 import json
 import os
@@ -20,8 +21,8 @@ from train.run.signals import StopRequest
 from train.study import worker
 from train.study.executor import LocalExecutor, RunEnd, shares_of_cores
 from train.study.live import Live
-from train.study.plan import Section, Study, Variant, planned_runs
-from train.study.published import FACTS, RUNS, assemble, open_directory, read_runs, save, write_runs
+from train.study.plan import Section, Study, Variant, planned_runs, with_data
+from train.study.published import CURVES, FACTS, RUNS, assemble, open_directory, read_runs, save, write_runs
 from train.study.runner import Runner
 from train.study.session import Session
 from train.study.worker import run_directory
@@ -55,7 +56,11 @@ def write_workdir(out, run, status="finished", epochs=2):
         row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
         metrics.append(row | {"test_loss": loss, "slow_test_accuracy": 0.6 if run.config.optimizer.lookahead else None})
     facts = {"status": status, "wall_seconds": 3.0, "updated": "2026-01-02T03:04:05+0000", "machine": "a node"}
-    write_json(directory / "run.json", facts | {"versions": {"jax": "0.10.2"}, "commit": "abc", "python": "3.11.7"})
+    facts["data"] = {"source": "somewhere", "digest": run.data}
+    write_json(
+        directory / "run.json",
+        facts | {"versions": {"jax": "0.10.2"}, "commit": "abc", "python": "3.11.7"},
+    )
 
 
 class Pretend:
@@ -74,8 +79,8 @@ class Pretend:
         return len(self.going) < self.jobs
 
     def start(self, run):
-        self.started.append(self.runs[run].name)
-        self.going.append(run)
+        self.started.append(run.name)
+        self.going.append(run.id)
 
     def wait(self, seconds):
         ends, self.going = [], self.going[:]
@@ -320,7 +325,8 @@ def test_results_have_missing_runs_and_every_seed_that_is_published(out):
     assert results.runs[gone].status == "missing"
     assert [run.seed for run in results.by_variant(study.sections[0], "slow")] == [0, 1, 2]
     assert [run.seed for run in results.by_variant(study.sections[0], "plain")] == [1, 2]
-    save(out, dataclasses.replace(results, facts={"name": "s"}))
+    write_runs(out, study, results.runs)
+    save(out, results)
     assert assemble(study, read_runs(out), {}).runs.keys() == results.runs.keys()
 
 
@@ -330,30 +336,129 @@ def test_a_run_of_an_older_plan_is_kept(out):
     assert len(read_runs(out)) == 6
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda out: (out / "curves.csv.gz").write_bytes((out / "curves.csv.gz").read_bytes()[:-20]),
-        lambda out: (out / "curves.csv.gz").unlink(),
-        lambda out: (out / RUNS).write_text((out / RUNS).read_text().replace("finished", "fine")),
-        lambda out: (out / RUNS).write_text((out / RUNS).read_text().replace("finished,2", "finished,3")),
-        lambda out: (out / RUNS).write_text("x,y\n1,2\n"),
-    ],
-)
-def test_damaged_published_files_are_refused_and_not_overwritten(damage, out):
-    run_all(make_study(), out)
+def edit_runs(old, new):
+    """A damage: the first occurrence of a text in runs.csv becomes another one."""
+
+    def damage(out):
+        text = (out / RUNS).read_text()
+        assert old in text
+        (out / RUNS).write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def edit_curves(change):
+    """A damage: the lines of curves.csv.gz, the header first, become others."""
+
+    def damage(out):
+        lines = gzip.decompress((out / CURVES).read_bytes()).decode().splitlines()
+        (out / CURVES).write_bytes(gzip.compress("".join(f"{line}\n" for line in change(lines)).encode()))
+
+    return damage
+
+
+def swap_variants(out):
+    lines = (out / RUNS).read_text().splitlines()
+    first, second = lines[1].split(","), lines[3].split(",")
+    first[1], second[1] = second[1], first[1]
+    lines[1], lines[3] = ",".join(first), ",".join(second)
+    (out / RUNS).write_text("\n".join(lines) + "\n")
+
+
+def drop_last_run(out):
+    (out / RUNS).write_text("".join((out / RUNS).read_text().splitlines(keepends=True)[:-1]))
+
+
+def twice(out):
+    lines = (out / RUNS).read_text().splitlines(keepends=True)
+    (out / RUNS).write_text("".join([*lines, lines[1]]))
+
+
+def other_curves(out):
+    """Epochs of all runs but one."""
+    edit_curves(lambda lines: lines[:1] + [line for line in lines[1:] if not line.startswith(lines[1][:12])])(out)
+
+
+DAMAGES = {
+    "curves cut off": (lambda out: (out / CURVES).write_bytes((out / CURVES).read_bytes()[:-20]), "ended before"),
+    "no curves": (lambda out: (out / CURVES).unlink(), "No such file"),
+    "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; bring it back"),
+    "empty runs": (lambda out: (out / RUNS).write_text(""), "has no column"),
+    "another table": (lambda out: (out / RUNS).write_text("x,y\n1,2\n"), "has no column"),
+    "a run lost in a merge": (drop_last_run, "runs.csv has lost the runs [0-9a-f]{12}, whose curves"),
+    "a conflict marker": (edit_runs("finished", "<<<<<<< HEAD\nfinished"), "too many or too few cells"),
+    "a run twice": (twice, "twice"),
+    "another status": (edit_runs("finished", "fine"), "status 'fine'"),
+    "another number of epochs": (edit_runs("finished,2", "finished,3"), "does not have the epochs 1 to 3"),
+    "another seed": (edit_runs("mini,1:digits,plain,,0", "mini,1:digits,plain,,5"), "a cell of its row has changed"),
+    "another setting": (edit_runs("digits,2,128", "digits,2,64"), "a cell of its row has changed"),
+    "other data": (edit_runs(",DATA,", ",ATAD,"), "a cell of its row has changed"),
+    "variants swapped": (swap_variants, "have the variant_id [0-9a-f]{12}"),
+    "another result": (edit_runs(",0.5,", ",0.9,"), "has test_accuracy 0.9 in runs.csv, and 0.5 in curves.csv.gz"),
+    "an epoch twice": (
+        edit_curves(lambda lines: [*lines[:2], lines[1], *lines[3:]]),
+        "does not have the epochs 1 to 2",
+    ),
+    "an epoch lost": (edit_curves(lambda lines: lines[:-1]), "does not have the epochs 1 to 2"),
+    "epochs backwards": (edit_curves(lambda lines: [lines[0], *lines[:0:-1]]), "does not have the epochs 1 to 2"),
+    "curves of a run lost": (other_curves, "does not have the epochs 1 to 2"),
+    "no study.json": (lambda out: (out / FACTS).unlink(), "has runs.csv but no study.json"),
+    "another study's study.json": (lambda out: write_json(out / FACTS, {"name": "t", "scale": "mini"}), "of name 't'"),
+    "a list for study.json": (lambda out: write_json(out / FACTS, []), "study.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_published_files_that_do_not_hold_together_are_refused_and_left_alone(name, seeds, out):
+    damage, message = DAMAGES[name]
+    study = with_data(make_study(), lambda config: "DATA")
+    write_json(out / FACTS, {"name": "s", "scale": "mini"})
+    run_all(study, out)
     damage(out)
-    before = (out / RUNS).read_bytes()
-    with pytest.raises(UserError, match="cannot be read"):
-        run_all(make_study(), out)
-    assert (out / RUNS).read_bytes() == before
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=message) as error, open_directory(out, study):
+        run_all(study, out, seeds=seeds)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
 
 
-def test_curves_whose_runs_are_lost_are_not_overwritten(out):
-    run_all(make_study(), out)
-    (out / RUNS).unlink()
-    with pytest.raises(UserError, match=r"has curves.csv.gz but no runs.csv; bring it back"):
-        run_all(make_study(), out)
+def test_what_would_not_read_back_does_not_replace_what_is_there(out):
+    """Such as a number that prints as np.float64(0.5), should one get past all checks."""
+    study = make_study()
+    run_all(study, out)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    runs = read_runs(out)
+    spoilt = next(iter(runs.values()))
+    for change in (
+        {"config": spoilt.config | {"label_smoothing": "np.float64(0.5)"}},
+        {"seed": 7},
+        {"rows": spoilt.rows[:1]},
+        {"status": "fine"},
+    ):
+        with pytest.raises(RunFailed, match=r"could not be read back .*left as they were"):
+            write_runs(out, study, runs | {spoilt.id: dataclasses.replace(spoilt, **change)})
+        assert {path: path.read_bytes() for path in before} == before
+
+
+def test_data_that_changes_during_a_study_is_not_published(out):
+    study = with_data(make_study(seeds=1), lambda config: "DATA")
+
+    planned = planned_runs(study)
+    pretend = Pretend(out, planned)
+    ends = pretend.wait
+
+    def wait(seconds):
+        ended = ends(seconds)
+        for path in (out / "runs").glob("*/run.json"):
+            write_json(path, json.loads(path.read_text()) | {"data": {"digest": "OTHER"}})
+        return ended
+
+    pretend.wait = wait
+    live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=0, live=live).run(planned, Stop())
+    assert [message for _, message in report.failed] == ["its data changed during the study"] * 2
+    assert not report.finished
 
 
 def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):
@@ -381,7 +486,7 @@ def test_an_out_that_is_a_file_is_refused(tmp_path):
 def test_a_worker_whose_study_dies_before_the_first_run_begins_trains_nothing():
     ids = queue.Queue()
     with StopRequest() as stop:
-        worker._read_ids(io.StringIO("an id\n"), ids)  # and then the end of standard input
+        worker._read_runs(io.StringIO('{"id": "an id"}\n'), ids)  # and then the end of standard input
         assert stop.signal is signal.SIGTERM
         assert worker._next(ids, stop) is None
 
@@ -404,8 +509,9 @@ def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, statu
 
 def test_what_a_study_file_prints_is_no_end_of_a_run(out):
     executor = LocalExecutor(out, [])
-    code = """print(5); print("text"); print('{"id": "a", "status": "finished", "message": ""}', flush=True); input()"""
+    code = """print(5); print("text"); print('{"id": "a", "status": "finished", "message": ""}', flush=True)"""
+    code += "; input(); input()"
     executor._slots[0]._command = [sys.executable, "-c", code]
-    executor.start("a")
+    executor.start(dataclasses.replace(planned_runs(make_study())[0], id="a"))
     assert executor.wait(30) == [RunEnd("a", "finished", "")]
     executor.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from train.data.dataset import Dataset, Split, subset
+from train.data.dataset import Dataset, Split, subset, with_digest
 from train.errors import UserError
 
 __all__ = ["DATASETS", "Dataset", "Split", "load"]
@@ -93,7 +93,7 @@ def load(
             dataset = load_pydoc(**rows)
         case _:
             raise UserError(f"dataset={name!r} is unknown; use one of {', '.join(DATASETS)}")
-    return _limited(dataset, train_examples, test_examples)
+    return _limited(with_digest(dataset), train_examples, test_examples)
 
 
 def _limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:

@@ -1,12 +1,13 @@
 """Checkpoints by Orbax that are whole or not there, and are checked before they are trusted.
 
-    checkpoints/<step>/state/       what Orbax wrote
-    checkpoints/<step>/progress.json
-    checkpoints/<step>/SHA256SUMS   of all other files; `sha256sum -c` reads it
+    checkpoints/<step>/state/              what Orbax wrote
+    checkpoints/<step>/progress.json       the step, the run's id, and what else is no array
+    checkpoints/<step>/SHA256SUMS          of the files above, for `sha256sum -c SHA256SUMS` in that folder
+    checkpoints/<step>/SHA256SUMS.sha256   of SHA256SUMS itself, so that a shortened list is noticed as well
 
 Orbax itself keeps no sums of array data, casts a wrong dtype, returns a wrong shape and takes an empty directory for
 the latest step. So a checkpoint is written under a temporary name, summed, flushed, and only then renamed; before a
-restore the sums, and each leaf's shape and dtype, are compared.
+restore the sums, the step, the run's id, and each leaf's shape and dtype are compared.
 
 `orbax.checkpoint.CheckpointManager` was considered: its retention can delete the latest step when a best one is
 kept, and it offers no place between commit and publication where sums could be written.
@@ -29,6 +30,7 @@ from train.errors import UserError
 from train.files import check_space, fsync_path, with_patience, write_atomic, write_json
 
 SUMS = "SHA256SUMS"
+SUM_OF_SUMS = f"{SUMS}.sha256"
 PROGRESS = "progress.json"
 STATE = "state"
 KEEP = 2
@@ -55,7 +57,7 @@ class Restored(NamedTuple):
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SUMS)
+    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (SUMS, SUM_OF_SUMS))
 
 
 def _sha256(path: Path) -> str:
@@ -69,17 +71,10 @@ def verify(directory: Path) -> None:
     Raises:
       DamagedCheckpoint: a file is missing, added or different, or there are no sums.
     """
-    try:
-        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedCheckpoint(f"{SUMS} is missing or cannot be read") from error
-    if not lines or not all(len(line) > 66 and line[64:66] == "  " for line in lines):
+    lines = _read(directory, SUMS)
+    if _read(directory, SUM_OF_SUMS) != [_sum_line(directory / SUMS)] or not all(line[64:66] == "  " for line in lines):
         raise DamagedCheckpoint(f"{SUMS} is damaged")
     expected = {line[66:]: line[:64] for line in lines}
-    # The last line sums the others, so that a shortened list of sums is noticed as well.
-    listed = "".join(line + "\n" for line in lines[:-1]).encode()
-    if expected.pop(SUMS, None) != hashlib.sha256(listed).hexdigest():
-        raise DamagedCheckpoint(f"{SUMS} is damaged")
     found = {path.relative_to(directory).as_posix() for path in _files(directory)}
     if missing := sorted(expected.keys() - found):
         raise DamagedCheckpoint(f"{missing[0]} is missing")
@@ -90,13 +85,24 @@ def verify(directory: Path) -> None:
             raise DamagedCheckpoint(f"{name} has changed since it was written")
 
 
+def _read(directory: Path, name: str) -> list[str]:
+    try:
+        return (directory / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedCheckpoint(f"{name} is missing or cannot be read") from error
+
+
+def _sum_line(path: Path) -> str:
+    return f"{_sha256(path)}  {path.name}"
+
+
 def _write_sums(directory: Path) -> None:
     lines = ""
     for path in _files(directory):
         fsync_path(path)
         lines += f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n"
-    lines += f"{hashlib.sha256(lines.encode()).hexdigest()}  {SUMS}\n"
     write_atomic(directory / SUMS, lines)
+    write_atomic(directory / SUM_OF_SUMS, _sum_line(directory / SUMS) + "\n")
     for path in sorted(directory.rglob("*")):
         if path.is_dir():
             fsync_path(path)
@@ -112,10 +118,17 @@ def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run.
 
-    def __init__(self, directory: Path, *, disk_wait: float = 0.0):
-        self._directory, self._disk_wait = directory, disk_wait
+    Args:
+      directory: where they are.
+      run: the run's id (`train.identity`), kept in each checkpoint and compared before it is restored; None to read
+        those of any run.
+      disk_wait: seconds to wait for space on a full disk.
+    """
+
+    def __init__(self, directory: Path, *, run: str | None = None, disk_wait: float = 0.0):
+        self._directory, self._run, self._disk_wait = directory, run, disk_wait
         self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -166,6 +179,7 @@ class Checkpoints:
         if final.exists():
             try:
                 verify(final)
+                self._check_identity(step, self._progress(step))
                 return
             except DamagedCheckpoint:
                 os.rename(final, _unused(final.with_name(f"{step}.damaged")))
@@ -175,7 +189,7 @@ class Checkpoints:
             temporary.mkdir(parents=True)
             check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
-            write_json(temporary / PROGRESS, {"step": step, **progress})
+            write_json(temporary / PROGRESS, {"step": step, "run": self._run, **progress})
             _write_sums(temporary)
             os.rename(temporary, final)
         except BaseException:
@@ -186,19 +200,41 @@ class Checkpoints:
 
     def _retain(self, newest: int) -> None:
         """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
-        known = {}
+        known: dict[int, float | None] = {}
         for step in self.steps():
-            directory = self._directory / str(step)
-            if (directory / SUMS).exists():
-                known[step] = json.loads((directory / PROGRESS).read_text()).get("score")
+            try:
+                known[step] = self._progress(step).get("score")
+            except DamagedCheckpoint as damage:  # what is whole is saved; this one is not ours to delete
+                log.warning("checkpoint %s is damaged and is kept as it is: %s", self._directory / str(step), damage)
         scored = [step for step, score in known.items() if score is not None]
-        best = max(scored, key=lambda step: (known[step], -step), default=newest)
+        best = max(scored, key=lambda step: (known[step], -step), default=newest)  # type: ignore[operator]
         for step in sorted(known)[:-KEEP]:
             if step != best:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
                 doomed = self._directory / f".{step}.deleting"
                 os.rename(self._directory / str(step), doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        """The plain values of a checkpoint.
+
+        Raises:
+          DamagedCheckpoint: they cannot be read.
+        """
+        try:
+            found = json.loads((self._directory / str(step) / PROGRESS).read_text(encoding="utf-8"))
+            return found | {}
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedCheckpoint(f"{PROGRESS} is missing or cannot be read") from error
+
+    def _check_identity(self, step: int, progress: dict[str, Any]) -> None:
+        """Compares what a whole checkpoint says it is with where it lies."""
+        if progress.get("step") != step:
+            raise DamagedCheckpoint(f"it is of step {progress.get('step')}")
+        if self._run is not None and progress.get("run") != self._run:
+            raise DamagedCheckpoint(
+                f"it is of run {progress.get('run')}, not of {self._run}: its settings or its data were others"
+            )
 
     def restore(self, abstract: Any) -> Restored | None:
         """Reads the newest checkpoint that is whole.
@@ -217,13 +253,15 @@ class Checkpoints:
             directory = self._directory / str(step)
             try:
                 verify(directory)
+                progress = self._progress(step)
+                self._check_identity(step, progress)
             except DamagedCheckpoint as damage:
                 log.warning("checkpoint %s is passed over: %s", directory, damage)
                 reasons.append(f"{step}: {damage}")
                 continue
             self._compare_forms(directory, abstract)
             tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
-            return Restored(step, tree, json.loads((directory / PROGRESS).read_text()))
+            return Restored(step, tree, progress)
         if reasons:
             raise UserError(
                 f"no checkpoint in {self._directory} is whole ({'; '.join(reasons)}); nothing was deleted: "

@@ -12,7 +12,9 @@ import jax
 
 from train.config import Config, validate
 from train.errors import UserError
+from train.experiment import load_dataset
 from train.files import with_patience
+from train.identity import run_id
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress
@@ -61,8 +63,11 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
             if not quiet:
                 print(f"{workdir} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
-        trainer = make_trainer(config)
-        checkpoints = Checkpoints(directory.checkpoints, disk_wait=config.disk_wait)
+        dataset = load_dataset(config)
+        directory.check_data(dataset)
+        trainer = make_trainer(config, dataset)
+        run = run_id(config, dataset.digest)
+        checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
         try:
             return Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
         finally:

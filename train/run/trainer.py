@@ -142,12 +142,12 @@ class Trainer:
         return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
 
 
-def make_trainer(config: Config) -> Trainer:
-    """Data, recipe and devices of a config.
+def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
+    """Data, recipe and devices of a config; the data is loaded if it is not given.
 
     Raises:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
-    dataset = load_dataset(config)
+    dataset = dataset or load_dataset(config)
     parallel = Parallel.of(local_devices(config.devices), config.parallel)
     return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)

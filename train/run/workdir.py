@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from train.config import Config, differences, to_dict
+from train.data import Dataset
 from train.errors import InUse, UserError
 from train.files import write_json
 from train.run.provenance import machine_words, source_commit, versions
@@ -27,6 +30,7 @@ class Workdir:
     def __init__(self, path: Path):
         self.path = path
         self._run: dict[str, Any] = {}
+        self._data: dict[str, str] = {}
 
     @property
     def metrics(self) -> Path:
@@ -61,6 +65,22 @@ class Workdir:
         with contextlib.suppress(OSError, ValueError):
             self._run = json.loads(self.run.read_text(encoding="utf-8"))
 
+    def check_data(self, dataset: Dataset) -> None:
+        """Compares the data with what the run began on, and keeps its digest for run.json.
+
+        Raises:
+          UserError: the data has changed since.
+        """
+        ours = {"source": dataset.source, "digest": dataset.digest}
+        theirs = self._run.get("data")
+        if isinstance(theirs, dict) and theirs.get("digest") != ours["digest"]:
+            raise UserError(
+                f"the data of workdir {self.path} has changed since its run began: it was {theirs.get('source')} "
+                f"(SHA-256 {str(theirs.get('digest'))[:16]}), is now {ours['source']} (SHA-256 {ours['digest'][:16]}); "
+                "bring the data back, or choose another workdir"
+            )
+        self._data = ours
+
     def start(self, devices: list[str]) -> None:
         """Records that the run goes on now."""
         self._run = {
@@ -68,6 +88,7 @@ class Workdir:
             "started": self._run.get("started", _now()),
             "starts": self._run.get("starts", 0) + 1,
             "wall_seconds": self._run.get("wall_seconds", 0.0),
+            "data": self._data,
             "devices": devices,
             "machine": machine_words(devices),
             "host": socket.gethostname(),
@@ -76,6 +97,7 @@ class Workdir:
             "platform": platform.platform(),
             "versions": versions(),
             "commit": source_commit(),
+            "quick_compile": jax.config.read("jax_disable_most_optimizations"),
         }
         self._since = time.monotonic()
         self._before = self._run["wall_seconds"]

@@ -10,8 +10,10 @@ interrupted while it drew figures and page (--report_only draws them).
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from train.config import Config
@@ -20,11 +22,20 @@ from train.files import with_patience
 from train.run.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
 from train.study.live import Live
-from train.study.plan import PlannedRun, Study, load_study, planned_runs, select
-from train.study.published import assemble, open_directory, read_facts, read_runs, save
+from train.study.plan import (
+    PlannedRun,
+    Study,
+    copy_study_file,
+    load_study,
+    planned_runs,
+    select,
+    with_data_dir,
+)
+from train.study.published import STUDY_FILES, assemble, open_directory, read_facts, read_runs, save, write_runs
 from train.study.results import RunRecord
 from train.study.runner import Report, Runner
 from train.study.session import Session
+from train.study.study_data import identified, load_digests
 from train.study.summary import format_tables, format_verdicts
 from train.study.worker import log_name
 
@@ -57,11 +68,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return flags
 
 
-def worker_flags(flags: argparse.Namespace, seeds: int) -> list[str]:
-    """What a worker process needs to know to find the same runs."""
-    found = [f"--study={flags.study}", f"--out={flags.out}", f"--seeds={seeds}"]
-    found += [f"--{name}={getattr(flags, name)}" for name in ("scale", "data_dir") if getattr(flags, name)]
-    return found + ["--keep_checkpoints"] * flags.keep_checkpoints
+def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
+    """What a worker process needs to know: of the study file it gets a copy as it was when this process read it."""
+    found = [f"--study={copy_study_file(flags.study, flags.out / STUDY_FILES)}", f"--out={flags.out}"]
+    return found + ["--quick_compile"] * study.quick_compile + ["--keep_checkpoints"] * flags.keep_checkpoints
 
 
 def run_session(
@@ -77,8 +87,7 @@ def run_session(
     if live.done < len(planned):
         live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
     session = Session(flags, arguments, study)
-    seeds = flags.seeds or study.seeds
-    executor = LocalExecutor(flags.out, worker_flags(flags, seeds), jobs=flags.jobs)
+    executor = LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
     try:
         with StopRequest() as stop:
             runner = Runner(
@@ -96,15 +105,24 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
     only = tuple(filter(None, flags.only.split(",")))
-    sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
+
+    def patiently(write: Callable[[], None]) -> None:
+        with_patience(write, seconds=Config().disk_wait, what=f"the tables in {flags.out}")
+
+    planned = planned_runs(study, only=only, seeds=flags.seeds)
     with open_directory(flags.out, study):
         runs, report = read_runs(flags.out), Report()
+        if flags.report_only and not runs:
+            raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
+        loaded = {} if flags.report_only and not flags.data_dir else load_digests(planned, flags.data_dir)
+        study = identified(study, loaded, runs)
+        sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
+        planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
             report = run_session(flags, arguments, study, planned, runs)
-        elif not runs:
-            raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
+            patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
-        with_patience(lambda: save(flags.out, results), seconds=Config().disk_wait, what=f"the tables in {flags.out}")
+        patiently(lambda: save(flags.out, results))
         if report.open:
             left = len(report.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")

@@ -1,6 +1,6 @@
 """Where runs are trained: an interface, and processes on this machine. A batch system would be another class.
 
-An executor trains a run by its id and reports its end, no more: what to run, in which order, how often to try and what
+An executor trains a run and reports its end, no more: what to run, in which order, how often to try and what
 to publish is `train.study.runner`'s.
 """
 
@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+from train.config import to_dict
+from train.study.plan import PlannedRun
 from train.study.worker import FAILED, STOPPED, log_name
 
 # A process takes no further run after so long: what libraries leave behind is freed, and a start costs seconds.
@@ -45,8 +47,8 @@ class Executor(Protocol):
         """Whether another run may be started now."""
         ...
 
-    def start(self, run: str) -> None:
-        """Starts a run by its id, or continues it where its workdir stands."""
+    def start(self, run: PlannedRun) -> None:
+        """Starts a run, or continues it where its workdir stands."""
         ...
 
     def wait(self, seconds: float) -> list[RunEnd]:
@@ -87,18 +89,18 @@ class _Slot:
         self._since = 0.0
         self.run: str | None = None
 
-    def start(self, run: str) -> None:
+    def start(self, run: PlannedRun) -> None:
         if self._process is not None and time.monotonic() - self._since > WORKER_SECONDS:
             self.retire()
         if self._process is None or self._process.poll() is not None:
-            self._start_process(run)
-        self.run = run
+            self._start_process(run.id)
+        self.run = run.id
         process = self._process
         assert process is not None
         assert process.stdin is not None
         # A worker that has just died says so by its end of output, not here.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(f"{run}\n")
+            process.stdin.write(json.dumps({"id": run.id, "config": to_dict(run.config)}) + "\n")
             process.stdin.flush()
 
     def _start_process(self, run: str) -> None:
@@ -156,7 +158,7 @@ class LocalExecutor:
 
     Args:
       out: the out directory.
-      worker_flags: of `train.study.worker`: the study, its scale, seeds, data.
+      worker_flags: of `train.study.worker`.
       jobs: runs at once.
     """
 
@@ -173,7 +175,7 @@ class LocalExecutor:
     def has_room(self) -> bool:
         return any(slot.run is None for slot in self._slots)
 
-    def start(self, run: str) -> None:
+    def start(self, run: PlannedRun) -> None:
         next(slot for slot in self._slots if slot.run is None).start(run)
 
     def wait(self, seconds: float) -> list[RunEnd]:

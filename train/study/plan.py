@@ -3,17 +3,33 @@
 import dataclasses
 import importlib.util
 import inspect
+import re
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 from train.config import Config, validate
 from train.errors import UserError
+from train.identity import run_id
 from train.study.claims import Claim
-from train.study.identity import run_id
 from train.study.report_logs import report_runs
 
 SCALES = ("smoke", "mini", "full")
+
+
+def check_name(what: str, name: str) -> None:
+    """Checks a name that goes into tables, pages and log lines.
+
+    Raises:
+      UserError: It is empty, or has characters that cannot be printed, semicolons, or blanks at an end or in a row.
+    """
+    if not isinstance(name, str) or not name or not name.isprintable() or ";" in name or name != " ".join(name.split()):
+        raise UserError(
+            f"{what} {name!r} must be a non-empty text of printable characters, without semicolons and with single "
+            "spaces between words"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +42,7 @@ class Variant:
       report_run: name of the report's log that it redoes (`train.study.report_logs`); "" for none.
       label: as legends and tables show it; the name where not given.
       against: name of the variant that its difference is taken from; "" for the section's baseline.
+      data: digest of the data set that the config names, as `with_data` fills it in; "" where the data is not at hand.
     """
 
     name: str
@@ -33,19 +50,22 @@ class Variant:
     report_run: str = ""
     label: str = ""
     against: str = ""
+    data: str = ""
 
     def __post_init__(self):
+        check_name("variant", self.name)
         validate(self.config)
         if self.report_run and self.report_run not in report_runs():
             known = ", ".join(report_runs())
             raise UserError(f"variant {self.name!r}: the report has no log {self.report_run!r}; it has {known}")
         if not self.label:
             object.__setattr__(self, "label", self.name)
+        check_name(f"label of variant {self.name!r}:", self.label)
 
     @property
     def id(self) -> str:
         """Which variant it is, whatever the seed: the run id with seed 0."""
-        return run_id(dataclasses.replace(self.config, seed=0))
+        return run_id(dataclasses.replace(self.config, seed=0), self.data)
 
     def at(self, seed: int) -> Config:
         """Its config with that seed."""
@@ -77,6 +97,13 @@ class Section:
     report_budget: bool = False
 
     def __post_init__(self):
+        check_name("section", self.key)
+        check_name(f"section {self.key}: dataset", self.dataset)
+        if not re.fullmatch(r"\w[\w.-]*", self.figure):
+            raise UserError(
+                f"section {self.ref}: figure {self.figure!r} must be a file name without a folder: letters, digits, "
+                "dots, dashes and underscores"
+            )
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise UserError(f"section {self.ref}: two variants have the same name; names are {', '.join(names)}")
@@ -127,6 +154,8 @@ class Study:
       claims: what is tested.
       seeds: how many seeds each variant has.
       scale: the budgets: "smoke", "mini" or "full"; "" for a study that has but one.
+      quick_compile: compile the training programs with few of XLA's optimizations: for runs so short that compiling
+        takes longer than training. Each run's run.json records it.
     """
 
     name: str
@@ -135,8 +164,10 @@ class Study:
     claims: tuple[Claim, ...] = ()
     seeds: int = 3
     scale: str = ""
+    quick_compile: bool = False
 
     def __post_init__(self):
+        check_name("study", self.name)
         for what, keys in (
             ("sections", [section.ref for section in self.sections]),
             ("figures", [section.figure for section in self.sections]),
@@ -181,15 +212,17 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-      id: of its config, see `train.study.identity`.
+      id: of its config and data, see `train.identity`.
       variant_id: that of seed 0.
       config: with its seed.
+      data: digest of its data set; "" where that is not at hand.
       name: section and name of the first variant that needs it, and the seed: for people.
     """
 
     id: str
     variant_id: str
     config: Config
+    data: str
     name: str
 
 
@@ -212,7 +245,7 @@ def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = 
             for variant in section.variants:
                 config = variant.at(seed)
                 name = f"{section.ref} {variant.label}, seed {seed}"
-                run = PlannedRun(run_id(config), variant.id, config, name)
+                run = PlannedRun(run_id(config, variant.data), variant.id, config, variant.data, name)
                 found.setdefault(run.id, run)
     return list(found.values())
 
@@ -220,6 +253,18 @@ def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = 
 def with_data_dir(config: Config, data_dir: str) -> Config:
     """The config with that folder, unless it names one of its own."""
     return dataclasses.replace(config, data_dir=data_dir) if data_dir and not config.data_dir else config
+
+
+def with_data(study: Study, digest: Callable[[Config], str]) -> Study:
+    """Returns the study with the digest of each variant's data filled in."""
+
+    def filled(variant: Variant) -> Variant:
+        return dataclasses.replace(variant, data=digest(variant.config))
+
+    sections = tuple(
+        dataclasses.replace(section, variants=tuple(map(filled, section.variants))) for section in study.sections
+    )
+    return dataclasses.replace(study, sections=sections)
 
 
 def select(study: Study, only: Iterable[str]) -> tuple[Section, ...]:
@@ -243,15 +288,11 @@ def select(study: Study, only: Iterable[str]) -> tuple[Section, ...]:
     return tuple(section for section in study.sections if section.ref in chosen)
 
 
-def load_study(path: Path, *, scale: str = "") -> Study:
-    """Runs a study file and returns its plan.
-
-    Args:
-      path: a Python file; it may import its neighbours, as a script may.
-      scale: given to `get_study` where that takes one.
+def run_study_file(path: Path) -> ModuleType:
+    """Runs a study file, which may import its neighbours, as a script may.
 
     Raises:
-      UserError: there is no such file, it is not a study, or the scale is not one that it has.
+      UserError: There is no such file, or it cannot be run.
     """
     if not path.is_file():
         raise UserError(f"--study={path} is not a file; the studies are in configs/studies")
@@ -266,7 +307,20 @@ def load_study(path: Path, *, scale: str = "") -> Study:
         raise UserError(f"--study={path} cannot be read: {error}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
-    get_study = getattr(module, "get_study", None)
+    return module
+
+
+def load_study(path: Path, *, scale: str = "") -> Study:
+    """Runs a study file and returns its plan.
+
+    Args:
+      path: a Python file.
+      scale: given to `get_study` where that takes one.
+
+    Raises:
+      UserError: there is no such file, it is not a study, or the scale is not one that it has.
+    """
+    get_study = getattr(run_study_file(path), "get_study", None)
     if get_study is None:
         raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
     has_scales = "scale" in inspect.signature(get_study).parameters
@@ -276,3 +330,32 @@ def load_study(path: Path, *, scale: str = "") -> Study:
     if not isinstance(study, Study):
         raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
     return study
+
+
+def copy_study_file(path: Path, folder: Path) -> Path:
+    """Copies a study file, and the neighbours that it imported, so that processes started later run the same code.
+
+    Args:
+      path: the file, which `load_study` has run in this process.
+      folder: made anew.
+
+    Returns:
+      The copy of the file.
+    """
+    home = path.resolve().parent
+    ours = (__name__.partition(".")[0], "lookahead_jax")  # the same for every process, wherever it lies
+    imported = [
+        Path(file)
+        for name, module in tuple(sys.modules.items())
+        if name.partition(".")[0] not in ours and (file := getattr(module, "__file__", None))
+    ]
+    neighbours = {
+        file for file in imported if home in file.parents and file.suffix == ".py" and "site-packages" not in file.parts
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in {path.resolve(), *neighbours}:
+        target = folder / file.relative_to(home)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return folder / path.name

@@ -9,22 +9,26 @@
 | study.json | – : command, versions, machine, and a record of each session (`train.study.session`) |
 
 runs.csv and curves.csv.gz are what later sessions read; the others follow from them. All are written atomically, and
-with the same runs bit for bit the same (but study.json).
+with the same runs bit for bit the same (but study.json). runs.csv and curves.csv.gz are read back before they replace
+what was there, and each number that can be checked when they are read is: a run's id is the hash of its row's settings.
 """
 
 import contextlib
 import csv
+import dataclasses
 import fcntl
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, leaves, to_dict
-from train.errors import UserError
-from train.files import write_atomic, write_json
+from train.config import FORMER, Config, from_dict, leaves, to_dict
+from train.errors import RunFailed, UserError
+from train.files import write_atomic
+from train.identity import run_id
 from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study, planned_runs
 from train.study.results import RunRecord, StudyResults
@@ -32,12 +36,15 @@ from train.study.tables import csv_text, exact, short, write_claims, write_summa
 from train.study.verdicts import judge
 
 RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
+# Copies of the study file and its neighbours, as the session that goes on has read them.
+STUDY_FILES = ".study"
 
 METRICS = (*COLUMNS, *PERPLEXITIES)
 FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))
 PROVENANCE = ("date", "machine", "python", "versions", "commit")
 SETTINGS = {name: field for name, _, field in leaves(Config()) if field.metadata["identity"] and name != "seed"}
-RUN_COLUMNS = ("id", "variant_id", "scale", "sections", "variants", "report_run", "seed", "status", "epochs_done")
+_PLACES = ("scale", "sections", "variants", "report_run")
+RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_done")
 
 
 @contextlib.contextmanager
@@ -58,6 +65,8 @@ def open_directory(out: Path, study: Study) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"--out={out} is in use by another study; wait for it or choose another") from error
         facts = read_facts(out)
+        if not facts and (out / RUNS).exists():
+            raise UserError(f"{out} has {RUNS} but no {FACTS}; bring it back, e.g. from git, or choose another --out")
         for what in ("name", "scale"):
             theirs, ours = facts.get(what), getattr(study, what)
             if facts and theirs != ours:
@@ -78,8 +87,9 @@ def read_facts(out: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts | {}
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); bring it back, or choose another --out") from error
 
 
@@ -87,57 +97,92 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
     """The published runs by id; none where nothing is published yet.
 
     Raises:
-      UserError: a file is damaged, or the curves lack epochs of a finished run.
+      UserError: a file is damaged, a number in one does not fit the others, or one has runs that the other lacks.
     """
     if not (out / RUNS).exists():
         if (out / CURVES).exists():
             raise UserError(f"{out} has {CURVES} but no {RUNS}; bring it back, e.g. from git, or choose another --out")
         return {}
     try:
-        curves = _read_curves(out / CURVES)
-        with (out / RUNS).open(newline="", encoding="utf-8") as file:
-            runs = [_read_run(cells, curves) for cells in csv.DictReader(file)]
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, csv.Error) as error:
+        return _parse((out / RUNS).read_text(encoding="utf-8"), (out / CURVES).read_bytes())
+    except _UNREADABLE as error:
         raise UserError(
             f"{out / RUNS} and {CURVES} cannot be read ({error}); bring them back, e.g. from git"
         ) from error
-    return {run.id: run for run in runs}
 
 
-def _read_curves(path: Path) -> dict[str, list[Row]]:
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, UserError, zlib.error, csv.Error)
+
+
+def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
+    rows = _read_curves(gzip.decompress(curves).decode())
+    reader = csv.DictReader(io.StringIO(runs_text, newline=""))
+    if missing := sorted({*RUN_COLUMNS, "seconds", "log", *PROVENANCE} - set(reader.fieldnames or ())):
+        raise ValueError(f"{RUNS} has no column {missing[0]!r}")
+    runs: dict[str, RunRecord] = {}
+    for cells in reader:
+        if None in cells or None in cells.values():
+            raise ValueError(f"line {reader.line_num} of {RUNS} has too many or too few cells")
+        run = _read_run(cells, rows.get(cells["id"], []))
+        if run.id in runs:
+            raise ValueError(f"run {run.id} is in {RUNS} twice")
+        runs[run.id] = run
+    if lost := sorted(rows.keys() - runs.keys()):
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise ValueError(f"{RUNS} has lost the runs {', '.join(lost[:3])}{more}, whose curves are in {CURVES}")
+    return runs
+
+
+def _read_curves(text: str) -> dict[str, list[Row]]:
     curves: dict[str, list[Row]] = {}
-    with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
-        for cells in csv.DictReader(file):
-            run = cells.pop("run")
-            curves.setdefault(run, []).append(
-                {
-                    name: None if cell == "" else int(cell) if name in ("epoch", "step") else float(cell)
-                    for name, cell in cells.items()
-                }
-            )
+    for cells in csv.DictReader(io.StringIO(text, newline="")):
+        run = cells.pop("run")
+        curves.setdefault(run, []).append(
+            {
+                name: None if cell == "" else int(cell) if name in ("epoch", "step") else float(cell)
+                for name, cell in cells.items()
+            }
+        )
     return curves
 
 
-def _read_run(cells: dict[str, str], curves: dict[str, list[Row]]) -> RunRecord:
-    config: dict[str, Any] = {"seed": int(cells["seed"])}
+def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
+    run, seed, status = cells["id"], int(cells["seed"]), cells["status"]
+    settings: dict[str, Any] = {"seed": seed}
     for name, field in SETTINGS.items():
+        if name not in cells:
+            if name not in FORMER:
+                raise ValueError(f"{RUNS} has no column {name!r}")
+            continue
         *nest, last = name.split(".")
-        inner = config
+        inner = settings
         for part in nest:
             inner = inner.setdefault(part, {})
-        inner[last] = _parse_setting(cells.get(name), field)
-    status, run = cells["status"], cells["id"]
+        inner[last] = _parse_setting(cells[name], field)
+    config = from_dict(settings)
+    for column, expected in (
+        ("id", run_id(config, cells["data"])),
+        ("variant_id", run_id(dataclasses.replace(config, seed=0), cells["data"])),
+    ):
+        if cells[column] != expected:
+            raise ValueError(f"the settings of run {run} have the {column} {expected}: a cell of its row has changed")
     if status not in ("finished", "failed"):
-        raise ValueError(f"run {run} has the status {status!r}")
-    rows = curves.get(run, [])
-    if status == "finished" and len(rows) != int(cells["epochs_done"]):
-        raise ValueError(f"run {run} has {len(rows)} epochs in {CURVES}, and should have {cells['epochs_done']}")
+        raise ValueError(f"run {run} has the status {status!r}, not finished or failed")
+    if [row["epoch"] for row in rows] != list(range(1, int(cells["epochs_done"]) + 1)):
+        raise ValueError(f"run {run} does not have the epochs 1 to {cells['epochs_done']}, in this order, in {CURVES}")
+    if status == "finished" and int(cells["epochs_done"]) != config.epochs:
+        raise ValueError(f"run {run} is finished after {cells['epochs_done']} epochs, of {config.epochs}")
+    for name in FINAL:
+        last = short(rows[-1].get(name)) if rows else ""
+        if rows and cells[name] != last:
+            raise ValueError(f"run {run} has {name} {cells[name]} in {RUNS}, and {last} in {CURVES}")
     return RunRecord(
         id=run,
         variant_id=cells["variant_id"],
+        data=cells["data"],
         scale=cells["scale"],
-        config=config,
-        seed=int(cells["seed"]),
+        config=settings,
+        seed=seed,
         rows=rows,
         status=status,
         seconds=float(cells["seconds"]),
@@ -146,9 +191,7 @@ def _read_run(cells: dict[str, str], curves: dict[str, list[Row]]) -> RunRecord:
     )
 
 
-def _parse_setting(cell: str | None, field: Any) -> Any:
-    if cell is None:  # a setting that is younger than the file
-        return list(field.default) if isinstance(field.default, tuple) else field.default
+def _parse_setting(cell: str, field: Any) -> Any:
     if field.type in (int, float, str):
         return field.type(cell)
     return cell == "True" if field.type is bool else [int(part) for part in cell.split("/") if part]
@@ -174,17 +217,29 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
     epochs = (
         {"run": run.id} | {name: short(row.get(name)) for name in METRICS} for run in published for row in run.rows
     )
-    text = csv_text(("run", *METRICS), epochs)
-    write_atomic(out / CURVES, gzip.compress(text.encode(), 9, mtime=0))
+    curves = gzip.compress(csv_text(("run", *METRICS), epochs).encode(), 9, mtime=0)
     records = [_run_record(run, places.get(run.variant_id, [])) for run in published]
-    columns = (*RUN_COLUMNS, *FINAL, "seconds", *PROVENANCE, "log", *SETTINGS)
-    write_atomic(out / RUNS, csv_text(columns, records))
+    text = csv_text((*RUN_COLUMNS, *FINAL, "seconds", *PROVENANCE, "log", *SETTINGS), records)
+    try:
+        back = _parse(text, curves)
+        if [(run.id, run.seed, len(run.rows)) for run in published] != [
+            (run.id, run.seed, len(run.rows)) for run in back.values()
+        ]:
+            raise ValueError("they read back as other runs")
+    except _UNREADABLE as error:
+        raise RunFailed(
+            f"{RUNS} and {CURVES} could not be read back ({error}), so those in {out} are left as they were; this is a "
+            "fault of the program: please report it"
+        ) from error
+    write_atomic(out / CURVES, curves)
+    write_atomic(out / RUNS, text)
 
 
 def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str, str]:
     record = {
         "id": run.id,
         "variant_id": run.variant_id,
+        "data": run.data,
         "scale": run.scale,
         "sections": ";".join(place[0] for place in places),
         "variants": ";".join(place[1] for place in places),
@@ -214,14 +269,12 @@ def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any])
     for run in planned_runs(study):
         if run.id not in everything:
             everything[run.id] = RunRecord(
-                run.id, run.variant_id, study.scale, to_dict(run.config), run.config.seed, [], "missing"
+                run.id, run.variant_id, run.data, study.scale, to_dict(run.config), run.config.seed, [], "missing"
             )
     return StudyResults(study, everything, judge(study, everything), facts)
 
 
 def save(out: Path, results: StudyResults) -> None:
-    """Writes all tables, and study.json."""
-    write_runs(out, results.study, results.runs)
+    """Writes the tables that follow from the runs."""
     write_claims(out, results.verdicts)
     write_summary(out, results)
-    write_json(out / FACTS, results.facts)

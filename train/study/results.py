@@ -16,8 +16,9 @@ class RunRecord:
     """A run as it is published.
 
     Attributes:
-      id: see `train.study.identity`.
+      id: see `train.identity`.
       variant_id: the id that it would have with seed 0: the same for all seeds of a variant.
+      data: digest of the data set that it was trained and tested on.
       scale: of the study that ran it.
       config: its settings, nested as in config.json.
       seed: of the run.
@@ -30,6 +31,7 @@ class RunRecord:
 
     id: str
     variant_id: str
+    data: str
     scale: str
     config: dict[str, Any]
     seed: int

@@ -86,7 +86,7 @@ class Runner:
                     continue
                 attempts[run.id] += 1
                 going[run.id] = run
-                self._executor.start(run.id)
+                self._executor.start(run)
                 self._live.started(run)
             if stop and not asked:
                 asked = True
@@ -114,7 +114,7 @@ class Runner:
             self._live.finished(run, self._runs[run.id].rows)
             report.finished.append(run)
         elif end.status in (FAILED, REFUSED, FINISHED):
-            message = end.message or "it left no complete metrics.csv"
+            message = end.message or self._what_is_wrong(run)
             self._live.failed(run, message, again=False)
             report.failed.append((run, message))
             self._publish(run, "failed", facts=self._facts(run))
@@ -125,22 +125,29 @@ class Runner:
     def _publish_if_finished(self, run: PlannedRun) -> bool:
         """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""
         directory, facts = run_directory(self._out, run.id), self._facts(run)
-        with contextlib.suppress(OSError, ValueError, UserError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, UserError):
             config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
             rows = read_rows(directory / "metrics.csv")
             if (
                 facts.get("status") == "finished"
                 and len(rows) == run.config.epochs
+                and facts.get("data", {}).get("digest") == run.data
                 and not differences(config, run.config)
             ):
                 self._publish(run, "finished", rows, facts=facts)
                 return True
         return False
 
+    def _what_is_wrong(self, run: PlannedRun) -> str:
+        """Why a run that says it is finished cannot be published."""
+        trained_on = self._facts(run).get("data", {}).get("digest", run.data)
+        return "it left no complete metrics.csv" if trained_on == run.data else "its data changed during the study"
+
     def _facts(self, run: PlannedRun) -> dict[str, Any]:
         """The run's run.json; empty where there is none, or it is damaged."""
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((run_directory(self._out, run.id) / "run.json").read_text(encoding="utf-8"))
+            facts = json.loads((run_directory(self._out, run.id) / "run.json").read_text(encoding="utf-8"))
+            return facts if isinstance(facts, dict) else {}
         return {}
 
     def _publish(self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), *, facts: dict[str, Any]) -> None:
@@ -148,6 +155,7 @@ class Runner:
         self._runs[run.id] = RunRecord(
             id=run.id,
             variant_id=run.variant_id,
+            data=run.data,
             scale=self._study.scale,
             config=to_dict(run.config),
             seed=run.config.seed,

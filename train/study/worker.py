@@ -1,10 +1,11 @@
-"""python -m train.study.worker --study=FILE --out=DIR --seeds=N [--scale=S] [--data_dir=DIR] [--cpus=0,1] [ID ...]
+"""python -m train.study.worker --study=FILE --out=DIR [--cpus=0,1] [--quick_compile] [--keep_checkpoints]
 
-Trains runs of a study by their ids, one after the other, each in DIR/runs/ID, with all it says in DIR/logs/ID.txt. With
-no ID it reads them from standard input, a line each: so `train.study.executor` keeps one process for many runs, and JAX
-starts once. Standard input closing stops it like a signal does, whatever it is at: no worker outlives its study. A
-workdir that another process has, such as the worker of a study just killed, is waited for. After each run it writes a
-line of JSON: {"id": ..., "status": ..., "message": ...}.
+Trains runs one after the other, each in DIR/runs/ID, and writes everything they print to DIR/logs/ID.txt. It reads the
+runs from standard input, one JSON line each: {"id": ..., "config": ...}. One process serves many runs, so that JAX
+starts once, and each run is what the study's own process planned, even if its files have changed since. The study file
+is run for what it registers. When standard input closes, the worker stops as if by a signal: no worker outlives its
+study. If another process holds the workdir, such as the worker of a study that was just killed, it waits. After each
+run it writes one JSON line: {"id": ..., "status": ..., "message": ...}.
 
 Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
 """
@@ -23,9 +24,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from train.config import Config
+from train.config import Config, from_dict, validate
 from train.errors import InUse, RunFailed, UserError
 from train.run.signals import EXIT_STOPPED, StopRequest
 
@@ -98,9 +99,9 @@ def _when_free(train: Callable[[], str], stop: StopRequest) -> str:
     return STOPPED
 
 
-def _read_ids(source: TextIO, ids: "queue.Queue[str | None]") -> None:
+def _read_runs(source: TextIO, runs: "queue.Queue[dict[str, Any]]") -> None:
     for line in source:
-        ids.put(line.strip())
+        runs.put(json.loads(line))
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -109,12 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.study.worker", description=__doc__, allow_abbrev=False)
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, required=True)
-    parser.add_argument("--scale", default="")
-    parser.add_argument("--data_dir", default="")
     parser.add_argument("--cpus", default="", help="cores to use, such as 0,1; all if not given")
+    parser.add_argument("--quick_compile", action="store_true")
     parser.add_argument("--keep_checkpoints", action="store_true")
-    parser.add_argument("ids", nargs="*", metavar="ID")
     flags = parser.parse_args(arguments)
     if flags.cpus and hasattr(os, "sched_setaffinity"):
         # Before JAX starts, whose thread pools are as large as this.
@@ -125,35 +123,29 @@ def main(arguments: list[str] | None = None) -> int:
     import jax
 
     from train.step import runtime
-    from train.study.plan import load_study, planned_runs, with_data_dir
+    from train.study.plan import run_study_file
 
-    ids: queue.Queue[str | None] = queue.Queue()
+    runs: queue.Queue[dict[str, Any]] = queue.Queue()
     failed = False
     with StopRequest() as stop:
-        if flags.ids:
-            for run in (*flags.ids, None):
-                ids.put(run)
-        else:
-            threading.Thread(target=_read_ids, args=(sys.stdin, ids), daemon=True).start()
+        threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
         runtime.set_up()
-        if flags.scale == "smoke":
-            # Some 35 programs for a second of training each: compiling them well takes longer than it gains.
+        if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
-        study = load_study(flags.study, scale=flags.scale)
-        configs = {run.id: run.config for run in planned_runs(study, seeds=flags.seeds)}
-        while not stop and (run := _next(ids, stop)) is not None:
-            config = with_data_dir(configs[run], flags.data_dir)
-            status, message = train_run(run, config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
+        run_study_file(flags.study)
+        while (run := _next(runs, stop)) is not None:
+            config = validate(from_dict(run["config"]))
+            status, message = train_run(run["id"], config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
             failed |= status in (FAILED, REFUSED)
-            print(json.dumps({"id": run, "status": status, "message": message}), flush=True)
+            print(json.dumps({"id": run["id"], "status": status, "message": message}), flush=True)
     return EXIT_STOPPED if stop else int(failed)
 
 
-def _next(ids: "queue.Queue[str | None]", stop: StopRequest) -> str | None:
-    """The next id; None where there are no more, or a signal came."""
+def _next(runs: "queue.Queue[dict[str, Any]]", stop: StopRequest) -> dict[str, Any] | None:
+    """The next run; None once a signal came."""
     while not stop:
         with contextlib.suppress(queue.Empty):
-            return ids.get(timeout=0.2)
+            return runs.get(timeout=0.2)
     return None
 
 

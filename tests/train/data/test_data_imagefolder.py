@@ -2,6 +2,8 @@
 
 import logging
 import os
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -267,3 +269,57 @@ def test_the_real_images20_are_1092_and_274_of_20_classes(real_data):
     assert dataset.train.inputs.shape == (1092, 64, 64, 3)
     assert dataset.test.inputs.shape == (274, 64, 64, 3)
     assert len(set(dataset.train.targets)) == dataset.num_classes == 20
+
+
+def _palette_with_transparency(path):
+    image = Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10), "P")
+    image.putpalette([value for i in range(256) for value in (i, 255 - i, i // 2)])
+    image.save(path.with_suffix(".png"), transparency=bytes(range(256)))
+
+
+def _damaged_exif(path):
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x05" + b"\xff" * 20
+    Image.new("RGB", (10, 10), (1, 2, 3)).save(path.with_suffix(".jpg"), exif=exif)
+
+
+def _malformed_mpo(path):
+    Image.new("RGB", (10, 10), (1, 2, 3)).save(path.with_suffix(".jpg"))
+    data = path.with_suffix(".jpg").read_bytes()
+    segment = b"MPF\x00MM\x00*\x00\x00\x00\x08\x00\x01\xb0\x01\x00\x04\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00\x00"
+    app2 = b"\xff\xe2" + (len(segment) + 2).to_bytes(2, "big") + segment
+    path.with_suffix(".jpg").write_bytes(data[:2] + app2 + data[2:])
+
+
+def _odd_apng(path):
+    Image.new("RGB", (10, 10), (1, 2, 3)).save(path.with_suffix(".png"))
+    data = path.with_suffix(".png").read_bytes()
+    body = b"acTL" + (0).to_bytes(4, "big") + (0).to_bytes(4, "big")
+    chunk = (8).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    path.with_suffix(".png").write_bytes(data[:33] + chunk + data[33:])
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("make", [_palette_with_transparency, _damaged_exif, _malformed_mpo, _odd_apng])
+def test_an_image_that_pillow_decodes_with_a_warning_is_an_image(make, tree):
+    root, _ = tree
+    for i in range(16):
+        make(root / "train" / "ape" / f"odd{i}")
+    filters = list(warnings.filters)
+    assert len(data.load("imagefolder", data_dir=str(root)).train) == 22
+    # They belong to the whole process: changed from a thread, they stay changed.
+    assert warnings.filters == filters
+
+
+def test_the_digest_is_that_of_the_files_and_their_labels(tree):
+    root, pixels = tree
+    before = data.load("imagefolder", data_dir=str(root)).digest
+    assert data.load("imagefolder", data_dir=str(root), train_examples=3).digest == before
+    files = sorted(path for path in pixels if "train" in path.parts)
+    # Two images of different classes change places: the same files, sizes and counts.
+    first, last = files[0].read_bytes(), files[-3].read_bytes()
+    files[0].write_bytes(last)
+    files[-3].write_bytes(first)
+    assert data.load("imagefolder", data_dir=str(root)).digest != before
+    files[0].write_bytes(first)
+    files[-3].write_bytes(last)
+    assert data.load("imagefolder", data_dir=str(root)).digest == before

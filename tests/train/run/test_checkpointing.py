@@ -1,6 +1,9 @@
 """Checkpoints are whole or passed over, and never of another form than asked for."""
 
 import logging
+import os
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +98,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(checkpoi
     (directory(checkpoints, 2) / "progress.json").write_text("{}")
     with caplog.at_level(logging.WARNING):
         assert checkpoints.restore(abstract(tree(0.0))).step == 1
-    assert "checkpoints/3 is passed over: SHA256SUMS is missing" in caplog.text
+    assert "checkpoints/3 is passed over: SHA256SUMS is missing or cannot be read" in caplog.text
     assert "checkpoints/2 is passed over: progress.json has changed" in caplog.text
 
 
@@ -114,6 +117,73 @@ def test_a_damaged_directory_does_not_stop_a_new_save_of_its_step(checkpoints):
     save(checkpoints, 4)
     assert checkpoints.restore(abstract(tree(0.0))).step == 4
     assert (checkpoints._directory / "4.damaged" / "junk").exists()
+
+
+@pytest.mark.parametrize(
+    ("move", "said"),
+    [
+        (lambda root: os.rename(root / "2", root / "7"), "7 is passed over: it is of step 2"),
+        (lambda root: shutil.copytree(root / "1", root / "9"), "9 is passed over: it is of step 1"),
+        (lambda root: replace(root / "2", root.with_name("other") / "2"), "2 is passed over: it is of run b, not of a"),
+        (lambda root: replace(root / "2", root.with_name("before") / "2"), "2 is passed over: it is of run None"),
+    ],
+    ids=["renamed", "copied", "another run's", "of no run"],
+)
+def test_a_whole_checkpoint_in_a_wrong_place_is_passed_over(move, said, tmp_path, caplog):
+    for folder, run, steps in (("mine", "a", (1, 2)), ("other", "b", (2,)), ("before", None, (2,))):
+        made = Checkpoints(tmp_path / folder, run=run)
+        save(made, *steps)
+        made.close()
+    move(tmp_path / "mine")
+    mine = Checkpoints(tmp_path / "mine", run="a")
+    with caplog.at_level(logging.WARNING):
+        assert mine.restore(abstract(tree(0.0))).step in (1, 2)
+    assert said in caplog.text
+    # Nor does it keep the run from saving that step.
+    step = max(mine.steps())
+    save(mine, step)
+    assert mine.restore(abstract(tree(0.0))).step == step
+    mine.close()
+
+
+def replace(target, source):
+    shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda old: (old / "progress.json").unlink(),
+        lambda old: (old / "progress.json").write_text('{"step": 1, "sco'),
+        lambda old: (old / "progress.json").write_text("[]"),
+        lambda old: (old / "progress.json").write_bytes(b"\xff"),
+        shutil.rmtree,
+    ],
+    ids=["missing", "truncated", "a list", "no text", "no folder"],
+)
+def test_an_older_checkpoint_that_is_damaged_does_not_fail_a_save(harm, checkpoints, caplog):
+    save(checkpoints, 1, 2)
+    harm(directory(checkpoints, 1))
+    with caplog.at_level(logging.WARNING):
+        save(checkpoints, 3, 4)
+    assert checkpoints.restore(abstract(tree(0.0))).step == 4
+    assert 2 not in checkpoints.steps()
+    assert ("checkpoints/1 is damaged and is kept as it is" in caplog.text) == directory(checkpoints, 1).exists()
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs the command sha256sum")
+def test_sha256sum_finds_a_good_checkpoint_good_and_a_bad_one_bad(checkpoints):
+    save(checkpoints, 1)
+
+    def check(name):
+        command = ["sha256sum", "--check", "--strict", "--quiet", name]
+        return subprocess.run(command, cwd=directory(checkpoints, 1), capture_output=True).returncode
+
+    assert (check("SHA256SUMS"), check("SHA256SUMS.sha256")) == (0, 0)
+    with (directory(checkpoints, 1) / "progress.json").open("a") as file:
+        file.write(" ")
+    assert check("SHA256SUMS") == 1
 
 
 @pytest.mark.parametrize(
