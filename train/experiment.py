@@ -37,21 +37,19 @@ def load_dataset(config: Config) -> Dataset:
 
 
 def model_options(config: ModelConfig, dataset: Dataset) -> dict[str, Any]:
-    """The settings of a model that this one has a use for.
+    """The settings that the config's model takes.
 
     Raises:
       UserError: the model is unknown, or is for another task than the data set's.
     """
-    if config.name not in MODELS:
-        raise UserError(f"unknown model {config.name!r}; the models are {', '.join(MODELS)}")
-    spec = MODELS[config.name]
-    if spec.task != dataset.task:
+    entry = MODELS[config.name]
+    if entry.task and entry.task != dataset.task:
         raise UserError(
-            f"config.model.name={config.name!r} is for {_KINDS[spec.task]}, config.dataset={dataset.name!r} for "
-            f"{_KINDS[dataset.task]}; choose two that fit"
+            f"config.model.name={config.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
+            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
         )
-    given = dataclasses.asdict(config) | {"vocabulary_size": dataset.vocab_size}
-    return {name: value for name, value in given.items() if name in spec.options}
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
+    return entry.taken(given | {"vocabulary_size": dataset.vocab_size})
 
 
 def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recipe:
@@ -75,7 +73,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     if not test_batch_size:
         raise UserError(f"{tests} test examples do not divide over {share.devices} devices; use fewer devices")
     options = model_options(config.model, dataset)
-    if config.recalibrate_batch_stats and not MODELS[config.model.name].batch_stats:
+    if config.recalibrate_batch_stats and "axis_name" not in MODELS[config.model.name].parameters():
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)

@@ -65,7 +65,7 @@ def test_a_subset_larger_than_the_set_or_negative_is_refused(examples):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"dataset='cifar11' is unknown; use one of digits, cifar10,"):
+    with pytest.raises(UserError, match=r"unknown dataset 'cifar11'; choose one of digits, cifar10,"):
         data.load("cifar11")
 
 
