@@ -19,7 +19,7 @@ from pathlib import Path
 from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.signals import EXIT_STOPPED, StopRequest
+from train.run.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
 from train.study.live import Live
 from train.study.plan import (

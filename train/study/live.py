@@ -11,7 +11,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from train.config import Config
-from train.metrics import Row
+from train.run.records import Row
 from train.study.plan import PlannedRun
 from train.study.results import RunRecord
 from train.study.worker import log_name, run_directory

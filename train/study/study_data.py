@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from train.config import Config
 from train.errors import UserError
-from train.loop import load_dataset
+from train.experiment import load_dataset
 from train.study.plan import PlannedRun, Study, with_data, with_data_dir
 from train.study.results import RunRecord
 
