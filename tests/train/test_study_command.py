@@ -15,6 +15,7 @@ import pytest
 
 from tests.train import recompute_verdicts
 from train.study.__main__ import main
+from train.study.plan import planned_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,6 +104,28 @@ def test_a_study_writes_tables_figures_and_page_and_runs_nothing_twice(study_fil
     assert {path: path.read_bytes() for path in files} == before
 
 
+def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    asked = []
+
+    def one_more(study, runs, *, max_seeds, only):
+        asked.append((len(list(runs)), max_seeds, only))
+        return [run for run in planned_runs(study, seeds=max_seeds) if run.config.seed == 2][:1]
+
+    monkeypatch.setattr("train.study.__main__.next_runs", one_more)
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}", "--until=resolved", "--max_seeds=3"]
+    assert main(command) == 0
+    assert asked == [(4, 3, ())]
+    assert "1 runs, 0 of them done" in capsys.readouterr().out
+    runs = records(out / "runs.csv")
+    assert [(r["variants"], r["seed"]) for r in runs] == [("plain", s) for s in "012"] + [("slow", s) for s in "01"]
+    facts = json.loads((out / "study.json").read_text())
+    assert facts["command"] == f"python -m train.study {' '.join(command)}"
+    assert [session["finished"] for session in facts["sessions"]] == [4, 1]
+
+
 def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
     readme = (ROOT / "README.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register(" in b)
@@ -151,6 +174,7 @@ def test_data_that_is_missing_or_too_small_is_one_line_before_any_run(changes, m
     ("flag", "message"),
     [
         ("--jobs=0", "--jobs=0 must be at least 1"),
+        ("--max_seeds=0", "--max_seeds=0 must be at least 1"),
         ("--seeds=0", "--seeds=0 must be at least 1"),
         ("--only=7", "--only=7: no such section; the sections are 1:digits"),
         ("--scale=mini", "has one scale only"),

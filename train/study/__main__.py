@@ -32,8 +32,10 @@ from train.study.plan import (
     with_data_dir,
 )
 from train.study.published import STUDY_FILES, assemble, open_directory, read_facts, read_runs, save, write_runs
+from train.study.resolve import next_runs
 from train.study.results import RunRecord
 from train.study.runner import Report, Runner
+from train.study.seeds import MAX_SEEDS
 from train.study.session import Session
 from train.study.study_data import identified, load_digests
 from train.study.summary import format_tables, format_verdicts
@@ -53,6 +55,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
+    parser.add_argument(
+        "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
+    )
+    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
     parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
@@ -61,10 +67,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
     )
     flags = parser.parse_args(arguments)
-    for name, least in (("seeds", 1), ("jobs", 1), ("retries", 0)):
+    for name, least in (("seeds", 1), ("max_seeds", 1), ("jobs", 1), ("retries", 0)):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
+    if flags.until and flags.seeds is not None:
+        raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
     return flags
 
 
@@ -120,6 +128,14 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
             report = run_session(flags, arguments, study, planned, runs)
+            more = []
+            if flags.until == "resolved" and not report.open:
+                more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
+            if more:
+                more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
+                later = run_session(flags, arguments, study, more, runs)
+                report = Report(report.finished + later.finished, report.failed + later.failed, later.open)
+                planned = planned + more
             patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
         patiently(lambda: save(flags.out, results))
