@@ -1,4 +1,4 @@
-"""Every convolution of the models by every lowering: what `train.models.convolution.TABLE` is made from.
+"""Every convolution of the models by every lowering: what `train.models.cpu.convolution.TABLE` is made from.
 
     python -m benchmarks.convolutions [--models=resnet18,resnet18-cifar,cnn] [--rounds=7] [--torch] [--out=FILE]
 
@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from train import process
 from train.models import create_model
-from train.models.convolution import choose
-from train.models.lowerings import LOWERINGS, Geometry, Lowering, applicable, geometry_of
+from train.models.cpu.convolution import choose
+from train.models.cpu.lowerings import LOWERINGS, Geometry, Lowering, applicable, geometry_of
+from train.step import runtime
 
 # Model, its options, and the images of a training step of its recipe.
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int, int]]] = {
@@ -141,7 +141,7 @@ def main() -> None:
     unknown = sorted(set(flags.models.split(",")) - set(MODELS))
     if unknown:
         parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(MODELS)}")
-    process.set_up()
+    runtime.set_up()
     about = harness.machine()
     for model in flags.models.split(","):
         results, lines = {}, []

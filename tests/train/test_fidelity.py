@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
-from train.metrics import COLUMNS, PERPLEXITIES
+from train.run.records import COLUMNS, PERPLEXITIES
 from train.study import fidelity
 from train.study.fidelity_checks import CIFAR, cifar_expectations, failures, ptb_expectations
 from train.study.fidelity_runs import read_filed_runs

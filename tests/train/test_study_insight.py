@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import recalibration, sampling
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
-from train.loop import build_programs
-from train.loop import train as train_run
-from train.objectives import sample_losses
+from train.run.loop import train as train_run
+from train.run.trainer import make_trainer
+from train.step import input_pipeline, recalibration
+from train.step.objectives import sample_losses
+from train.step.steps import epoch_order
 from train.study import insight_measure, landscape
 from train.study.insight import main
 from train.study.insight_figure import draw_insight
@@ -81,34 +82,35 @@ def test_weights_that_stand_still_or_go_straight_span_no_plane(step):
 
 
 def test_score_is_that_of_the_network_with_batch_statistics_of_its_own(config):
-    programs = build_programs(config)
-    state = programs.init(3)
-    scorer = Scorer(config, programs, state.batch_stats, Effort(examples=100, batches=3))
+    trainer = make_trainer(config)
+    state = trainer.init(3)
+    scorer = Scorer(config, trainer, state.batch_stats, Effort(examples=100, batches=3))
     plane = landscape.Plane(*(landscape.flat(state.params) * factor for factor in (1.0, 0.0, 0.0)))
     point = scorer.point("slow", 7, plane, state.params)
 
-    batch_stats, train, test, order, key = scorer._data
-    scoring: landscape.Scoring = scorer._score.__wrapped__.args[0]  # type: ignore[attr-defined]
-    draw_key, dropout_key = jax.random.split(key)
+    batch_stats, train, test, key = scorer._data
+    model, preprocessing = scorer.recipe.model, scorer.recipe.preprocessing
+    order = epoch_order(scorer.recipe, key, jnp.int32(0))
+    _, draw_key, dropout_key = jax.random.split(key, 3)
     found = []
     for index in range(3):
-        drawn = sampling.draw(
-            draw_key, index, order, batch_size=64, full_batch_size=64, preprocessing=scoring.preprocessing
+        drawn = input_pipeline.draw(
+            draw_key, index, order, start=index * 64, batch_size=64, preprocessing=preprocessing
         )
-        inputs = sampling.load(train, drawn, scoring.preprocessing).inputs
-        found.append(recalibration.batch_statistics(scoring.model, state.params, batch_stats, inputs, dropout_key))
+        inputs = input_pipeline.load(train, drawn, preprocessing).inputs
+        found.append(recalibration.batch_statistics(model, state.params, batch_stats, inputs, dropout_key))
     statistics = jax.tree.map(lambda *s: np.mean(s, axis=0), *found)
-    batch = sampling.slice_batch(test, 0, 100, scoring.preprocessing)
-    logits = scoring.model.apply({"params": state.params, "batch_stats": statistics}, batch.inputs, train=False)
+    batch = input_pipeline.slice_batch(test, 0, 100, preprocessing)
+    logits = model.apply({"params": state.params, "batch_stats": statistics}, batch.inputs, train=False)
     assert point.test_loss == pytest.approx(float(sample_losses(logits, batch.targets).mean()), rel=1e-5)
     assert point.test_accuracy == pytest.approx(float((logits.argmax(-1) == batch.targets).mean()))
     assert point[:2] == ("slow", 7)
 
 
 def test_a_point_of_the_grid_scores_as_its_weights_do(config):
-    programs = build_programs(config)
-    states = [programs.init(seed) for seed in range(3)]
-    scorer = Scorer(config, programs, states[0].batch_stats, Effort(examples=50, batches=1))
+    trainer = make_trainer(config)
+    states = [trainer.init(seed) for seed in range(3)]
+    scorer = Scorer(config, trainer, states[0].batch_stats, Effort(examples=50, batches=1))
     plane = landscape.plane_through(*(landscape.flat(state.params) for state in states))
     middle = scorer.point("with", 0, plane, states[1].params)
     (start, other) = scorer.row(np.array([0.0, middle.x]), 0.0, plane, states[0].params)
@@ -127,7 +129,7 @@ def test_both_paths_are_one_until_the_first_sync(measured):
     assert [p.step for p in without] == list(range(2 * PERIOD + 1))
     for a, b in zip(without[:PERIOD], with_[:PERIOD], strict=True):
         assert a.step == b.step
-        # Two programs, so not to the last bit.
+        # Two trainer, so not to the last bit.
         assert a[2:5] == pytest.approx(b[2:5], abs=1e-5)
         assert a.test_loss == pytest.approx(b.test_loss, rel=1e-4)
     # What was there just before the sync, found from the slow weights, is what the inner optimizer has.

@@ -16,8 +16,8 @@ import pytest
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_json
-from train.metrics import MetricsFile
-from train.signals import StopRequest
+from train.run.records import MetricsFile
+from train.run.signals import StopRequest
 from train.study import worker
 from train.study.executor import LocalExecutor, RunEnd, shares_of_cores
 from train.study.live import Live

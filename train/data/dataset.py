@@ -33,7 +33,7 @@ class Split:
     sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.targets.shape[0]
 
     def take(self, index: np.ndarray | slice) -> Split:
         """The examples that `index` names, in its order."""

@@ -19,8 +19,9 @@ from pathlib import Path
 from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.signals import EXIT_STOPPED, StopRequest
+from train.run.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
+from train.study.forecast import check_space, forecast, in_words, plan_in_words
 from train.study.live import Live
 from train.study.plan import (
     PlannedRun,
@@ -37,7 +38,7 @@ from train.study.results import RunRecord
 from train.study.runner import Report, Runner
 from train.study.seeds import MAX_SEEDS
 from train.study.session import Session
-from train.study.study_data import identified, load_digests
+from train.study.study_data import Checked, check_runs, identified
 from train.study.summary import format_tables, format_verdicts
 from train.study.worker import log_name
 
@@ -65,6 +66,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
     parser.add_argument(
         "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
     )
     flags = parser.parse_args(arguments)
     for name, least in (("seeds", 1), ("max_seeds", 1), ("jobs", 1), ("retries", 0)):
@@ -122,11 +126,21 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         runs, report = read_runs(flags.out), Report()
         if flags.report_only and not runs:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
-        loaded = {} if flags.report_only and not flags.data_dir else load_digests(planned, flags.data_dir)
-        study = identified(study, loaded, runs)
+        checked = Checked({}, 0)
+        if not flags.report_only or flags.data_dir:
+            checked = check_runs(planned, flags.data_dir)
+        study = identified(study, checked.digests, runs)
         sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
         planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
+            left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
+            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            if flags.dry_run:
+                print(plan_in_words(study, sections, planned, runs))
+                print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
+                return 0
+            if left:
+                check_space(found, jobs=flags.jobs)
             report = run_session(flags, arguments, study, planned, runs)
             more = []
             if flags.until == "resolved" and not report.open:

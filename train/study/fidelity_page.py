@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from train.figures import BLUE, ORANGE, new_figure, save_figure
 from train.files import write_atomic
+from train.run.figures import BLUE, ORANGE, new_figure, save_figure
 from train.study.fidelity_checks import (
     CIFAR,
     CNN,

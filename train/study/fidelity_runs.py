@@ -16,7 +16,7 @@ from typing import Any
 from train.config import Config, leaves, to_dict
 from train.errors import UserError
 from train.files import write_atomic, write_json
-from train.metrics import Row, read_rows
+from train.run.records import Row, read_rows
 from train.study.report_logs import report_runs
 
 ABOUT = "about.json"

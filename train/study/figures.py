@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.files import write_atomic
-from train.metrics import Row
+from train.run.records import Row
 from train.study.plan import Section, Variant
 from train.study.report_logs import report_curves
 from train.study.results import RunRecord, StudyResults

@@ -25,7 +25,7 @@ from train.errors import RunFailed, UserError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
-    from train.signals import EXIT_STOPPED, StopRequest
+    from train.run.signals import EXIT_STOPPED, StopRequest
     from train.study.insight_figure import draw_insight
     from train.study.insight_measure import Effort, check, measure
     from train.study.insight_points import write
@@ -51,14 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
             if others:
                 raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
         else:
-            from train import process
             from train.__main__ import parse
-            from train.loop import train
+            from train.run.loop import train
+            from train.step import runtime
 
             effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
             config, workdir = parse(others)
             check(config)
-            process.set_up()
+            runtime.set_up()
             with StopRequest() as stop:
                 if train(config, workdir, stop=stop).status == "stopped":
                     return EXIT_STOPPED

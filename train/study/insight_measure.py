@@ -10,18 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.checkpointing import Checkpoints
 from train.config import Config, to_dict
 from train.errors import UserError
-from train.loop import build_programs, model_options
-from train.models import create_model
-from train.objectives import OBJECTIVES
-from train.position import Position
-from train.programs import Programs
-from train.sampling import Preprocessing, epoch_order
-from train.steps import TrainState
+from train.run.checkpointing import Checkpoints
+from train.run.recovery import Position
+from train.run.trainer import Trainer, make_trainer
+from train.step.steps import TrainState
 from train.study.insight_points import Insight, Point
-from train.study.landscape import Plane, Scoring, flat, plane_through, project, score, score_points
+from train.study.landscape import Plane, flat, plane_through, project, score, score_points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,26 +56,20 @@ def check(config: Config) -> None:
 class Scorer:
     """Scores weights of a run's model, all over the same examples."""
 
-    def __init__(self, config: Config, programs: Programs, batch_stats: Any, effort: Effort):
-        dataset = programs.dataset
-        tests = len(dataset.test.inputs)
+    def __init__(self, config: Config, trainer: Trainer, batch_stats: Any, effort: Effort):
+        tests = trainer.test_data.inputs.shape[0]
         chosen = np.linspace(0, tests - 1, min(effort.examples or tests, tests)).astype(int)
-        model = create_model(config.model.name, num_classes=dataset.num_classes, **model_options(config.model, dataset))
-        scoring = Scoring(
-            model,
-            OBJECTIVES[dataset.task],
-            Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
-            config.batch_size,
-            effort.batches,
-            min(config.test_batch_size or config.batch_size, len(chosen)),
-        )
-        key = jax.random.PRNGKey(config.seed)
-        order = epoch_order(key, jnp.int32(0), len(dataset.train.inputs), shuffle=dataset.shuffle)
-        test = jax.tree.map(lambda x: x[chosen], programs.test_data)
         self.examples = len(chosen)
-        self._data = (batch_stats, programs.train_data, test, order, key)
-        self._score = jax.jit(functools.partial(score, scoring))
-        self._score_points = jax.jit(functools.partial(score_points, scoring))
+        recipe = trainer.recipe
+        self.recipe = dataclasses.replace(
+            recipe,
+            recalibration_batches=effort.batches,
+            test_batch_size=min(recipe.test_batch_size, self.examples),
+        )
+        test = jax.tree.map(lambda x: x[chosen], trainer.test_data)
+        self._data = (batch_stats, trainer.train_data, test, jax.random.PRNGKey(config.seed))
+        self._score = jax.jit(functools.partial(score, self.recipe))
+        self._score_points = jax.jit(functools.partial(score_points, self.recipe))
 
     def point(self, kind: str, step: int, plane: Plane, params: Any) -> Point:
         """Weights on a path."""
@@ -103,11 +93,11 @@ def grid_axes(points: list[Point], size: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _step(programs: Programs, position: Position) -> None:
-    position.advance(programs, programs.order(position.state))
+def _step(trainer: Trainer, position: Position) -> None:
+    position.advance(trainer, trainer.order(position.state))
 
 
-def start_of_cycle(programs: Programs, workdir: Path) -> Position:
+def start_of_cycle(trainer: Trainer, workdir: Path) -> Position:
     """Where the first cycle after a run's last checkpoint starts: slow and fast weights are the same.
 
     Raises:
@@ -115,60 +105,58 @@ def start_of_cycle(programs: Programs, workdir: Path) -> Position:
     """
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        abstract = {"state": programs.abstract_state(), "metrics": programs.abstract_metrics()}
-        restored = checkpoints.restore(abstract)
+        position = Position.load(trainer, checkpoints)
     finally:
         checkpoints.close()
-    if restored is None:
+    if position is None:
         raise UserError(f"{workdir} has no checkpoint to start from; choose another workdir")
-    position = Position(restored.tree["state"], restored.tree["metrics"], restored.step)
     while int(position.state.opt_state.steps_since_sync):
-        _step(programs, position)
+        _step(trainer, position)
     return position
 
 
-def walk(programs: Programs, state: TrainState, first_step: int, steps: int) -> Iterator[tuple[int, Any]]:
+def walk(trainer: Trainer, state: TrainState, first_step: int, steps: int) -> Iterator[tuple[int, Any]]:
     """Parameters after each of `steps` steps from `state`, from 1; gone when the next ones are asked for."""
-    position = Position(jax.tree.map(jnp.copy, state), programs.zero_metrics(), first_step)
+    position = Position(jax.tree.map(jnp.copy, state), trainer.zero_metrics(), first_step)
     for step in range(1, steps + 1):
-        _step(programs, position)
+        _step(trainer, position)
         yield step, position.state.params
 
 
-def first_cycle(programs: Programs, state: TrainState, first_step: int, period: int) -> Plane:
+def first_cycle(trainer: Trainer, state: TrainState, first_step: int, period: int) -> Plane:
     """The plane through the start, the middle and the end of the fast weights of a cycle.
 
     Args:
-      programs: of the inner optimizer alone, as all of a cycle's steps are.
+      trainer: of the inner optimizer alone, as all of a cycle's steps are.
       state: at the start.
       first_step: its number.
       period: steps of a cycle.
     """
     kept = {0: flat(state.params)}
-    for step, params in walk(programs, state, first_step, period):
+    for step, params in walk(trainer, state, first_step, period):
         if step in (period // 2, period):
             kept[step] = flat(params)
     return plane_through(kept[0], kept[period // 2], kept[period])
 
 
 def path_without(
-    scorer: Scorer, plane: Plane, programs: Programs, state: TrainState, first: int, steps: int
+    scorer: Scorer, plane: Plane, trainer: Trainer, state: TrainState, first: int, steps: int
 ) -> Iterator[Point]:
     """The inner optimizer alone: its first cycle is Lookahead's first cycle of fast weights."""
     yield scorer.point("without", 0, plane, state.params)
-    for step, params in walk(programs, state, first, steps):
+    for step, params in walk(trainer, state, first, steps):
         yield scorer.point("without", step, plane, params)
 
 
 def path_with(
-    scorer: Scorer, plane: Plane, programs: Programs, state: TrainState, first: int, steps: int, config: Config
+    scorer: Scorer, plane: Plane, trainer: Trainer, state: TrainState, first: int, steps: int, config: Config
 ) -> Iterator[Point]:
     """Lookahead: its live weights at each step, before and after a sync, and the slow ones at each sync."""
     period, alpha = config.optimizer.sync_period, config.optimizer.slow_step_size
     slow = state.params
     yield scorer.point("slow", 0, plane, slow)
     yield scorer.point("with", 0, plane, slow)
-    for step, params in walk(programs, state, first, steps):
+    for step, params in walk(trainer, state, first, steps):
         if step % period == 0:
             before, slow = slow, jax.tree.map(jnp.copy, params)
             # Where the fast weights were just before the sync follows from where the slow ones went.
@@ -196,14 +184,12 @@ def measure(
     """
     check(config)
     config = dataclasses.replace(config, devices=1)
-    programs = build_programs(config)
-    plain = build_programs(
-        dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lookahead=False))
-    )
-    start = start_of_cycle(programs, workdir)
+    trainer = make_trainer(config)
+    plain = make_trainer(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lookahead=False)))
+    start = start_of_cycle(trainer, workdir)
     state, first, period = start.state, start.step, config.optimizer.sync_period
     bare = dataclasses.replace(state, opt_state=state.opt_state.fast_state)
-    scorer, steps, points = Scorer(config, programs, state.batch_stats, effort), effort.cycles * period, []
+    scorer, steps, points = Scorer(config, trainer, state.batch_stats, effort), effort.cycles * period, []
 
     def take(found: Iterator[Point] | list[Point]) -> None:
         for point in found:
@@ -214,7 +200,7 @@ def measure(
     plane = first_cycle(plain, bare, first, period)
     say(f"{steps} steps from step {first}, without Lookahead and with it")
     take(path_without(scorer, plane, plain, bare, first, steps))
-    take(path_with(scorer, plane, programs, state, first, steps, config))
+    take(path_with(scorer, plane, trainer, state, first, steps, config))
     xs, ys = grid_axes(points, effort.grid)
     for number, y in enumerate(ys, 1):
         take(scorer.row(xs, float(y), plane, state.params))
@@ -223,14 +209,14 @@ def measure(
         "dataset": config.dataset,
         "model": config.model.name,
         "optimizer": to_dict(config)["optimizer"],
-        "learning_rate": programs.learning_rate(first),
+        "learning_rate": trainer.recipe.learning_rate(first),
         "step": first,
-        "epoch": round(first / programs.steps_per_epoch, 2),
+        "epoch": round(first / trainer.recipe.steps_per_epoch, 2),
         "seed": config.seed,
-        "train_examples": len(programs.dataset.train.inputs),
+        "train_examples": trainer.recipe.train_examples,
         "test_examples": scorer.examples,
         "effort": dataclasses.asdict(effort),
-        "devices": [f"{device.platform} {device.device_kind}" for device in programs.parallel.devices],
+        "devices": [f"{device.platform} {device.device_kind}" for device in trainer.parallel.devices],
         "jax": jax.__version__,
     }
     return Insight(facts, points)

@@ -4,23 +4,21 @@ The plane goes through three points of a path: origin, a point on the way, and t
 first, middle and last fast weights of a cycle). Any other weights are projected on it.
 
 A network with BatchNorm has no accuracy at weights that it never trained at until its statistics fit them: each point
-is scored with statistics re-estimated there (`train.recalibration`), over the same augmented training batches for all
-points, so that neighbours differ by their weights alone.
+is scored with statistics re-estimated there (`train.step.recalibration`), over the same augmented training batches for
+all points, so that neighbours differ by their weights alone.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from train import recalibration, sampling, steps
 from train.errors import UserError
-from train.objectives import Objective
-from train.sampling import DeviceSplit, Preprocessing
-from train.steps import Metrics
+from train.step.input_pipeline import DeviceSplit
+from train.step.recalibration import recalibrate
+from train.step.recipe import Recipe
+from train.step.steps import evaluate
 
 
 class Plane(NamedTuple):
@@ -70,94 +68,33 @@ def project(plane: Plane, weights: jax.Array) -> jax.Array:
     return jnp.stack([x, y, jnp.linalg.norm(offset - x * plane.across - y * plane.up)])
 
 
-@dataclasses.dataclass(frozen=True)
-class Scoring:
-    """What is fixed about scoring weights: static under jit.
-
-    Attributes:
-      model: Flax module.
-      objective: how its task scores a batch.
-      preprocessing: of the data set.
-      batch_size: training examples of each batch that statistics are estimated over.
-      batches: how many of those; without BatchNorm none are needed.
-      test_batch_size: at most the number of test examples.
-    """
-
-    model: nn.Module
-    objective: Objective
-    preprocessing: Preprocessing
-    batch_size: int
-    batches: int
-    test_batch_size: int
-
-
-def _statistics(
-    scoring: Scoring, params: Any, batch_stats: Any, train: DeviceSplit, order: jax.Array, key: jax.Array
-) -> Any:
-    """BatchNorm statistics of `params` over the first batches of `order`."""
-    if not jax.tree.leaves(batch_stats):
-        return batch_stats
-    draw_key, dropout_key = jax.random.split(key)
-
-    def add_batch(total, index):
-        size = scoring.batch_size
-        drawn = sampling.draw(
-            draw_key, index, order, batch_size=size, full_batch_size=size, preprocessing=scoring.preprocessing
-        )
-        inputs = sampling.load(train, drawn, scoring.preprocessing).inputs
-        found = recalibration.batch_statistics(scoring.model, params, batch_stats, inputs, dropout_key)
-        return jax.tree.map(jnp.add, total, found), None
-
-    batches = max(1, min(scoring.batches, order.shape[0] // scoring.batch_size))
-    total, _ = jax.lax.scan(add_batch, jax.tree.map(jnp.zeros_like, batch_stats), jnp.arange(batches))
-    return jax.tree.map(lambda x: x / batches, total)
-
-
 def score(
-    scoring: Scoring,
-    params: Any,
-    batch_stats: Any,
-    train: DeviceSplit,
-    test: DeviceSplit,
-    order: jax.Array,
-    key: jax.Array,
+    recipe: Recipe, params: Any, batch_stats: Any, train: DeviceSplit, test: DeviceSplit, key: jax.Array
 ) -> jax.Array:
     """Float32 [2]: mean loss and accuracy of `params` over the test set, BatchNorm statistics re-estimated.
 
     Args:
-      scoring: static.
+      recipe: static; of one device.
       params: the weights.
       batch_stats: of any weights, for their structure alone.
-      train: statistics are estimated over it.
+      train: statistics are estimated over its first batches, in the order and with the augmentation of `key`.
       test: what is scored.
-      order: int32 [N], the training examples in the order they are taken in.
-      key: of augmentation; the same key gives the same batches.
+      key: the same key gives the same batches.
     """
-    statistics = _statistics(scoring, params, batch_stats, train, order, key)
-    examples, size = test.inputs.shape[0], scoring.test_batch_size
-
-    def add_batch(metrics, index):
-        # The last batch starts early enough to be full; what it repeats is not counted again.
-        start = jnp.minimum(index * size, examples - size)
-        batch = sampling.slice_batch(test, start, size, scoring.preprocessing)
-        weights = start + jnp.arange(size) >= index * size
-        return steps.eval_step(
-            params, statistics, metrics, batch, weights, model=scoring.model, objective=scoring.objective
-        ), None
-
-    sums, _ = jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))
+    if jax.tree.leaves(batch_stats):
+        batch_stats = recalibrate(recipe, params, batch_stats, key, jnp.int32(0), train)
+    sums = evaluate(recipe, params, batch_stats, test)
     return jnp.stack([sums.loss + sums.lost, sums.correct.astype(jnp.float32)]) / sums.count
 
 
 def score_points(
-    scoring: Scoring,
+    recipe: Recipe,
     points: jax.Array,
     plane: Plane,
     like: Any,
     batch_stats: Any,
     train: DeviceSplit,
     test: DeviceSplit,
-    order: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
     """Scores points of the plane one after the other in one program: float32 [P, 2] from [P, 2].
@@ -165,20 +102,19 @@ def score_points(
     One after the other, because convolutions whose weights differ by example become grouped ones, which are slow.
 
     Args:
-      scoring: static.
+      recipe: see `score`, as for the arguments from `batch_stats` on.
       points: coordinates in the plane.
-      plane: where they lie.
+      plane: the plane.
       like: a tree of parameters, for its structure alone.
-      batch_stats: see `score`, as all others.
+      batch_stats: see there.
       train: see there.
       test: see there.
-      order: see there.
       key: see there.
     """
     unravel = ravel_pytree(like)[1]
 
     def one(point):
         weights = plane.origin + point[0] * plane.across + point[1] * plane.up
-        return score(scoring, unravel(weights), batch_stats, train, test, order, key)
+        return score(recipe, unravel(weights), batch_stats, train, test, key)
 
     return jax.lax.map(one, points)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from train.metrics import Row
+from train.run.records import Row
 from train.study.claims import Comparison, Pair
 from train.study.moderation import Prior, fit, moderate
 from train.study.plan import Section, Study

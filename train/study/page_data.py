@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from train.metrics import Row
+from train.run.records import Row
 from train.study.figures import LABELS, curve, line_styles, report_rows, values
 from train.study.plan import Section, Variant
 from train.study.results import RunRecord, StudyResults

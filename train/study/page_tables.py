@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from train.config import Config, leaves
-from train.metrics import Row
+from train.run.records import Row
 from train.study.figures import LABELS, report_rows
 from train.study.markup import Child, Element, link, table, tag
 from train.study.page_data import test_quantities, train_quantity

@@ -29,7 +29,7 @@ from train.config import FORMER, Config, from_dict, leaves, to_dict
 from train.errors import RunFailed, UserError
 from train.files import write_atomic
 from train.identity import run_id
-from train.metrics import COLUMNS, PERPLEXITIES, Row
+from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study, planned_runs
 from train.study.results import RunRecord, StudyResults
 from train.study.tables import csv_text, exact, short, write_claims, write_summary

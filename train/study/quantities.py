@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.metrics import Row
+from train.run.records import Row
 
 
 class Quantity(NamedTuple):

@@ -17,7 +17,7 @@ import io
 import math
 from typing import Any
 
-from train.metrics import COLUMNS, PERPLEXITIES, Row
+from train.run.records import COLUMNS, PERPLEXITIES, Row
 
 # Logs that are at fault themselves, and what is wrong with them.
 FAULTY = {

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from train.metrics import Row
+from train.run.records import Row
 from train.study.claims import Claim, Comparison
 from train.study.plan import Section, Study
 

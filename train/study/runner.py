@@ -11,8 +11,8 @@ from typing import Any
 from train.config import differences, to_dict
 from train.errors import UserError
 from train.files import with_patience
-from train.metrics import read_rows
-from train.signals import StopRequest
+from train.run.records import read_rows
+from train.run.signals import StopRequest
 from train.study.executor import Executor, RunEnd
 from train.study.live import Live
 from train.study.plan import PlannedRun, Study

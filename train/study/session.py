@@ -10,11 +10,10 @@ from typing import Any
 
 from train.config import Config
 from train.files import with_patience, write_json
-from train.machine import machine_words, versions
+from train.run.provenance import machine_words, source_commit, versions
 from train.study.plan import Study
 from train.study.published import FACTS, read_facts
 from train.study.runner import Report
-from train.workdir import source_commit
 
 
 @dataclasses.dataclass(frozen=True)

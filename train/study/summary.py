@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from train.metrics import Row
+from train.run.records import Row
 from train.study.plan import Section
 from train.study.quantities import QUANTITIES, gain, values_of_pair
 from train.study.results import StudyResults, Verdict

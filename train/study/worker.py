@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 from train.config import Config, from_dict, validate
 from train.errors import InUse, RunFailed, UserError
-from train.signals import EXIT_STOPPED, StopRequest
+from train.run.signals import EXIT_STOPPED, StopRequest
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
 
@@ -68,7 +68,7 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
       "finished", "stopped", "failed", or "refused" (what was given is wrong, so trying again will not help); and for
       the latter two why, in one line.
     """
-    from train.loop import train
+    from train.run.loop import train
 
     with everything_said_goes_to(out / log_name(run)):
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}  run {run}, process {os.getpid()}", flush=True)
@@ -122,14 +122,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     import jax
 
-    from train import process
+    from train.step import runtime
     from train.study.plan import run_study_file
 
     runs: queue.Queue[dict[str, Any]] = queue.Queue()
     failed = False
     with StopRequest() as stop:
         threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
-        process.set_up()
+        runtime.set_up()
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
         run_study_file(flags.study)
