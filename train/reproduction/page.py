@@ -27,8 +27,8 @@ INTRODUCTION = """\
 # Do the recipes train as the report's did?
 
 Made by `python -m train.reproduction.fidelity` from `fidelity/*.csv` (the first epochs of our runs, their
-`metrics.csv`) and the report's logs (`train/reproduction/report_logs`; one seed each, PyTorch 1.4, 2020). A cell is ours / the report's
-(relative difference); a row is one run with one seed."""
+`metrics.csv`) and the report's logs (`train/reproduction/report_logs`; one seed each, PyTorch 1.4, 2020). A cell is
+ours / the report's (relative difference); a row is one run with one seed."""
 
 CIFAR_NOTE = """\
 SGD on CIFAR-100 is compared at epochs 1 and 2 alone: {faulty}.

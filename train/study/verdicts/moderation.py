@@ -24,6 +24,10 @@ and s0^2 = exp(mean e + psi(d0 / 2) - log(d0 / 2)). Where the right-hand side is
 more than chance would have them: d0 is infinite and s0^2 is the pooled variance. d0 + d_g is taken as at most the sum
 of the group's degrees of freedom, since no more than that has been observed.
 
+The model has no place for one variant that is far noisier than all others: where those look alike, d0 is large and the
+variance of the odd one is shrunk to theirs. So d0 counts as at most `MOST_FREEDOM`, what three seeds have: the prior
+never outweighs a comparison's own variance. `results/report/analysis_plan.md` has the simulation that this comes from.
+
 References:
   Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray Experiments,
   Statistical Applications in Genetics and Molecular Biology 3 (2004), article 3, sections 3 and 6.
@@ -40,6 +44,8 @@ from train.study.verdicts.statistics import Sample
 
 # A smaller group is not moderated.
 LEAST = 3
+# The most degrees of freedom that a prior counts with.
+MOST_FREEDOM = 2.0
 
 
 class Prior(NamedTuple):
@@ -47,7 +53,7 @@ class Prior(NamedTuple):
 
     Attributes:
       variance: s0^2.
-      freedom: d0; infinite where the variances differ no more than by chance.
+      freedom: d0, capped; where the variances differ no more than by chance it is the cap.
       observed: sum of the group's degrees of freedom, the most that a moderated variance is given.
     """
 
@@ -75,12 +81,13 @@ def trigamma_inverse(y: float) -> float:
     return x
 
 
-def fit(samples: Sequence[Sample]) -> Prior | None:
+def fit(samples: Sequence[Sample], *, most: float = MOST_FREEDOM) -> Prior | None:
     """The prior of a group, by the method of moments (see above).
 
     Args:
       samples: of the group's comparisons. Those of one value are left out. A variance below 1e-5 of the median counts
         as that, since its logarithm would rule the estimate.
+      most: the most degrees of freedom that the prior may have; infinite for Smyth's own method.
 
     Returns:
       The prior; None where fewer than three are left or most have no spread at all.
@@ -95,9 +102,10 @@ def fit(samples: Sequence[Sample]) -> Prior | None:
     excess = float(centred.var(ddof=1) - polygamma(1, freedoms / 2).mean())
     observed = float(freedoms.sum())
     if excess <= 0.0:
-        return Prior(float(freedoms @ variances) / observed, math.inf, observed)
+        return Prior(float(freedoms @ variances) / observed, most, observed)
     half = trigamma_inverse(excess)
-    return Prior(math.exp(float(centred.mean()) + float(digamma(half)) - math.log(half)), 2.0 * half, observed)
+    variance = math.exp(float(centred.mean()) + float(digamma(half)) - math.log(half))
+    return Prior(variance, min(2.0 * half, most), observed)
 
 
 def moderate(one: Sample, prior: Prior | None) -> Sample:

@@ -179,6 +179,32 @@ def test_holm_runs_over_all_claims_of_a_source_those_without_data_included():
     assert found["d"].p_holm is None
 
 
+def test_a_claim_that_is_resolved_at_the_first_look_keeps_that_verdict():
+    plan = study(Claim("a", "A.", (better(),)))
+    plain = [0.50, 0.60, 0.70, 0.50, 0.60, 0.70, 0.50, 0.60]
+    against = [0.51, 0.611, 0.71, 0.40, 0.50, 0.60, 0.40, 0.50]
+    (verdict,) = judge(plan, runs(plan, {("1:digits", "plain"): plain, ("1:digits", "Look"): against}))
+    assert (verdict.verdict, verdict.look, verdict.n) == ("supported", 1, 3)
+    unclear = [0.52, 0.60, 0.69, 0.51, 0.611, 0.71, 0.51, 0.611]
+    (verdict,) = judge(plan, runs(plan, {("1:digits", "plain"): plain, ("1:digits", "Look"): unclear}))
+    assert (verdict.verdict, verdict.look, verdict.n) == ("not resolved", 2, 8)
+
+
+def test_a_comparison_without_more_seeds_is_not_looked_at_again_with_what_others_have_learned():
+    names = ("plain", "Look", "Look 2", "Look 3")
+    plan = study(Claim("a", "A.", (better("Look 2"),)), names=names)
+    plain = [0.50, 0.60, 0.70, 0.50, 0.60, 0.70]
+    first = {"plain": plain[:3], "Look": [0.52, 0.60, 0.69], "Look 2": [0.53, 0.60, 0.71], "Look 3": [0.51, 0.63, 0.70]}
+    second = first | {"plain": plain, "Look": [0.52, 0.60, 0.69, 0.10, 0.90, 0.70]}
+    before, after = (
+        judge(plan, runs(plan, {("1:digits", name): values for name, values in given.items()}))[0]
+        for given in (first, second)
+    )
+    assert before.tests[0].moderated.freedom > 2
+    assert after.tests == before.tests
+    assert (after.p_holm, after.look) == (before.p_holm, 1)
+
+
 def test_fewer_than_two_seeds_resolve_nothing_and_print_no_nan():
     plan = study(Claim("a", "A.", (better(),)), Claim("b", "B.", (better("Look 2"),)))
     one, none = judged(plan, Look=[0.9])
