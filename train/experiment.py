@@ -33,6 +33,7 @@ def load_dataset(config: Config) -> Dataset:
         test_batch_size=config.test_batch_size,
         sequence_length=config.sequence_length,
         skip_corrupt=config.skip_corrupt,
+        add_unk=config.add_unk,
     )
 
 

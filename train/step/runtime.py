@@ -16,6 +16,8 @@ import stat
 import sys
 from pathlib import Path
 
+from train.paths import home
+
 # <malloc.h>; the values are ABI.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
@@ -56,7 +58,10 @@ def enable_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookahead_jax" / "xla"
+    caches = os.environ.get("XDG_CACHE_HOME") or (home() and os.path.join(str(home()), ".cache"))
+    if not caches:
+        return
+    directory = Path(caches) / "lookahead_jax" / "xla"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()

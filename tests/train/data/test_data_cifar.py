@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train import data
-from train.data import cifar, decoded_cache, prepared
+from train.data import cifar, cifar_files, decoded_cache, prepared
 from train.errors import UserError
 
 
@@ -17,9 +17,10 @@ def by_content(labels, images):
     return sorted((image.tobytes(), int(label)) for label, image in zip(labels, images, strict=True))
 
 
+@pytest.mark.parametrize("version", ["binary", "python"])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_prepared_images_and_labels_are_the_publishers(name, published, tmp_path):
-    folder, truth = published(name)
+def test_prepared_images_and_labels_are_the_publishers(name, version, published, tmp_path):
+    folder, truth = published(name, version)
     cifar.prepare_cifar(name, str(tmp_path / "tfds"), from_dir=str(folder))
     dataset = data.load(name, data_dir=str(tmp_path / "tfds"))
     for split, got in (("train", dataset.train), ("test", dataset.test)):
@@ -92,7 +93,7 @@ def test_a_file_with_another_md5_is_refused_by_name_found_and_expected(published
     changed = bytearray((folder / "data_batch_3.bin").read_bytes())
     changed[100] ^= 1
     (folder / "data_batch_3.bin").write_bytes(changed)
-    expected = cifar._PUBLISHED["cifar10"].files["train"]["data_batch_3.bin"]
+    expected = cifar_files.PUBLISHED["cifar10"].versions[0].files["train"]["data_batch_3.bin"]
     with pytest.raises(UserError, match=rf"data_batch_3\.bin.*MD5 [0-9a-f]{{32}}.*{expected}.*--allow-mismatch"):
         cifar.prepare_cifar("cifar10", str(tmp_path / "tfds"), from_dir=str(folder))
     assert not (tmp_path / "tfds").exists()
@@ -283,9 +284,7 @@ def test_a_prepared_label_out_of_range_is_refused(small_set):
 
 @pytest.mark.data
 def test_the_real_cifar100_is_the_publishers(real_data):
-    splits = cifar._read_published(
-        real_data("cifar100"), cifar._PUBLISHED["cifar100"], allow_mismatch=False, report=pytest.fail
-    )
+    splits, _ = cifar_files.read("cifar100", real_data("cifar100"), allow_mismatch=False, report=pytest.fail)
     for split, each in (("train", 500), ("test", 100)):
         labels, images = splits[split]
         assert images.shape == (100 * each, 32, 32, 3)
@@ -295,11 +294,11 @@ def test_the_real_cifar100_is_the_publishers(real_data):
 
 @pytest.mark.data
 def test_the_real_cifar10_has_the_reports_mean_and_its_test_file_is_refused(real_data):
-    folder, spec = real_data("cifar10"), cifar._PUBLISHED["cifar10"]
+    folder = real_data("cifar10")
     with pytest.raises(UserError, match=r"test_batch\.bin differs"):
-        cifar._read_published(folder, spec, allow_mismatch=False, report=print)
+        cifar_files.read("cifar10", folder, allow_mismatch=False, report=print)
     lines = []
-    labels, images = cifar._read_published(folder, spec, allow_mismatch=True, report=lines.append)["train"]
+    labels, images = cifar_files.read("cifar10", folder, allow_mismatch=True, report=lines.append)[0]["train"]
     assert len(lines) == 1  # the training files are the publisher's
     np.testing.assert_array_equal(np.bincount(labels[:, 0]), [5000] * 10)
     np.testing.assert_allclose(images.reshape(-1, 3).mean(0), cifar._MEAN, atol=0.06)
