@@ -28,16 +28,35 @@ counter are part of the optimizer state, so a checkpoint of that state holds the
 initial parameters, and the first sync comes after exactly `sync_period` steps.
 """
 
+import importlib.metadata
+
 from lookahead_jax._adaptive import AdaptiveStepSize, adaptive_step_size
+from lookahead_jax._check_chain import check_chain
 from lookahead_jax._lookahead import LookaheadState, lookahead
+from lookahead_jax._outer import diloco, snoo
+from lookahead_jax._primal_averaging import PrimalAveragingState, primal_averaging
 from lookahead_jax._ranger import ranger
-from lookahead_jax._slow_params import slow_params
+from lookahead_jax._slow_params import resync, slow_params
+from lookahead_jax._sync_step import is_sync_step
+
+try:
+    __version__ = importlib.metadata.version("lookahead-jax")
+except importlib.metadata.PackageNotFoundError:  # a copy of the sources that was not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "AdaptiveStepSize",
     "LookaheadState",
+    "PrimalAveragingState",
+    "__version__",
     "adaptive_step_size",
+    "check_chain",
+    "diloco",
+    "is_sync_step",
     "lookahead",
+    "primal_averaging",
     "ranger",
+    "resync",
     "slow_params",
+    "snoo",
 ]

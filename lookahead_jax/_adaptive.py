@@ -1,15 +1,18 @@
 """The slow step size that minimises a quadratic model of the loss between slow and fast weights."""
 
 # JAX and Optax are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from lookahead_jax import _sync, _trees
 
 
 class AdaptiveStepSize(NamedTuple):
@@ -18,66 +21,19 @@ class AdaptiveStepSize(NamedTuple):
     Attributes:
         minimum: lower bound of the step size.
         curvature: maps the fast optimizer's state to the diagonal of the curvature, a tree like the parameters.
+        axis_name: mapped axes over which the parameters are sharded.
     """
 
     minimum: jax.typing.ArrayLike
     curvature: Callable[[optax.OptState], optax.Params]
-
-    def estimate(
-        self,
-        sync: jax.Array,
-        grads: optax.Updates,
-        params: optax.Params,
-        updates: optax.Updates,
-        slow: optax.Params,
-        fast_state: optax.OptState,
-    ) -> jax.Array:
-        """The step size of this sync, a float scalar; `minimum` where there is no sync.
-
-        Args:
-            sync: boolean scalar.
-            grads: gradients at `params`.
-            params: the live weights before the step.
-            updates: the fast optimizer's updates, so that the fast weights are `params + updates`.
-            slow: the slow weights.
-            fast_state: the fast optimizer's state after the step.
-        """
-        # On a quadratic with curvature A and minimum t, with d = slow - fast,
-        #
-        #   alpha* = <slow - t, A d> / <d, A d>
-        #
-        # The gradient at hand was taken at `params`, so t = params - grads / A (exact when A is), and
-        #
-        #   <slow - t, A d> = <slow - params, A d> + <grads, d>,
-        #
-        # which divides by nothing. The conditional spares the other steps the reading of five trees; its result is
-        # a scalar, so it keeps no buffer from being updated in place.
-
-        def on_sync() -> jax.Array:
-            def leaf(
-                g: jax.Array, p: jax.Array, u: jax.Array, s: jax.Array, a: jax.Array
-            ) -> tuple[jax.Array, jax.Array]:
-                g, p, u, s, a = (jnp.asarray(x).astype(float) for x in (g, p, u, s, a))
-                d = s - (p + u)
-                return jnp.sum((a * (s - p) + g) * d), jnp.sum(a * d * d)
-
-            terms = jax.tree.leaves(jax.tree.map(leaf, grads, params, updates, slow, self.curvature(fast_state)))
-            numerator = jnp.sum(jnp.asarray(terms[0::2], float))
-            denominator = jnp.sum(jnp.asarray(terms[1::2], float))
-            # Fast weights that did not move, or only where there is no curvature, give no ratio.
-            ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
-            return jnp.clip(ratio, self.minimum, 1.0).astype(float)
-
-        def otherwise() -> jax.Array:
-            return jnp.full([], self.minimum, float)
-
-        return jax.lax.cond(sync, on_sync, otherwise)
+    axis_name: Hashable | Sequence[Hashable] | None = None
 
 
 def adaptive_step_size(
     minimum: jax.typing.ArrayLike = 0.1,
-    b2: jax.typing.ArrayLike = 0.999,
+    b2: jax.typing.ArrayLike | None = None,
     curvature: Callable[[optax.OptState], optax.Params] | None = None,
+    axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> AdaptiveStepSize:
     r"""Lookahead's adaptive slow step size, given as `slow_step_size`.
 
@@ -94,46 +50,140 @@ def adaptive_step_size(
     :math:`\theta_k` for :math:`\theta_{k-1}` there; that gradient would take one more evaluation. On a quadratic
     both are exact.)
 
+    Parameters without a second moment (masked out of Adam, or the matrices of Muon) do not take part in the estimate;
+    they move by the same step size.
+
     Args:
         minimum: lower bound, in [0, 1]; above 0 it makes training more stable.
-        b2: decay of the fast optimizer's second moment, to correct its bias.
+        b2: decay of the fast optimizer's second moment, to correct its bias; for instance 0.999 for `optax.adam(1e-3)`.
+            Needed unless `curvature` is given.
         curvature: a function of the fast optimizer's state that returns a tree like the parameters, in place of
-            Adam's second moment: the one field `nu` in that state, divided by :math:`1 - b_2^t` with the field
-            `count` beside it.
+            Adam's second moment: the field `nu` in that state, divided by :math:`1 - b_2^t` with the field
+            `count` beside it. None or a masked node in that tree leaves its parameters out.
+        axis_name: the name (or names) of the axes of a `shard_map` over which the parameters are sharded: the
+            products are summed over them. Without it each shard takes a step size of its own.
 
     Returns:
         A rule that :func:`lookahead` accepts as `slow_step_size`.
 
     Raises:
-        ValueError: `minimum` is outside [0, 1]; and from `update`, where the fast optimizer's state has not one
-            second moment and `curvature` is not given.
+        ValueError: `minimum` is outside [0, 1], or not exactly one of `b2` and `curvature` is given; and from
+            `update`, if the second moment cannot be found in the fast optimizer's state.
 
     Example:
         >>> import optax
         >>> import lookahead_jax as la
-        >>> tx = la.lookahead(optax.adam(1e-3), slow_step_size=la.adaptive_step_size(minimum=0.5))
+        >>> rule = la.adaptive_step_size(minimum=0.5, b2=0.999)
+        >>> tx = la.lookahead(optax.adam(1e-3, b2=0.999), slow_step_size=rule)
 
     References:
         Zhang et al, `Lookahead Optimizer: k steps forward, 1 step back <https://arxiv.org/abs/1907.08610>`_, 2019,
         proposition 1 and the paragraph after it
     """
     if isinstance(minimum, int | float) and not 0 <= minimum <= 1:
-        raise ValueError(f"minimum={minimum} is no lower bound of a step size; use a number in [0, 1]")
+        raise ValueError(f"minimum={minimum} is out of range; use a number in [0, 1]")
+    if (b2 is None) == (curvature is None):
+        raise ValueError(
+            f"adaptive_step_size() got {'neither b2 nor curvature' if b2 is None else 'both b2 and curvature'}; give "
+            "b2=, the decay of the fast optimizer's second moment (0.999 by default in optax.adam), or curvature=, a "
+            "function of its state"
+        )
+    return AdaptiveStepSize(minimum, curvature or functools.partial(_second_moment, b2), axis_name)
 
-    def second_moment(fast_state: optax.OptState) -> optax.Params:
-        nodes = [x for x in jax.tree.leaves(fast_state, is_leaf=_has_nu) if _has_nu(x)]
-        if len(nodes) != 1:
-            raise ValueError(
-                f"the fast optimizer's state has {len(nodes)} second moments `nu` with a `count` of steps, and "
-                "adaptive_step_size() needs one; use an optimizer of Adam's family or give curvature=, a function of "
-                "its state"
-            )
-        count = jnp.maximum(nodes[0].count, 1)
-        return optax.tree.bias_correction(nodes[0].nu, b2, count)
 
-    return AdaptiveStepSize(minimum, second_moment if curvature is None else curvature)
+def estimate_step_size(
+    rule: AdaptiveStepSize,
+    sync: jax.Array | bool,
+    grads: optax.Updates,
+    params: optax.Params,
+    updates: optax.Updates,
+    slow: optax.Params,
+    fast_state: optax.OptState,
+) -> jax.Array:
+    """The step size of this sync, a float scalar; `minimum` where there is no sync.
+
+    Args:
+        rule: made by :func:`adaptive_step_size`.
+        sync: boolean scalar; the Python bool True computes a sync alone.
+        grads: gradients at `params`.
+        params: the live weights before the step.
+        updates: the fast optimizer's updates, so that the fast weights are `params + updates`.
+        slow: the slow weights.
+        fast_state: the fast optimizer's state after the step.
+    """
+    # On a quadratic with curvature A and minimum t, with d = slow - fast,
+    #
+    #   alpha* = <slow - t, A d> / <d, A d>
+    #
+    # The gradient at hand was taken at `params`, so t = params - grads / A (exact when A is), and
+    #
+    #   <slow - t, A d> = <slow - params, A d> + <grads, d>,
+    #
+    # which divides by nothing. Of complex numbers these are the products of their real and imaginary parts,
+    # Re(conj(x) y). The conditional spares the other steps the reading of five trees; its result is a scalar, so it
+    # keeps no buffer from being updated in place.
+    known = jax.tree.map(_left_out, rule.curvature(fast_state), slow, is_leaf=_trees.is_left_out)
+    _, rows = _trees.columns(slow, grads, params, updates, known)
+    rows = [row for row in zip(*rows, strict=True) if _takes_part(*row)]
+
+    def on_sync() -> jax.Array:
+        numerator, denominator = jnp.zeros([], float), jnp.zeros([], float)
+        for s, g, p, u, a in rows:
+            s, g, p, u = _sync.widen(s, g, p, u)
+            a = jnp.real(a).astype(jnp.real(s).dtype)
+            d = s - (p + u)
+            numerator += jnp.sum(jnp.real(jnp.conj(a * (s - p) + g) * d)).astype(float)
+            denominator += jnp.sum(a * jnp.real(jnp.conj(d) * d)).astype(float)
+        if rule.axis_name is not None:
+            numerator, denominator = jax.lax.psum((numerator, denominator), rule.axis_name)
+        # Fast weights that did not move, or only where there is no curvature, give no ratio.
+        ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
+        return jnp.clip(ratio, _as_float(rule.minimum), 1.0)
+
+    if isinstance(sync, bool):
+        return on_sync()
+    return jax.lax.cond(sync, on_sync, lambda: _varying(_as_float(rule.minimum), rows, rule.axis_name))
+
+
+def _second_moment(b2: Any, fast_state: optax.OptState) -> optax.Params:
+    nodes = [x for x in jax.tree.leaves(fast_state, is_leaf=_has_nu) if _has_nu(x)]
+    corrected = [optax.tree.bias_correction(x.nu, b2, jnp.maximum(x.count, 1)) for x in nodes]
+    try:
+        # Of several, as optax.partition makes them, each has the parameters that the others leave out.
+        return functools.reduce(_trees.merge, corrected)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the fast optimizer's state has {len(nodes)} second moments `nu` with a `count` of steps, and "
+            "adaptive_step_size() needs one for each parameter; use an optimizer of Adam's family or give curvature=, "
+            "a function of its state"
+        ) from None
 
 
 def _has_nu(node: Any) -> bool:
-    # Every tuple has a method `count`.
-    return hasattr(node, "nu") and not callable(getattr(node, "count", len))
+    # Every tuple has a method `count`; the moments that "pullback" keeps have None.
+    return hasattr(node, "nu") and not callable(getattr(node, "count", len)) and node.count is not None
+
+
+def _left_out(curvature: Any, slow: Any) -> Any:
+    if _trees.is_left_out(curvature):
+        return jax.tree.map(lambda _: None, slow)
+    return curvature
+
+
+def _takes_part(slow: Any, *others: Any) -> bool:
+    return all(x is not None for x in (slow, *others)) and jnp.issubdtype(jnp.asarray(slow).dtype, jnp.inexact)
+
+
+def _as_float(x: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.asarray(x).astype(float)
+
+
+def _varying(x: jax.Array, rows: Any, axis_name: Any) -> jax.Array:
+    """`x` with the type that a sum over the rows has inside a `shard_map`: varying over the axes of any of them."""
+    summed = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    axes = frozenset[Any]().union(*(getattr(jax.typeof(leaf), "vma", ()) for row in rows for leaf in row))
+    axes = tuple(sorted(axes - frozenset(summed), key=str))
+    if not axes:
+        return x
+    # jax.lax.pcast is newer than the oldest JAX.
+    return jax.lax.pcast(x, axes, to="varying") if hasattr(jax.lax, "pcast") else getattr(jax.lax, "pvary")(x, axes)  # noqa: B009

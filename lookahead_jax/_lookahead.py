@@ -1,34 +1,31 @@
 """Lookahead as an Optax gradient transformation."""
 
 # JAX and Optax are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import functools
-from typing import Any, NamedTuple, get_args
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from lookahead_jax import _fast_state, _sync
-from lookahead_jax._adaptive import AdaptiveStepSize
+from lookahead_jax import _checks, _fast_state, _sync, _trees, _workers
+from lookahead_jax._adaptive import AdaptiveStepSize, estimate_step_size
 from lookahead_jax._fast_state import FastStateAtSync
+from lookahead_jax._spellings import LOOKAHEAD, other_spellings
 
 _DEFAULT_SLOW_STEP_SIZE = 0.8
-
-# The text of optax._src.base.NO_PARAMS_MSG, which optax does not export; a test compares the two.
-_NO_PARAMS_MSG = (
-    "You are using a transformation that requires the current value of "
-    "parameters, but you are not passing `params` when calling `update`."
-)
 
 
 class LookaheadState(NamedTuple):
     """State of the transformation returned by :func:`lookahead`.
 
     Attributes:
-        fast_state: state of the fast optimizer.
+        fast_state: state of the fast optimizer. With `fast_state_at_sync` "reset" or "pullback" its moments change as
+            the next step begins; right after a sync they are still the old ones.
         slow_params: the slow weights: a tree like the parameters, in buffers of its own.
         steps_since_sync: steps of the fast optimizer since the last sync; int32, shape ().
         sync_count: completed syncs, the argument of schedules; int32, shape ().
@@ -45,14 +42,16 @@ class LookaheadState(NamedTuple):
     after_sync: Any = ()
 
 
+@other_spellings(LOOKAHEAD)
 def lookahead(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 5,
-    slow_step_size: jax.typing.ArrayLike | optax.Schedule | AdaptiveStepSize = _DEFAULT_SLOW_STEP_SIZE,
+    slow_step_size: jax.typing.ArrayLike | optax.Schedule | AdaptiveStepSize | None = None,
     *,
     slow_optimizer: optax.GradientTransformation | None = None,
     fast_state_at_sync: FastStateAtSync = "maintain",
     slow_dtype: jax.typing.DTypeLike | None = None,
+    axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lookahead: k steps forward, 1 step back.
 
@@ -70,43 +69,60 @@ def lookahead(
     The parameters given to `init` and `update` are the live weights, where gradients are taken; the slow weights
     are in the state. Evaluate with ``slow_params(opt_state)``. Right after a sync live and slow weights are equal,
     bit for bit (with `slow_dtype`: once the slow ones are rounded to the parameters' dtype). BatchNorm's running
-    statistics are those of the live weights: evaluate right after a sync, or estimate them anew.
+    statistics belong to the live weights: evaluate right after a sync, or re-estimate them first.
 
-    The sync changes the updates so that ``params + updates`` lands on the slow weights. So nothing may change
+    The sync changes the updates so that ``params + updates`` lands on the slow weights. So nothing may change the
     updates after Lookahead: gradient clipping, weight decay and learning rates belong before it in a chain or
-    inside `fast_optimizer`.
+    inside `fast_optimizer`. :func:`check_chain` tests this.
+
+    **When to sync.** ``update(grads, opt_state, params, sync=None)`` follows `sync_period`. A boolean `sync` decides
+    instead: True syncs now and starts a new period; False does not sync, the count goes on, and a sync that is
+    overdue comes with the next None. Transformations around Lookahead forward the argument; the outermost Lookahead
+    takes it. A Python bool is static: jitted with False, the step does not touch the slow weights at all, which
+    saves two of nine passes over memory on a GPU with Adam inside, and lets the slow weights stay in host memory. A
+    loop that knows its step compiles both programs and calls ``step(..., sync=is_sync_step(i, sync_period))``. Syncing
+    before an evaluation or at the end of an epoch is the same argument.
+
+    **Weights changed after `init`.** The first update takes the slow weights from its `params`, so weights may be
+    loaded between `init` and training (unless that update is given ``sync=False``, which does not touch them). After
+    any later change that does not go through `update`, such as pruning or loading, call :func:`resync`; otherwise the
+    next sync pulls the parameters back.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, any :class:`optax.GradientTransformation`. Extra arguments
             of `update` are forwarded to it.
         sync_period: :math:`k`, an integer >= 1: a number, an array (may be traced) or a schedule of the number
-            of completed syncs. A step counts when the fast optimizer emits an update: under `optax.MultiSteps` or
-            `optax.apply_if_finite`, around Lookahead or directly inside as `fast_optimizer`, an accumulating or
-            a skipped step does not count. Deeper inside (in a chain, in `partition`) each call of `update` counts.
+            of completed syncs. A step counts when the fast optimizer emits an update: with `optax.MultiSteps`,
+            `optax.apply_if_finite` or `optax.contrib.sam`, around Lookahead (not for `sam`) or directly inside as
+            `fast_optimizer`, a step that accumulates, is skipped or climbs does not count. Deeper inside (in a
+            chain, in `partition`) each call of `update` counts.
         slow_step_size: :math:`\alpha` in [0, 1]: a number, an array (may be traced), a schedule of the number of
-            completed syncs, or :func:`adaptive_step_size`.
-        slow_optimizer: the outer step in general: a transformation of the pseudo-gradient
-            :math:`\phi_t - \theta_{t,k}`, called with the slow weights as its parameters. ``optax.sgd(alpha)`` is
-            plain Lookahead; ``optax.sgd(lr, momentum, nesterov=True)`` is the outer optimizer of SNOO and, with one
-            worker, of DiLoCo. It takes the place of `slow_step_size`. On a CPU it, like an adaptive step size,
-            costs XLA temporary buffers: an update takes 3 to 5 times as long as Adam's.
+            completed syncs, or :func:`adaptive_step_size`. None is 0.8.
+        slow_optimizer: the outer step in general, in place of `slow_step_size`: a transformation of the
+            pseudo-gradient :math:`\phi_t - \theta_{t,k}`, called with the slow weights as its parameters.
+            ``optax.sgd(alpha)`` is plain Lookahead; see :func:`snoo` and :func:`diloco`.
         fast_state_at_sync: what becomes of the fast optimizer's moments at a sync. "maintain" leaves them;
-            "reset" sets them to their initial value; "pullback" interpolates them, like the weights, with
-            :math:`\alpha` between their values after this and after the last sync. Only accumulators shaped like
-            the parameters change, never step counts, schedules or random keys: after "reset" Adam's bias
-            correction goes on from the current step count. The change is made as the next step begins.
+            "reset" sets them to their initial value, together with the count of their bias correction, so that Adam
+            keeps its step length; "pullback" interpolates them, like the weights, with :math:`\alpha` between their
+            values after this and after the last sync. Schedules and random keys never change. The change is made as
+            the next step begins.
         slow_dtype: a floating-point dtype that the slow weights have at least; None is the parameters' own. float32
             with bfloat16 parameters keeps what many small outer steps add up to; the live weights are the slow ones
             rounded after each sync. Parameters of a wider dtype keep it, complex ones stay complex.
+        axis_name: the name (or names) of a mapped axis of workers, for `shard_map`, `pmap` or `vmap`, where each
+            worker trains fast weights of its own: the outer step takes the mean of their pseudo-gradients, one
+            `pmean` of the size of the parameters per sync. The slow weights are then identical on all workers, and
+            live weights equal them up to the last bit.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, whose updates have the shapes and dtypes of the fast
-        optimizer's. Integer parameters are left to the fast optimizer; their slow copy takes the live value at each
-        sync.
+        optimizer's. Integer parameters and those without a gradient (None) are left to the fast optimizer; their slow
+        copy takes the live value at each sync.
 
     Raises:
-        ValueError: a static argument is out of its range, an optimizer is none, or `update` is called without
-            `params`.
+        ValueError: an argument is out of its range (traced arrays cannot be checked), the fast optimizer's moments
+            cannot be found, or `update` is called without `params`.
+        TypeError: an unknown argument, with the name it has here; or `init` is given shapes instead of arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -132,16 +148,15 @@ def lookahead(
 
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
-    _check_sync_period(sync_period)
-    _check_slow_step_size(slow_step_size)
-    _check_outer_step(slow_step_size, slow_optimizer, fast_state_at_sync)
-    fast = _with_extra_args("fast_optimizer", fast_optimizer)
-    slow = None if slow_optimizer is None else _with_extra_args("slow_optimizer", slow_optimizer)
-    dtype = None if slow_dtype is None else jax.dtypes.canonicalize_dtype(slow_dtype)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"slow_dtype={slow_dtype!r} holds no fractions; use a floating-point dtype such as float32")
+    _checks.check_sync_period(sync_period)
+    _checks.check_outer_step(slow_step_size, slow_optimizer, fast_state_at_sync, axis_name)
+    fast = _checks.check_optimizer("fast_optimizer", fast_optimizer)
+    slow = None if slow_optimizer is None else _checks.check_optimizer("slow_optimizer", slow_optimizer)
+    dtype = _checks.check_slow_dtype(slow_dtype)
+    step_size = _DEFAULT_SLOW_STEP_SIZE if slow_step_size is None else slow_step_size
 
     def init_fn(params: optax.Params) -> LookaheadState:
+        _checks.check_init(params)
         fast_state = fast.init(params)
         slow_params = jax.tree.map(functools.partial(_slow_copy, dtype), params)
         return LookaheadState(
@@ -153,43 +168,74 @@ def lookahead(
             after_sync=_fast_state.init_after_sync(fast_state_at_sync, fast, fast_state),
         )
 
+    def outer_step(
+        sync: jax.Array | bool,
+        state: LookaheadState,
+        grads: optax.Updates,
+        params: optax.Params,
+        updates: optax.Updates,
+        base: optax.Params,
+        fast_state: optax.OptState,
+        extra_args: dict[str, Any],
+    ) -> tuple[optax.Updates, optax.OptState, Any]:
+        """The slow weights' updates from `base`, the slow optimizer's state, and the step size."""
+        pseudo_grads = _sync.pseudo_gradients(params, updates, base)
+        if axis_name is not None:
+            pseudo_grads = _workers.mean_at(sync, pseudo_grads, axis_name)
+        if slow is not None:
+            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, **extra_args)
+            return slow_updates, _sync.select(sync, slow_state, state.slow_state), 1.0
+        if isinstance(step_size, AdaptiveStepSize):
+            alpha = estimate_step_size(step_size, sync, grads, params, updates, base, fast_state)
+        else:
+            alpha = _value_at(step_size, state.sync_count)
+        return jax.tree.map(functools.partial(_descend, alpha), pseudo_grads), state.slow_state, alpha
+
     def update_fn(
         updates: optax.Updates,
         state: Any,  # a LookaheadState; Optax's protocol allows no narrower type
         params: optax.Params | None = None,
+        *,
+        sync: jax.typing.ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LookaheadState]:
-        if params is None:
-            raise ValueError(_NO_PARAMS_MSG)
+        params = _checks.check_params(params)
+        given = _checks.check_sync(sync)
         grads = updates
-        before = _fast_state.begin_step(fast_state_at_sync, fast, state.fast_state, state.after_sync, params)
+        after_sync = state.after_sync
+        own_params = _trees.prune(params, state.slow_params)
+        before = _fast_state.begin_step(fast_state_at_sync, fast, state.fast_state, after_sync, own_params)
         updates, fast_state = fast.update(grads, before, params, **extra_args)
+        updates = _sync.rounded(updates, state.sync_count)
 
         emitted = _fast_state.emitted_update(before, fast_state)
-        steps = state.steps_since_sync + emitted
-        sync = emitted & (steps >= _value_at(sync_period, state.sync_count))
+        if axis_name is not None:
+            emitted = _workers.all_agree(emitted, axis_name)
+        steps = _sync.where(emitted, state.steps_since_sync + 1, state.steps_since_sync)
+        if given is False:
+            return updates, state._replace(
+                fast_state=fast_state,
+                steps_since_sync=steps,
+                after_sync=_fast_state.end_step(fast_state_at_sync, False, fast_state, after_sync, 1.0),
+            )
+        now = emitted & _reached(steps, _value_at(sync_period, state.sync_count)) if given is None else given
 
-        pseudo_grads = _sync.pseudo_gradients(params, updates, state.slow_params)
-        if slow is None:
-            if isinstance(slow_step_size, AdaptiveStepSize):
-                alpha = slow_step_size.estimate(sync, grads, params, updates, state.slow_params, fast_state)
-            else:
-                alpha = _value_at(slow_step_size, state.sync_count)
-            slow_updates = jax.tree.map(functools.partial(_descend, alpha), pseudo_grads)
-            slow_state = state.slow_state
-        else:
-            alpha = 1.0  # of pullback, which is refused here
-            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, state.slow_params, **extra_args)
-            slow_state = _sync.select(sync, slow_state, state.slow_state)
-        updates, slow_params = _sync.synchronize(sync, params, updates, state.slow_params, slow_updates)
-
+        first = (state.sync_count == 0) & (state.steps_since_sync == 0) & ~jnp.asarray(_fast_state.is_displaced(before))
+        base = _sync.start(first, own_params, state.slow_params)
+        slow_updates, slow_state, alpha = outer_step(
+            now, state, grads, own_params, updates, base, fast_state, extra_args
+        )
+        slow_updates = _sync.rounded(slow_updates, state.sync_count)
+        updates, slow_params = _sync.synchronize(
+            now, own_params, updates, base, slow_updates, replicated=axis_name is not None
+        )
         return updates, LookaheadState(
-            fast_state=fast_state,
+            fast_state=_fast_state.forget_values(now, fast_state),
             slow_params=slow_params,
-            steps_since_sync=jnp.where(sync, 0, steps),
-            sync_count=state.sync_count + sync,
+            steps_since_sync=_sync.where(now, 0, steps),
+            sync_count=_sync.where(now, state.sync_count + 1, state.sync_count),
             slow_state=slow_state,
-            after_sync=_fast_state.end_step(fast_state_at_sync, sync, fast_state, state.after_sync, alpha),
+            after_sync=_fast_state.end_step(fast_state_at_sync, now, fast_state, after_sync, alpha),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -197,6 +243,11 @@ def lookahead(
 
 def _value_at(value: Any, sync_count: jax.Array) -> Any:
     return value(sync_count) if callable(value) else value
+
+
+def _reached(steps: jax.Array, period: Any) -> jax.Array:
+    # Schedules of Optax give their periods in floating point.
+    return steps >= jnp.ceil(jnp.asarray(period)).astype(steps.dtype)
 
 
 def _descend(step_size: jax.typing.ArrayLike, grads: jax.Array) -> jax.Array:
@@ -210,48 +261,3 @@ def _slow_copy(dtype: Any, param: jax.typing.ArrayLike) -> jax.Array:
     if dtype is not None and jnp.issubdtype(own, jnp.inexact):
         own = jnp.promote_types(own, dtype)
     return jnp.array(param, dtype=own, copy=True)
-
-
-def _with_extra_args(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise ValueError(f"{name}={optimizer!r} is no optax.GradientTransformation; give one, as in optax.adam(1e-3)")
-    return optax.with_extra_args_support(optimizer)
-
-
-def _check_sync_period(value: Any) -> None:
-    # Arrays may be traced (inject_hyperparams makes them so) and are taken as they are.
-    if callable(value) or isinstance(value, jax.Array | np.ndarray):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"sync_period={value!r} is not a number of steps; use an integer >= 1")
-
-
-def _check_slow_step_size(value: Any) -> None:
-    if isinstance(value, AdaptiveStepSize) or callable(value) or isinstance(value, jax.Array | np.ndarray):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
-        raise ValueError(
-            f"slow_step_size={value!r} does not lie between the slow and the fast weights; use a number in [0, 1]"
-        )
-
-
-def _check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_sync: str) -> None:
-    if fast_state_at_sync not in get_args(FastStateAtSync):
-        raise ValueError(
-            f"fast_state_at_sync={fast_state_at_sync!r} is unknown; use one of {get_args(FastStateAtSync)}"
-        )
-    if slow_optimizer is None:
-        return
-    if fast_state_at_sync == "pullback":
-        raise ValueError(
-            'fast_state_at_sync="pullback" interpolates with slow_step_size, which slow_optimizer replaces; '
-            'use "maintain" or "reset"'
-        )
-    # inject_hyperparams passes the default on as an array.
-    if not isinstance(slow_step_size, jax.Array) and slow_step_size != _DEFAULT_SLOW_STEP_SIZE:
-        raise ValueError(
-            f"slow_step_size={slow_step_size!r} and slow_optimizer exclude each other; "
-            "put the step size into slow_optimizer, as in optax.sgd(0.5)"
-        )

@@ -1,7 +1,8 @@
 """Ranger: Lookahead around RAdam."""
 
 # JAX and Optax are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from typing import Any
 
@@ -9,20 +10,25 @@ import jax
 import optax
 
 from lookahead_jax._adaptive import AdaptiveStepSize
+from lookahead_jax._fast_state import FastStateAtSync
 from lookahead_jax._lookahead import lookahead
+from lookahead_jax._spellings import RANGER, other_spellings
 
 
+@other_spellings(RANGER)
 def ranger(
     learning_rate: optax.ScalarOrSchedule,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
     *,
+    threshold: jax.typing.ArrayLike = 5.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any = None,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 5,
     slow_step_size: jax.typing.ArrayLike | optax.Schedule | AdaptiveStepSize = 0.8,
-    **lookahead_options: Any,
+    fast_state_at_sync: FastStateAtSync = "maintain",
+    slow_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Lookahead around RAdam with decoupled weight decay.
 
@@ -31,11 +37,15 @@ def ranger(
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the bias-corrected second moment, as in `optax.radam`.
+        threshold: RAdam's steps are rectified once the variance has more than this many degrees of freedom; before,
+            they are momentum steps. 5 is from step 6 on for ``b2=0.999``.
         weight_decay: decoupled, as in AdamW: each step takes `learning_rate * weight_decay` of the weights.
         mask: which parameters decay, a tree of booleans or a function of the parameters that returns one.
         sync_period: as in :func:`lookahead`.
         slow_step_size: as in :func:`lookahead`.
-        **lookahead_options: further keyword arguments of :func:`lookahead`.
+        fast_state_at_sync: as in :func:`lookahead`. "reset" lets RAdam start anew after each sync, with momentum
+            steps until `threshold`.
+        slow_dtype: as in :func:`lookahead`.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`. The defaults are Lookahead's and RAdam's; the "Ranger"
@@ -64,8 +74,8 @@ def ranger(
         <https://github.com/lessw2020/Ranger-Deep-Learning-Optimizer>`_, 2019
     """
     radam = optax.chain(
-        optax.scale_by_radam(b1=b1, b2=b2, eps=eps),
+        optax.scale_by_radam(b1=b1, b2=b2, eps=eps, threshold=threshold),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return lookahead(radam, sync_period, slow_step_size, **lookahead_options)
+    return lookahead(radam, sync_period, slow_step_size, fast_state_at_sync=fast_state_at_sync, slow_dtype=slow_dtype)

@@ -1,30 +1,37 @@
-"""Where the slow weights are in an optimizer state."""
+"""Where the slow weights are in an optimizer state, and how to set them."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from lookahead_jax import _trees
 from lookahead_jax._lookahead import LookaheadState
+from lookahead_jax._primal_averaging import PrimalAveragingState
 
-_LEAF = jax.tree.structure(0)
+_STATES = (LookaheadState, PrimalAveragingState)
 
 
 def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Params:
     """The slow weights in an optimizer state: the weights to evaluate, average or publish.
 
-    Finds the state of :func:`lookahead` wherever it sits: in a chain, under `optax.inject_hyperparams`,
-    `optax.MultiSteps`, `optax.apply_if_finite`, in a `flax.training.train_state.TrainState`. Of nested Lookaheads
-    it takes the outermost. Under `optax.masked` and `optax.partition` a Lookahead holds part of the tree: the parts
-    of several are merged, and `params` fill in for parameters that have no slow weights.
+    Finds the state of :func:`lookahead` (or of :func:`primal_averaging`, whose average it returns) wherever it sits:
+    in a chain, under `optax.inject_hyperparams`, `optax.MultiSteps`, `optax.apply_if_finite`, in a
+    `flax.training.train_state.TrainState`, and in the dictionaries that Orbax restores without a target. Of nested
+    Lookaheads it takes the outermost. Under `optax.masked` and `optax.partition` a Lookahead holds part of the tree:
+    the parts of several are merged, and `params` fill in for parameters that have no slow weights.
 
     Args:
         opt_state: an optimizer state, or any pytree that holds one.
-        params: the live weights. Needed only where some parameters are not under Lookahead.
+        params: the live weights. Needed only where some parameters are not under Lookahead. A whole Equinox model
+            also works: the result is then a model with slow weights.
 
     Returns:
         A tree like the parameters; of the dtype `slow_dtype` where that is wider. The arrays are those of the state,
@@ -32,7 +39,7 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
 
     Raises:
         ValueError: there is no Lookahead in `opt_state`, or more than one for the same parameters, or some
-            parameters have none and `params` is not given.
+            parameters have none and `params` is not given, or `params` is a tree of another structure.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -45,13 +52,19 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
         With Flax NNX, where `optimizer` is an `nnx.Optimizer` of `model`, the slow model is ``slow =
         nnx.clone(model)`` after ``nnx.update(slow, nnx.as_pure(la.slow_params(optimizer.opt_state)))``.
     """
-    states = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(x)]
+    states = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_any_state) if _is_any_state(x)]
     if not states:
         raise ValueError("there is no LookaheadState in this optimizer state; wrap the optimizer in lookahead()")
-    merged = functools.reduce(_merge, (state.slow_params for state in states))
+    try:
+        merged = functools.reduce(_trees.merge, map(_slow_of, states))
+    except ValueError:
+        raise ValueError(
+            "this optimizer state holds more than one LookaheadState for the same parameters, or some for different "
+            "trees of parameters; give slow_params the part of the state that is meant"
+        ) from None
     if params is not None:
-        return jax.tree.map(_filled, merged, params, is_leaf=_is_masked)
-    if any(_is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_is_masked)):
+        return _filled(merged, params)
+    if any(_trees.is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_trees.is_masked)):
         raise ValueError(
             "some parameters are masked out of Lookahead and have no slow weights; "
             "slow_params(opt_state, params) takes the live ones for them"
@@ -59,37 +72,97 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
     return merged
 
 
-def _filled(slow: Any, param: Any) -> Any:
-    return param if _is_masked(slow) else slow
+def resync(opt_state: Any, params: optax.Params) -> Any:
+    """The optimizer state with slow weights taken from `params`, as if a sync had just arrived there.
 
+    To be called after every change of the parameters that did not go through `update`: loading, pruning, clipping or
+    re-initialising weights. Without it, the next sync pulls the parameters back to slow weights that know nothing of
+    the change.
 
-def _merge(a: Any, b: Any) -> Any:
-    # One level at a time, since either side may be masked where the other has a whole subtree: with prefixes as
-    # labels, optax.partition masks so.
-    if _is_masked(a):
-        return b
-    if _is_masked(b):
-        return a
-    node, other = _one_level(a), _one_level(b)
-    if node == _LEAF or node != other:
+    Args:
+        opt_state: an optimizer state, or any pytree that holds one; each Lookahead in it is set, nested ones too.
+        params: the new live weights.
+
+    Returns:
+        `opt_state` with the slow weights copied from `params` and the steps since the last sync set to 0. Moments
+        and schedules are as they were.
+
+    Raises:
+        ValueError: there is no Lookahead in `opt_state`, or `params` is a tree of another structure.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> import lookahead_jax as la
+        >>> tx = la.lookahead(optax.adam(1e-3))
+        >>> opt_state = tx.init(jnp.array([0.0]))
+        >>> la.slow_params(la.resync(opt_state, jnp.array([9.0])))
+        Array([9.], dtype=float32)
+    """
+    found = False
+
+    def reset(node: Any) -> Any:
+        nonlocal found
+        if not isinstance(node, _STATES):
+            return node
+        found = True
+        _check_structure(node.slow_params, params)
+        slow = _trees.map_slow(_copied, node.slow_params, params)
+        node = node._replace(slow_params=slow, fast_state=jax.tree.map(reset, node.fast_state, is_leaf=_is_state))
+        if isinstance(node, LookaheadState):
+            node = node._replace(steps_since_sync=jnp.zeros_like(node.steps_since_sync))
+        return node
+
+    opt_state = jax.tree.map(reset, opt_state, is_leaf=_is_state)
+    if not found:
         raise ValueError(
-            "this optimizer state holds more than one LookaheadState for the same parameters, or some for different "
-            "trees of parameters; give slow_params the part of the state that is meant"
+            "there is no LookaheadState in this optimizer state; wrap the optimizer in lookahead(), and restore "
+            "checkpoints into a target, such as jax.eval_shape(tx.init, params)"
         )
-    children: list[list[Any]] = [node.flatten_up_to(x) for x in (a, b)]
-    return node.unflatten(map(_merge, *children))
+    return opt_state
 
 
-def _one_level(tree: Any) -> Any:
-    def is_below(x: Any) -> bool:
-        return x is not tree
+def _copied(slow: jax.Array, param: jax.typing.ArrayLike) -> jax.Array:
+    # A copy, since the live weights and the state are donated together.
+    return jnp.array(param, dtype=slow.dtype, copy=True)
 
-    return jax.tree.structure(tree, is_leaf=is_below)
+
+def _filled(slow: Any, params: optax.Params) -> optax.Params:
+    """`slow`, with the live weights where it is masked or None."""
+    _check_structure(slow, params)
+
+    def leaf(s: Any, p: Any) -> Any:
+        return p if _trees.is_left_out(s) else s
+
+    return jax.tree.map(leaf, slow, params, is_leaf=_trees.is_left_out)
+
+
+def _check_structure(slow: Any, params: optax.Params) -> None:
+    advice = "give the parameters that the optimizer was initialised with"
+    leaves, tree = jax.tree_util.tree_flatten_with_path(slow, is_leaf=_trees.is_left_out)
+    try:
+        rows = zip(leaves, tree.flatten_up_to(params), strict=True)
+    except ValueError as error:
+        raise ValueError(f"params and the slow weights have different structures: {error}; {advice}") from None
+    for (path, s), p in rows:
+        if not _trees.is_left_out(s) and _shape(p) != jnp.shape(s):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} does not fit its slow weights, an array of shape {jnp.shape(s)}; "
+                f"{advice}"
+            )
+
+
+def _shape(x: Any) -> tuple[int, ...] | None:
+    return () if isinstance(x, bool | int | float | complex) else getattr(x, "shape", None)
 
 
 def _is_state(x: Any) -> bool:
-    return isinstance(x, LookaheadState)
+    return isinstance(x, _STATES)
 
 
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+def _is_any_state(x: Any) -> bool:
+    # Orbax restores named tuples as dictionaries where it is given no target.
+    return _is_state(x) or (isinstance(x, Mapping) and {"fast_state", "slow_params"} <= cast(Any, x).keys())
+
+
+def _slow_of(state: Any) -> Any:
+    return state["slow_params"] if isinstance(state, Mapping) else state.slow_params

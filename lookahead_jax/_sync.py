@@ -1,8 +1,8 @@
 """What one step does to the live weights and to the slow weights, leaf by leaf."""
 
 # JAX and Optax are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from typing import Any
 
@@ -10,18 +10,66 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lookahead_jax import _trees
 
-def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
-    """Leaf-wise `where` with a scalar condition; the structure and dtypes of `on_false` are kept.
+_BITS_OF_MINUS_INFINITY = -(2**23)  # of a float32, read as an int32
+
+
+def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array:
+    """`jnp.where` with a scalar condition, in the dtype of `on_false`; a Python bool computes one side only.
 
     A select and never a blend `c * a + (1 - c) * b`: a blend keeps a NaN of the side that was not chosen
     alive, and fails on integers, booleans and PRNG keys.
     """
+    if isinstance(condition, bool):
+        chosen = jnp.asarray(on_true if condition else on_false)
+    elif on_true is on_false:
+        chosen = jnp.asarray(on_false)
+    else:
+        with jax.numpy_dtype_promotion("standard"):
+            chosen = jnp.where(condition, on_true, on_false)
+    return chosen.astype(jnp.asarray(on_false).dtype)
 
-    def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        return a if a is b else jnp.where(condition, a, b).astype(jnp.asarray(b).dtype)
 
-    return jax.tree.map(leaf, on_true, on_false)
+def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
+    """Leaf-wise :func:`where`; the structure of `on_false` is kept, and its leaves where `on_true` has None."""
+
+    def leaf(b: jax.Array, a: Any) -> jax.Array:
+        return b if a is None else where(condition, a, b)
+
+    return _trees.map_slow(leaf, on_false, on_true)
+
+
+def start(first: jax.Array, params: optax.Params, slow: optax.Params) -> optax.Params:
+    """The slow weights from which this period started: at the very first step the live weights, later `slow`.
+
+    Weights that were loaded into the parameters after `init` are so the start of the first period; without this
+    the first sync would pull them back towards the initial ones.
+    """
+    return _trees.map_slow(lambda s, p: where(first, jnp.asarray(p).astype(s.dtype), s), slow, params)
+
+
+def rounded(updates: optax.Updates, count: jax.Array) -> optax.Updates:
+    """`updates`, each rounded before anything is added to it.
+
+    A compiler may contract `p + -lr * g` to one operation that rounds once, and does so or not depending on what
+    else is in the program: a step that syncs, one that does not, and one that decides at run time would differ in
+    the last bit. So a maximum with minus infinity stands between, which changes nothing, and which the compiler
+    cannot take out, because it does not know the number.
+
+    Args:
+        updates: a tree of arrays; integers and complex numbers are left as they are.
+        count: an int32 scalar that is never negative.
+    """
+    minus_infinity = jax.lax.bitcast_convert_type(jnp.minimum(count, 0) + _BITS_OF_MINUS_INFINITY, jnp.float32)
+
+    def leaf(u: jax.typing.ArrayLike) -> jax.Array:
+        u = jnp.asarray(u)
+        if not jnp.issubdtype(u.dtype, jnp.floating) or u.dtype.itemsize == 1:
+            return u
+        return jnp.maximum(u, minus_infinity.astype(u.dtype))
+
+    return jax.tree.map(leaf, updates)
 
 
 def pseudo_gradients(params: optax.Params, updates: optax.Updates, slow: optax.Params) -> optax.Updates:
@@ -29,35 +77,42 @@ def pseudo_gradients(params: optax.Params, updates: optax.Updates, slow: optax.P
 
     Args:
         params: the live weights before this step, a tree of arrays.
-        updates: the fast optimizer's updates, like `params`.
+        updates: the fast optimizer's updates, like `params`; None for a leaf that does not move.
         slow: the slow weights, like `params`; their dtype may be another one.
 
     Returns:
-        A tree like `params`, in the dtype in which each leaf's arithmetic is done.
+        A tree like `slow`, in the dtype in which each leaf's arithmetic is done; zeros for leaves that are not
+        floating-point and for those that do not move.
     """
 
-    def leaf(p: jax.Array, u: jax.Array, s: jax.Array) -> jax.Array:
-        p, u, s = _widen(p, u, s)
+    def leaf(s: jax.Array, p: jax.Array, u: Any) -> jax.Array:
+        if u is None or not _is_inexact(s):
+            return jnp.zeros_like(s)
+        p, u, s = widen(p, u, s)
         return s - (p + u)
 
-    return jax.tree.map(leaf, params, updates, slow)
+    return _trees.map_slow(leaf, slow, params, updates)
 
 
 def synchronize(
-    sync: jax.Array,
+    sync: jax.Array | bool,
     params: optax.Params,
     updates: optax.Updates,
     slow: optax.Params,
     slow_updates: optax.Updates,
+    *,
+    replicated: bool = False,
 ) -> tuple[optax.Updates, optax.Params]:
     """Where `sync` holds, send live and slow weights to `slow + slow_updates`; elsewhere change nothing.
 
     Args:
-        sync: boolean scalar; may be traced.
+        sync: boolean scalar; may be traced. True, a Python bool, computes a sync alone.
         params: the live weights before this step.
         updates: the fast optimizer's updates.
-        slow: the slow weights before this step.
+        slow: the slow weights before this step, after :func:`start`.
         slow_updates: the outer step's updates of the slow weights.
+        replicated: the live weights differ between devices and the slow weights must not: take the latter from
+            what the devices share.
 
     Returns:
         The updates to be applied to `params` (dtypes of `updates`) and the new slow weights (dtypes of `slow`).
@@ -70,45 +125,62 @@ def synchronize(
     #    the same p + u' makes live and slow weights equal bit for bit.
     # 2. s' then reads what u' and the new params read, so XLA can write params, slow weights and moments in place.
     #    With s' = where(sync, target, s) it inserts a copy of every buffer: 3.5 times the cost of Adam on a CPU.
-    # 3. sync does not vary within a leaf. LLVM takes the select out of the loop, and steps without a sync neither
-    #    read nor write s.
+    # 3. sync does not vary within a leaf. On a CPU, LLVM takes the select out of the loop, and steps without a sync
+    #    neither read nor write s. On a GPU nothing does: there a static `sync` saves reading and writing s.
     #
     # XLA may drop a rounding to bfloat16 between two operations (xla_allow_excess_precision), so p + u' here could
     # be computed from an unrounded u' while a later program adds the rounded one: _round_to prevents that.
     #
     # Slow weights wider than the parameters (slow_dtype) keep the bits of `target` that the parameters cannot hold,
     # as long as they round to exactly the parameters; else (p + u' was off by one ulp) they take the parameters.
+    #
+    # Across workers p differs, and with it the last bit of p + u'. There s' = target, which all of them share.
 
-    def leaf(p: jax.Array, u: jax.Array, s: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        p, u, s = jnp.asarray(p), jnp.asarray(u), jnp.asarray(s)
-        if not jnp.issubdtype(p.dtype, jnp.inexact):
+    def leaf(s: Any, p: Any, u: Any, v: Any) -> tuple[Any, Any]:
+        if s is None:
+            return u, None
+        p, s = jnp.asarray(p), jnp.asarray(s)
+        if u is None:
+            return None, where(sync, p.astype(s.dtype), s)
+        u = jnp.asarray(u)
+        if not _is_inexact(p):
             # Integer leaves cannot be interpolated; the slow tree takes their live value at each sync.
-            return u, jnp.where(sync, (p + u).astype(s.dtype), s)
-        wide_p, wide_u, wide_s = _widen(p, u, s)
+            with jax.numpy_dtype_promotion("standard"):
+                return u, where(sync, (p + u).astype(s.dtype), s)
+        wide_p, wide_u, wide_s = widen(p, u, s)
         target = wide_s + v.astype(wide_s.dtype)
         target_p = _round_to(target, p.dtype)
         sync_u = _round_to(target_p.astype(wide_p.dtype) - wide_p, u.dtype)
-        new_u = jnp.where(sync, sync_u, u)
+        new_u = where(sync, sync_u, u)
+        if replicated:
+            return new_u, where(sync, _round_to(target, s.dtype), s)
         new_p = _round_to(wide_p + new_u.astype(wide_u.dtype), p.dtype)
         new_s = new_p.astype(s.dtype)
         if s.dtype != p.dtype:
             new_s = jnp.where(target_p == new_p, _round_to(target, s.dtype), new_s)
-        return new_u, jnp.where(sync, new_s, s)
+        return new_u, where(sync, new_s, s)
 
     # Not by jax.tree.transpose, which refuses a tree without leaves: optax.partition makes one of a label that no
     # parameter has.
-    tree = jax.tree.structure(params)
-    columns: list[list[jax.Array]] = [tree.flatten_up_to(x) for x in (params, updates, slow, slow_updates)]
-    pairs = [leaf(*row) for row in zip(*columns, strict=True)]
+    tree, rows = _trees.columns(slow, params, updates, slow_updates)
+    pairs = [leaf(*row) for row in zip(*rows, strict=True)]
     return tree.unflatten(u for u, _ in pairs), tree.unflatten(s for _, s in pairs)
 
 
-def _widen(*leaves: jax.Array) -> tuple[jax.Array, ...]:
-    """The leaves in the widest of their dtypes, at least float32: bfloat16 loses a small `alpha * (fast - slow)`."""
-    dtype = jnp.result_type(*leaves)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        dtype = jnp.promote_types(dtype, jnp.float32)
-    return tuple(jnp.asarray(x).astype(dtype) for x in leaves)
+def widen(*leaves: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
+    """The leaves in one dtype, at least float32: bfloat16 loses a small `alpha * (fast - slow)`."""
+    arrays = [jnp.asarray(x) for x in leaves]
+    dtype = jnp.dtype(jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):  # the promotion is meant, under "strict" too
+        for x in arrays:
+            # float8 and float4 promote with nothing; they are narrower than the float32 of the start.
+            if _is_inexact(x) and x.dtype.itemsize > 1:
+                dtype = jnp.promote_types(dtype, x.dtype)
+    return tuple(x.astype(dtype) for x in arrays)
+
+
+def _is_inexact(x: jax.typing.ArrayLike) -> bool:
+    return jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)
 
 
 def _round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:

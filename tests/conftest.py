@@ -27,6 +27,7 @@ FOLDERS = {
     "cifar100": "cifar-100-binary",
     "ptb": "ptb",
     "images20": "images20",
+    "imdb": "aclImdb",
 }
 
 

@@ -90,9 +90,9 @@ class RAdam:
 class Lookahead:
     """Lookahead (Zhang et al. 2019, algorithm 1) around one of the above.
 
-    `at_sync` names what becomes of the inner optimizer's moments: "maintain", "reset" to zero, or "pullback"
-    (interpolated with their values after the last sync). `outer`, an optimizer of this file, takes the place of
-    `slow_step_size`: it steps the slow weights along the pseudo-gradient slow - fast.
+    `at_sync` names what becomes of the inner optimizer's moments: "maintain", "reset" to zero (with the count of
+    their bias correction), or "pullback" (interpolated with their values after the last sync). `outer`, an optimizer
+    of this file, takes the place of `slow_step_size`: it steps the slow weights along the pseudo-gradient slow - fast.
     """
 
     MOMENTS = ("trace", "mu", "nu")
@@ -117,6 +117,8 @@ class Lookahead:
             self.slow = self.slow + self.slow_step_size * (fast - self.slow)
         else:
             self.slow = self.outer.step(self.slow, self.slow - fast)
+        if self.at_sync == "reset":
+            self.inner.count = 0
         for name in self.MOMENTS:
             if not hasattr(self.inner, name):
                 continue

@@ -40,7 +40,7 @@ def test_the_shapes_are_resnet18s():
     [
         la.lookahead(optax.adam(1e-3)),
         la.lookahead(optax.adam(1e-3), slow_step_size=optax.linear_schedule(0.5, 0.8, 100)),
-        la.lookahead(optax.adam(1e-3), slow_step_size=la.adaptive_step_size()),
+        la.lookahead(optax.adam(1e-3), slow_step_size=la.adaptive_step_size(b2=0.999)),
         la.lookahead(optax.adam(1e-3), fast_state_at_sync="reset"),
         la.lookahead(optax.adam(1e-3), fast_state_at_sync="pullback"),
     ],

@@ -111,7 +111,7 @@ def accumulating(oracle, every):
     return Accumulating()
 
 
-@pytest.mark.parametrize("slow_step_size", [0.5, la.adaptive_step_size()], ids=["number", "adaptive"])
+@pytest.mark.parametrize("slow_step_size", [0.5, la.adaptive_step_size(b2=0.999)], ids=["number", "adaptive"])
 def test_a_label_of_partition_that_no_parameter_has_does_no_harm(slow_step_size):
     used = la.lookahead(optax.adam(0.1), 2, 0.5)
     params = jnp.ones(2)

@@ -47,7 +47,7 @@ def test_pullback_interpolates_with_the_scheduled_step_size_of_that_sync(x64):
 
 
 @pytest.mark.parametrize("mode", ["reset", "pullback"])
-def test_counts_schedules_and_random_keys_go_on(mode):
+def test_schedules_and_random_keys_go_on_and_a_reset_takes_the_count_of_its_moments(mode):
     inner = optax.chain(
         optax.add_noise(0.1, 0.5, key=0),
         optax.scale_by_adam(),
@@ -56,12 +56,13 @@ def test_counts_schedules_and_random_keys_go_on(mode):
     runs = {
         m: run_states(la.lookahead(inner, K, ALPHA, fast_state_at_sync=m), jnp.ones(4), 7) for m in ("maintain", mode)
     }
-    for (_, kept), (_, changed) in zip(*runs.values(), strict=True):
+    for i, ((_, kept), (_, changed)) in enumerate(zip(*runs.values(), strict=True)):
         noise, adam, scale = kept.fast_state
         noise_, adam_, scale_ = changed.fast_state
         assert int(noise.count) == int(noise_.count)
         np.testing.assert_array_equal(jax.random.key_data(noise.rng_key), jax.random.key_data(noise_.rng_key))
-        assert int(adam.count) == int(adam_.count)
+        assert int(adam.count) == i + 1
+        assert int(adam_.count) == (i % K + 1 if mode == "reset" else i + 1)
         jax.tree.map(np.testing.assert_array_equal, scale, scale_)
 
 

@@ -151,7 +151,7 @@ def test_the_adaptive_step_size_is_clipped_to_minimum_and_one(x64, learning_rate
 
 
 def test_by_default_the_curvature_is_adams_corrected_second_moment(x64):
-    tx = la.lookahead(optax.adam(0.4), 4, la.adaptive_step_size(minimum=0.05))
+    tx = la.lookahead(optax.adam(0.4), 4, la.adaptive_step_size(minimum=0.05, b2=0.999))
     adam, start = reference.Adam(0.4), weights()
     fast = start
     for i in range(4):
@@ -167,7 +167,7 @@ def test_by_default_the_curvature_is_adams_corrected_second_moment(x64):
 
 
 def test_fast_weights_that_did_not_move_give_no_nan():
-    tx = la.lookahead(optax.adam(0.1), 2, la.adaptive_step_size())
+    tx = la.lookahead(optax.adam(0.1), 2, la.adaptive_step_size(b2=0.999))
     params = jnp.ones(3)
     opt_state = tx.init(params)
     for _ in range(2):
@@ -177,14 +177,14 @@ def test_fast_weights_that_did_not_move_give_no_nan():
 
 
 def test_pullback_takes_the_adaptive_step_size(x64):
-    rule = la.adaptive_step_size(minimum=1.0)  # clipped to [1, 1]: nothing is pulled back
+    rule = la.adaptive_step_size(minimum=1.0, b2=0.999)  # clipped to [1, 1]: nothing is pulled back
     tx = la.lookahead(optax.adam(0.1), 3, rule, fast_state_at_sync="pullback")
     assert_follows(tx, reference.Lookahead(reference.Adam(0.1), 3, 1.0, params=weights()))
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd, optax.rmsprop])  # the latter's `nu` has no count beside it
 def test_an_optimizer_without_second_moment_is_refused_with_the_remedy(optimizer):
-    tx = la.lookahead(optimizer(0.1), 2, la.adaptive_step_size())
+    tx = la.lookahead(optimizer(0.1), 2, la.adaptive_step_size(b2=0.999))
     with pytest.raises(ValueError, match=r"0 second moments `nu`.*give curvature="):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
 

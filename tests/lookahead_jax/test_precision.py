@@ -85,7 +85,7 @@ def test_float64_parameters_stay_float64(x64):
 
 @pytest.mark.parametrize("dtype", ["int32", "complex64", bool])
 def test_a_slow_dtype_that_is_not_floating_point_is_refused(dtype):
-    with pytest.raises(ValueError, match=r"slow_dtype=.* use a floating-point dtype"):
+    with pytest.raises(ValueError, match=r"slow_dtype=.* must be a floating-point dtype"):
         la.lookahead(optax.sgd(0.1), slow_dtype=dtype)
 
 

@@ -29,10 +29,12 @@ def torch_lookahead(make_optimizer, mode="maintain"):
                 slow += ALPHA * (params - slow)
                 params.copy_(slow)
                 for name, value in optimizer.state[params].items():
-                    if name == "step" or value is None or mode == "maintain":
+                    if value is None or mode == "maintain":
                         continue
                     if mode == "reset":
-                        value.zero_()
+                        value.zero_()  # the count of the bias correction, "step", as well
+                    elif name == "step":
+                        continue
                     else:
                         value.mul_(ALPHA).add_((1 - ALPHA) * pulled.get(name, torch.zeros_like(value)))
                         pulled[name] = value.clone()

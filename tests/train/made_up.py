@@ -8,7 +8,7 @@ import numpy as np
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.study.claims import Claim, Comparison, Pair
 from train.study.plan import Section, Study, Variant
-from train.study.results import ComparisonResult, RunRecord, StudyResults, Verdict
+from train.study.results import Beside, ComparisonResult, Reading, RunRecord, StudyResults, Verdict
 
 PROVENANCE = {"date": "2026-01-02T03:04:05+0000", "machine": "a machine", "python": "3.11.2"}
 
@@ -79,7 +79,8 @@ def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported"
     for index, claim in enumerate(study.claims):
         outcome = outcomes[index % len(outcomes)]
         tests = tuple(comparison_result(comparison, outcome, seeds) for comparison in claim.comparisons)
-        verdicts.append(Verdict(claim, outcome, tests, 0.012, claim.note, scale))
+        needed = (12, 1001) if outcome == "not resolved" else (None, None)
+        verdicts.append(Verdict(claim, outcome, "not resolved", tests, 0.012, claim.note, scale, 1, "run", *needed))
     facts = {
         "command": "python -m train.study --study=configs/studies/made_up.py --out=results/made_up --scale=mini",
         "date": "2026-01-02T03:04:05+0000",
@@ -102,20 +103,23 @@ def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported"
 
 def comparison_result(comparison, outcome, n):
     first, second = (0.8712, 0.8655) if "accuracy" in comparison.quantity else (0.5213, 0.5871)
+    needed = (12, 1001) if outcome == "not resolved" else (None, None)
+    beside = None
+    if comparison.beside:
+        beside = Beside(comparison.beside, 0.8731, 0.8655, 0.0076, -0.00001, 0.0152, 0.8688, 0.8677, 0.0011)
     return ComparisonResult(
         comparison,
         comparison.pair.variant,
         comparison.pair.baseline,
-        outcome,
         n,
         "accuracy" not in comparison.quantity,
         first,
         second,
         0.0057,
-        0.0021,
-        0.0093,
-        0.0004,
-        0.012,
+        Reading(outcome, 0.0021, 0.0093, 0.0004, 0.012, 0.0015, 9.3),
+        Reading("not resolved", -0.0019, 0.0133, 0.04, 0.9, 0.0031, 2),
+        beside,
+        *needed,
         0.8688,
         0.8677,
         0.0011,
@@ -165,14 +169,21 @@ def claims(section="2.1:cifar10"):
                 Comparison(pair, "better", "loss_area", 0.02),
                 Comparison(pair, "better", "epochs_to_loss", 0.02),
             ),
+            source="report",
         ),
         Claim(
             "2a",
             "On CIFAR-10 the final accuracies are equal.",
-            (Comparison(pair, "equal", "final_accuracy", 0.005),),
+            (Comparison(pair, "equal", "late_accuracy", 0.005, beside="final_accuracy"),),
+            source="report",
             note="The report has one seed; its difference is 0.11 points.",
         ),
-        Claim("2b", "On CIFAR-100 Lookahead is more accurate.", (Comparison(pair, "better", "final_accuracy", 0.005),)),
+        Claim(
+            "2b",
+            "On CIFAR-100 Lookahead is more accurate.",
+            (Comparison(pair, "better", "late_accuracy", 0.005, beside="final_accuracy"),),
+            source="report",
+        ),
         Claim(
             "c1",
             "The gain remains over the best learning rate.",

@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "configs" / "studies" / "report.py"
 SEEDS, NOISE = 8, 1e-5
 
-# Where the report calls equal, or no gain, what differs by more than the margins here: .58 and .64 points of accuracy,
-# 3 % of the area under the loss.
-OUTSIDE_ITS_MARGINS = {"4a", "5a", "6c", "9a"}
+# Where the report calls equal, or no gain, what differs by more than the margins here: 3 % of the area under the loss,
+# .68 and .82 points of late accuracy. (In the final accuracy that it reads, 5a and 9a differ by .58 points, and 8a by
+# less than the margin.)
+OUTSIDE_ITS_MARGINS = {"4a", "6c", "8a"}
 
 
 def repeated(study, change=lambda name, seed, rows: rows, *, noise=NOISE):
@@ -94,6 +95,6 @@ def test_the_published_verdicts_are_what_the_published_runs_give():
     assert recompute_verdicts.disagreements(out) == {}
     runs = read_runs(out)
     study = identified(load_study(REPORT, scale="mini"), {}, runs)
-    found = {verdict.claim.key: verdict.verdict for verdict in assemble(study, runs, {}).verdicts}
+    found = {verdict.claim.key: verdict.words for verdict in assemble(study, runs, {}).verdicts}
     with (out / "claims.csv").open(newline="") as file:
         assert {row["claim"]: row["verdict"] for row in csv.DictReader(file)} == found

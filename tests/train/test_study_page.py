@@ -16,6 +16,7 @@ from tests.train import made_up
 from train.study.figures import draw_all
 from train.study.page import page_html, write_page
 from train.study.page_data import page_data, rounded, script_json
+from train.study.wording import gain_number
 
 EVIL = '<script>document.title="hacked"</script>'
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -66,19 +67,44 @@ def test_verdicts_stand_first_and_carry_scale_seeds_interval_and_the_reports_fig
     assert "Measured at mini scale: the verdicts speak of that budget alone." in text
     claim = text[text.index("2a On CIFAR-10 the final") : text.index("2b On CIFAR-100")]
     assert "+0.6 [+0.2, +0.9] % 0.5213 / 0.5871" in text
-    assert "✗ contradicted at mini scale, n = 3 seeds" in claim
-    assert "Lookahead(RAdam) equal, within 0.50 points, to RAdam, 2.1 CIFAR-10" in claim
-    assert "+0.57 [+0.21, +0.93] points 87.12 / 86.55 % 0.012 +0.11 points (86.88 / 86.77 %)" in claim
+    assert "✗ contradicted at mini scale, n = 3 seeds plain t-test: not resolved" in claim
+    assert "late accuracy: Lookahead(RAdam) equal, within 0.50 points, to RAdam, 2.1 CIFAR-10" in claim
+    gain = "+0.57 [+0.21, +0.93] points final accuracy: +0.76 [0.00, +1.52] points"
+    means = "87.12 / 86.55 % final accuracy: 87.31 / 86.55 %"
+    report = "+0.11 points (86.88 / 86.77 %) final accuracy: +0.11 points (86.88 / 86.77 %)"
+    assert f"{gain} {means} 0.012 plain: 0.900 – {report}" in claim
+    unresolved = text[text.index("2b On CIFAR-100") : text.index("What this study adds")]
+    assert (
+        "? not resolved at mini scale, n = 3 seeds plain t-test: not resolved seeds needed: 12 / > 1000" in unresolved
+    )
     assert "The report has one seed; its difference is 0.11 points." in claim
 
 
 def test_claims_that_were_not_run_stand_apart(results, tmp_path):
     *known, last = results.verdicts
-    last = dataclasses.replace(last, verdict="not resolved", waits=True)
+    last = dataclasses.replace(last, verdict="not resolved", progress="not run")
     text = Text(page_html(dataclasses.replace(results, verdicts=(*known, last)), tmp_path)).text
-    assert "✓ 1 supported ✗ 1 contradicted ? 1 not resolved – 1 not run yet" in text
+    assert "✓ 1 supported ✗ 1 contradicted ? 1 not resolved – 1 not run" in text
     assert text.count(last.claim.text) == 1
-    assert text.index("1 claim not run yet") < text.index(last.claim.text)
+    assert text.index("1 claim not run") < text.index(last.claim.text)
+
+
+def test_a_claim_that_was_run_in_part_says_so_and_no_claim_of_ours_passes_for_the_reports(results, tmp_path):
+    *known, last = results.verdicts
+    claim = dataclasses.replace(last.claim, source="own")
+    last = dataclasses.replace(last, claim=claim, verdict="not resolved", progress="partly run")
+    text = Text(page_html(dataclasses.replace(results, verdicts=(*known, last)), tmp_path)).text
+    assert "✓ 1 supported ✗ 1 contradicted ? 1 not resolved … 1 partly run" in text
+    theirs, ours = text.index("What the report claims"), text.index("What this study claims")
+    assert theirs < text.index("2b On CIFAR-100") < ours < text.index(claim.text) < text.index("… partly run at mini")
+    alone = Text(page_html(dataclasses.replace(results, verdicts=(last,)), tmp_path)).text
+    assert "What the report claims" not in alone
+
+
+@pytest.mark.parametrize("quantity", ["late_accuracy", "loss_area", "epochs_to_loss"])
+@pytest.mark.parametrize("gain", [-1e-9, 0.0, 1e-9])
+def test_a_gain_that_rounds_to_nothing_has_no_sign(quantity, gain):
+    assert gain_number(quantity, gain) in ("0.0", "0.00")
 
 
 def test_last_epoch_is_mean_and_deviation_over_the_seeds(results, tmp_path):
@@ -99,9 +125,10 @@ def test_gains_of_each_section_stand_with_their_intervals(results, tmp_path):
     text = Text(page_html(results, tmp_path)).text
     table = text[text.index("2.4 CIFAR100: inner optimizers", text.index("Last epoch, mean")) :]
     table = table[table.index("Gains, paired by seed") :]
-    assert "variant against seeds final accuracy" in table[:200]
+    assert "variant against seeds late accuracy final accuracy" in table[:200]
     assert "epochs to a loss both reach" in table[:300]
-    assert f"Lookahead(SGD) SGD {len(gains)} {mean} [{low}, {high}] points" in table
+    row = table[table.index(f"Lookahead(SGD) SGD {len(gains)} ") :]
+    assert row[: row.index(" %")].count(f" {mean} [{low}, {high}] points ") == 1
 
 
 def test_every_run_has_its_log_and_the_page_says_how_to_reproduce_it(results, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from train.study.claims import KINDS
-from train.study.statistics import ALPHA, Gain, estimate, holm, p_values
+from train.study.statistics import ALPHA, Gain, estimate, holm, p_values, sample
 
 # What is shown and what is refuted of each kind where the true gain is far above, near and far below zero.
 ANSWERS = {
@@ -20,8 +20,12 @@ ANSWERS = {
 }
 
 
+def of(gains, less=None):
+    return Gain(*(sample(values) for values in (gains, less) if values is not None))
+
+
 def answer(gains, kind, margin, less=None):
-    shown, refuted = p_values(Gain(gains, less), kind, margin)
+    shown, refuted = p_values(of(gains, less), kind, margin)
     return "shown" if shown < ALPHA else "refuted" if refuted < ALPHA else "open"
 
 
@@ -67,8 +71,8 @@ BORDERS = {
 def test_a_null_is_rejected_at_no_more_than_the_stated_rate(kind, seeds):
     false, true = BORDERS[kind]
     rng, studies = np.random.default_rng([KINDS.index(kind), seeds]), 1000
-    shown = sum(p_values(Gain(g), kind, 1.0)[0] < ALPHA for g in draws(rng, studies, seeds, false, 0.2))
-    refuted = sum(p_values(Gain(g), kind, 1.0)[1] < ALPHA for g in draws(rng, studies, seeds, true, 0.2))
+    shown = sum(p_values(of(g), kind, 1.0)[0] < ALPHA for g in draws(rng, studies, seeds, false, 0.2))
+    refuted = sum(p_values(of(g), kind, 1.0)[1] < ALPHA for g in draws(rng, studies, seeds, true, 0.2))
     # One-sided statements err at half the rate, on the two-sided scale of the p-values.
     limit = stats.binom.ppf(0.9999, studies, ALPHA) / studies
     assert shown / studies <= limit
@@ -77,7 +81,7 @@ def test_a_null_is_rejected_at_no_more_than_the_stated_rate(kind, seeds):
 
 def test_the_rate_of_a_two_sided_null_is_the_stated_one():
     rng = np.random.default_rng(0)
-    found = sum(p_values(Gain(gains), "differs", 1.0)[0] < ALPHA for gains in draws(rng, 1500, 4, 0.0))
+    found = sum(p_values(of(gains), "differs", 1.0)[0] < ALPHA for gains in draws(rng, 1500, 4, 0.0))
     assert found / 1500 == pytest.approx(ALPHA, abs=0.02)
 
 
@@ -99,7 +103,7 @@ def test_equivalence_is_found_within_the_margin_and_not_across_it():
     gains = [0.002, -0.001, 0.001, 0.000]
     assert answer(gains, "equal", 0.005) == "shown"
     assert answer(gains, "equal", 0.002) == "open"
-    assert p_values(Gain(gains), "equal", 0.005)[0] == pytest.approx(
+    assert p_values(of(gains), "equal", 0.005)[0] == pytest.approx(
         2 * max(stats.ttest_1samp(gains, 0.005, alternative="less").pvalue,
                 stats.ttest_1samp(gains, -0.005, alternative="greater").pvalue)
     )  # fmt: skip
@@ -108,7 +112,7 @@ def test_equivalence_is_found_within_the_margin_and_not_across_it():
 def test_a_gain_over_another_gain_is_welchs_test():
     first, second = [0.31, 0.28, 0.35], [0.10, 0.12, 0.07, 0.30]
     reference = stats.ttest_ind(first, second, equal_var=False)
-    found = Gain(first, second)
+    found = of(first, second)
     assert found.estimate.n == 3
     assert found.estimate.mean == pytest.approx(np.mean(first) - np.mean(second))
     assert min(found.p_above(0.0), found.p_below(0.0)) == pytest.approx(reference.pvalue)
@@ -117,7 +121,7 @@ def test_a_gain_over_another_gain_is_welchs_test():
 
 @pytest.mark.parametrize("less", [None, [0.0, 0.0]])
 def test_gains_without_any_spread_are_what_they_are(less):
-    found = Gain([0.5, 0.5, 0.5], less)
+    found = of([0.5, 0.5, 0.5], less)
     assert (found.estimate.low, found.estimate.high) == (0.5, 0.5)
     assert (found.p_above(0.0), found.p_below(0.0), found.p_above(0.5)) == (0.0, 1.0, 1.0)
     assert answer([0.0, 0.0], "equal", 0.005) == "shown"
@@ -142,5 +146,5 @@ def test_holm_errs_once_in_no_more_than_the_stated_share_of_families():
 def test_no_number_is_ever_nan():
     for gains in ([0.1, 0.2], [0.0, 0.0], [1e-9, 1e9], [1e-17, 2e-17], [1e-9, 2e-9]):
         for kind in KINDS:
-            assert all(0.0 <= p <= 1.0 for p in p_values(Gain(gains), kind, 0.01))
+            assert all(0.0 <= p <= 1.0 for p in p_values(of(gains), kind, 0.01))
         assert all(math.isfinite(v) for v in estimate(gains))

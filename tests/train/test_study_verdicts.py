@@ -34,12 +34,22 @@ def rows(losses, accuracies=None, slow=None):
 def test_the_quantities_of_a_run_by_hand():
     run = rows([2.0, 1.0, 0.6], [0.4, 0.5, 0.7], slow=[0.5, 0.6, 0.7])
     found = {name: rule.of(run) for name, rule in QUANTITIES.items()}
-    assert found["final_accuracy"] == 0.7
+    assert found["final_accuracy"] == found["late_accuracy"] == 0.7
     assert found["accuracy_area"] == pytest.approx(1.6 / 3)
     assert found["slow_accuracy_area"] == pytest.approx(1.8 / 3)
     assert found["loss_area"] == pytest.approx(1.2)
     assert (found["final_train_loss"], found["final_test_loss"]) == (0.6, 0.7)
     assert found["perplexity"] is None
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 1), (6, 6), (7, 6), (12, 11), (20, 17), (100, 84), (200, 167)])
+def test_late_means_are_of_the_last_sixth_of_the_epochs_rounded_up(epochs, first):
+    run = [row | {"test_perplexity": math.exp(row["epoch"] / 100)} for row in rows([1.0] * epochs)]
+    run = [row | {"test_accuracy": row["epoch"] / 1000} for row in run]
+    mean = (first + epochs) / 2
+    assert QUANTITIES["late_accuracy"].of(run) == pytest.approx(mean / 1000)
+    assert QUANTITIES["late_perplexity"].of(run) == pytest.approx(math.exp(mean / 100))
+    assert QUANTITIES["late_accuracy"].of([*run[:-1], run[-1] | {"test_accuracy": None}]) is None
 
 
 def test_a_run_without_slow_weights_is_measured_by_its_live_ones():
@@ -94,7 +104,7 @@ def runs(plan, values):
         variant = plan.section(ref).variant(name)
         for seed, accuracy in enumerate(accuracies):
             status, made = ("failed", []) if accuracy is None else ("finished", rows([1.0], [accuracy]))
-            found[f"{ref}{name}{seed}"] = RunRecord("x", variant.id, "mini", {}, seed, made, status)
+            found[f"{ref}{name}{seed}"] = RunRecord("x", variant.id, variant.data, "mini", {}, seed, made, status)
     return found
 
 
@@ -111,7 +121,7 @@ def test_seeds_are_paired():
     (test,) = verdict.tests
     assert verdict.verdict == "supported"
     assert (test.n, test.estimate) == (3, pytest.approx(0.031 / 3))
-    assert 0 < test.low < test.estimate < test.high
+    assert 0 < test.plain.low < test.estimate < test.plain.high
     assert (test.variant_mean, test.baseline_mean) == (pytest.approx(1.831 / 3), pytest.approx(0.6))
 
 
@@ -147,13 +157,13 @@ def test_a_claim_that_one_comparison_is_enough_for_is_contradicted_where_all_are
 
 
 def test_one_comparison_that_contradicts_pays_for_the_number_of_them():
-    # p = .0003 alone; six comparisons would make it .0019.
+    # p = .0003 alone, doubled for two looks; six comparisons make it six times that.
     many = tuple(better(quantity=q) for q in ("final_accuracy", "accuracy_area") * 3)
     alone, together = Claim("a", "A.", many[:1]), Claim("a", "A.", many)
     down = [0.49, 0.5895, 0.69]
     (single,), (six,) = judged(study(alone), Look=down), judged(study(together), Look=down)
     assert six.p_holm == pytest.approx(6 * single.p_holm)
-    assert single.tests[0].p == six.tests[0].p
+    assert single.tests[0].moderated.p == six.tests[0].moderated.p
 
 
 def test_holm_runs_over_all_claims_of_a_source_those_without_data_included():
@@ -163,9 +173,9 @@ def test_holm_runs_over_all_claims_of_a_source_those_without_data_included():
     waiting = Claim("d", "D.", (better(section="2:digits"),))
     values = {"Look": [0.51, 0.611, 0.71], "Look 2": [0.52, 0.60, 0.72]}
     found = {v.claim.key: v for v in judged(study(first, second, ours, waiting), **values)}
-    raw = [found[key].tests[0].p for key in "ab"]
-    assert [found[key].p_holm for key in "ab"] == pytest.approx(holm([*raw, 1.0])[:2])
-    assert found["c"].p_holm == pytest.approx(raw[1])
+    doubled = [2 * found[key].tests[0].moderated.p for key in "ab"]
+    assert [found[key].p_holm for key in "ab"] == pytest.approx(holm([*doubled, 1.0])[:2])
+    assert found["c"].p_holm == pytest.approx(doubled[1])
     assert found["d"].p_holm is None
 
 
@@ -174,8 +184,9 @@ def test_fewer_than_two_seeds_resolve_nothing_and_print_no_nan():
     one, none = judged(plan, Look=[0.9])
     assert (one.verdict, one.n, one.p_holm) == ("not resolved", 1, None)
     assert one.tests[0].estimate == pytest.approx(0.4)
-    assert (one.tests[0].low, one.tests[0].p) == (None, None)
-    assert one.note == "One seed: no interval, so nothing can be resolved."
+    assert (one.tests[0].moderated.low, one.tests[0].moderated.p) == (None, None)
+    assert one.note == "It has fewer than the 3 seeds at which verdicts are given."
+    assert (one.words, none.words) == ("partly run", "not run")
     assert (none.verdict, none.n, none.tests[0].estimate, none.note) == ("not resolved", 0, None, "Not run yet.")
     results = StudyResults(plan, runs(plan, PLAIN | {("1:digits", "Look"): [0.9]}), (one, none))
     printed = format_tables(results, plan.sections) + format_verdicts(results.verdicts)
@@ -210,8 +221,11 @@ def test_the_best_of_several_does_not_wait_for_one_that_failed_at_every_seed():
 
 
 def test_a_claim_whose_runs_all_failed_does_not_wait_for_them():
+    (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[None, None, None])
+    note = "Fewer than two seeds: no interval, so nothing can be resolved. 3 runs failed and are left out."
+    assert (verdict.n, verdict.words, verdict.note) == (0, "not resolved", note)
     (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[None, None])
-    assert (verdict.n, verdict.waits, verdict.note) == (0, False, "2 runs failed and are left out.")
+    assert (verdict.n, verdict.words) == (0, "partly run")
     (verdict,) = judged(study(Claim("a", "A.", (better(),))))
     assert (verdict.n, verdict.waits, verdict.note) == (0, True, "Not run yet.")
 

@@ -49,6 +49,7 @@ class Comparison:
         compared by ratio, of the ratio's logarithm (.02: 2 %).
       baseline_quantity: what the baseline is measured by, where that is another quantity ("" the same).
       than: the gain of this other pair is taken off (other runs, so not paired: Welch's test).
+      beside: a quantity whose gain is shown beside this one, without a verdict; "" for none.
     """
 
     pair: Pair
@@ -57,11 +58,12 @@ class Comparison:
     margin: float
     baseline_quantity: str = ""
     than: Pair | None = None
+    beside: str = ""
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"comparison in {self.pair.section}: kind {self.kind!r} is not one of {', '.join(KINDS)}")
-        for quantity in filter(None, (self.quantity, self.baseline_quantity)):
+        for quantity in filter(None, (self.quantity, self.baseline_quantity, self.beside)):
             if quantity not in QUANTITIES:
                 known = ", ".join(QUANTITIES)
                 raise UserError(f"comparison in {self.pair.section}: quantity {quantity!r} is not one of {known}")
@@ -85,7 +87,8 @@ class Claim:
       key: short, such as "1a": the number of the report's claim, and a letter for its part.
       text: the statement in one sentence.
       comparisons: all that it says; at least one.
-      source: "report", or "control" for what the study adds. Each is a family of its own for Holm's correction.
+      source: who states it, in a word: "report"; "control" for what a study adds to it; "own" for the study itself. The
+        claims of one source are a family for Holm's correction.
       note: what a reader of its verdict must know.
       any_of: one comparison that is shown is enough.
     """
@@ -93,15 +96,15 @@ class Claim:
     key: str
     text: str
     comparisons: tuple[Comparison, ...]
-    source: str = "report"
+    source: str = "own"
     note: str = ""
     any_of: bool = False
 
     def __post_init__(self):
         if not self.comparisons:
             raise UserError(f"claim {self.key}: no comparisons")
-        if self.source not in ("report", "control"):
-            raise UserError(f"claim {self.key}: source {self.source!r} is not report or control")
+        if not self.source:
+            raise UserError(f'claim {self.key}: source must not be empty; leave it out for "own"')
 
     @property
     def sections(self) -> tuple[str, ...]:

@@ -27,14 +27,20 @@ from train.study.summary import Summary, summarise
 FIGURES = "figures"
 
 READING = (
-    "A claim is a set of comparisons, paired by seed: same initial weights, same order of the data (gains on two data "
-    "sets are held against each other unpaired). It is supported where every comparison is shown at the 5 % level, "
-    "contradicted where one is refuted, and otherwise not resolved. Better is any gain above zero; equal, not better "
-    "and not worse are meant within the margin that is stated. p-values are corrected by Holm's method over all claims "
-    "of the report, and over all of this study's own. Gains are positive where the first of the two is better; in "
-    "brackets is their 95 % interval. Those of losses, perplexities and epochs are the per cent by which the first is "
-    "lower. Seeds are a number fixed beforehand: adding some until a claim passes makes its p-value untrue."
+    "A claim is a set of comparisons between runs with the same seed: the same initial weights and the same order of "
+    "the data (gains on two data sets are compared unpaired). It is supported if every comparison is shown at the 5 % "
+    "level, contradicted if one is refuted, and otherwise not resolved. Better means any gain above zero; equal, not "
+    "better and not worse are meant within the stated margin. Gains are positive where the first of the two is better; "
+    "their 95 % interval is in brackets. Gains of losses, perplexities and epochs are the per cent by which the first "
+    "is lower.",
+    "The t-tests use moderated variances (Smyth 2004): with few seeds, the variance of a comparison is shrunk towards "
+    "those of the other comparisons on its data set. The plain paired t-test, which does without, stands beside them. "
+    "p-values are doubled, because a claim may be looked at twice (a second time with more seeds), and corrected by "
+    "Holm's method over all claims of the same source. A claim that is resolved at the first look keeps that verdict. "
+    "Seeds needed: the number of seeds that would resolve a comparison with power 0.8, if the true gain is the one "
+    "seen / if it is at the edge of the margin (zero, for equal, not better and not worse).",
 )
+HEADINGS = {"report": "What the report claims", "control": "What this study adds", "own": "What this study claims"}
 
 
 def _asset(name: str) -> str:
@@ -61,20 +67,20 @@ def _header(results: StudyResults) -> list[Element]:
 def _verdicts(results: StudyResults) -> list[Element]:
     if not results.verdicts:
         return [tag("h2", "Verdicts", id="verdicts"), tag("p", "This study states no claims.")]
-    made = [tag("h2", "Verdicts", id="verdicts"), verdict_counts(results.verdicts), tag("p", READING, class_="lead")]
+    made = [tag("h2", "Verdicts", id="verdicts"), verdict_counts(results.verdicts)]
+    made += [tag("p", words, class_="lead") for words in READING]
     scales = {verdict.scale for verdict in results.verdicts}
     for scale in sorted(scales - {"full"}):
         made.append(
             tag("p", tag("strong", f"Measured {scale_words(scale)}: "), "the verdicts speak of that budget alone.")
         )
-    for source, heading in (("report", "What the report claims"), ("control", "What this study adds")):
+    for source in dict.fromkeys(verdict.claim.source for verdict in results.verdicts):
         claims = [verdict for verdict in results.verdicts if verdict.claim.source == source]
-        if claims:
-            made.append(tag("h3", heading))
+        made.append(tag("h3", HEADINGS.get(source, f"Claims: {source}")))
         if found := [verdict for verdict in claims if not verdict.waits]:
             made.append(verdict_table(found, results.study))
         if waiting := [verdict for verdict in claims if verdict.waits]:
-            words = f"{len(waiting)} claim{'s' * (len(waiting) != 1)} not run yet"
+            words = f"{len(waiting)} claim{'s' * (len(waiting) != 1)} not run"
             made.append(tag("details", tag("summary", words), verdict_table(waiting, results.study)))
     return made
 

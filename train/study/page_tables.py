@@ -59,8 +59,8 @@ def _label(quantity: str) -> str:
 
 # Gains over the baseline
 
-IMAGE_GAINS = ("final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
-TEXT_GAINS = ("perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
+IMAGE_GAINS = ("late_accuracy", "final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
+TEXT_GAINS = ("late_perplexity", "perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
 
 
 def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Element | None:

@@ -5,22 +5,19 @@ from collections.abc import Sequence
 
 from train.study.figures import DATASET_TITLES
 from train.study.markup import Child, Element, tag
+from train.study.measurements import names_of
 from train.study.page_data import section_id
 from train.study.plan import Study
 from train.study.quantities import QUANTITIES
-from train.study.results import ComparisonResult, Verdict
-from train.study.wording import NONE, gain_words, two_values
+from train.study.results import Beside, ComparisonResult, Verdict
+from train.study.wording import NONE, gain_words, seeds_words, two_values
 
-MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?"}
+MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?", "partly run": "…", "not run": NONE}
 
 
 def scale_words(scale: str) -> str:
     """The scale of a verdict, to be read behind it."""
     return f"at {scale} scale" if scale else "at the study's own budget"
-
-
-def _names(names: str | tuple[str, ...]) -> str:
-    return names if isinstance(names, str) else " or ".join(names)
 
 
 class SectionLinks:
@@ -55,7 +52,7 @@ def _stated(test: ComparisonResult, place: SectionLinks) -> list[Child]:
     }[comparison.kind]
     there = place(comparison.pair.section)
     if than is not None:
-        gain = f" {kind} that of {_names(than.variant)} over {_names(than.baseline)}, "
+        gain = f" {kind} that of {' or '.join(names_of(than.variant))} over {' or '.join(names_of(than.baseline))}, "
         return [f"gain of {test.variant} over {test.baseline}, ", there, gain, place(than.section)]
     words = f"{test.variant} {kind} {test.baseline}"
     if comparison.baseline_quantity not in ("", comparison.quantity):
@@ -63,13 +60,39 @@ def _stated(test: ComparisonResult, place: SectionLinks) -> list[Child]:
     return [f"{words}, ", there]
 
 
+def _p_words(p: float | None) -> str:
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _logged(quantity: str, found: ComparisonResult | Beside) -> list[Child]:
+    """The report's own two values, behind its gain."""
+    if found.report_estimate is None or found.report_variant is None:
+        return []
+    both = two_values(quantity, found.report_variant, found.report_baseline)
+    return [" ", tag("span", f"({both})", class_="part")]
+
+
+def _seeds_part(if_seen: int | None, at_edge: int | None) -> str:
+    return NONE if if_seen is None else f"{seeds_words(if_seen)} / {seeds_words(at_edge)}"
+
+
+def _beside_lines(beside: Beside | None) -> tuple[list[Child], list[Child], list[Child]]:
+    """What stands beside the gain, the means and the report's gain: a line each, where there is something to say."""
+    if beside is None:
+        return [], [], []
+    quantity, words = beside.quantity, QUANTITIES[beside.quantity].words
+    gain = gain_words(quantity, beside.estimate, beside.low, beside.high)
+    means = two_values(quantity, beside.variant_mean, beside.baseline_mean)
+    theirs = gain_words(quantity, beside.report_estimate)
+    lines: list[list[Child]] = [
+        [tag("span", f"{words}: ", tag("span", text, class_="part"), *more, class_="beside")] if text != NONE else []
+        for text, more in ((gain, []), (means, []), (theirs, _logged(quantity, beside)))
+    ]
+    return lines[0], lines[1], lines[2]
+
+
 def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
-    quantity = test.comparison.quantity
-    theirs: list[Child] = []
-    if test.report_estimate is not None and test.report_variant is not None:
-        both = two_values(quantity, test.report_variant, test.report_baseline)
-        theirs = [" ", tag("span", f"({both})", class_="part")]
-    p = NONE if test.p_holm is None else ("< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}")
+    quantity, moderated, plain = test.comparison.quantity, test.moderated, test.plain
     what = tag(
         "td",
         tag("span", MARKS[test.outcome], class_="mark", title=test.outcome),
@@ -77,12 +100,15 @@ def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
         tag("span", *_stated(test, place), class_="test"),
         class_="comparison",
     )
+    gain_beside, means_beside, report_beside = _beside_lines(test.beside)
+    by_plain = tag("span", f"plain: {_p_words(plain.p_holm)}", class_="beside")
     cells = [what]
     for label, text, more in (
-        ("gain [95 %]", gain_words(quantity, test.estimate, test.low, test.high), []),
-        ("means", two_values(quantity, test.variant_mean, test.baseline_mean), []),
-        ("p (Holm)", p, []),
-        ("report", gain_words(quantity, test.report_estimate), theirs),
+        ("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high), gain_beside),
+        ("means", two_values(quantity, test.variant_mean, test.baseline_mean), means_beside),
+        ("p (Holm)", _p_words(moderated.p_holm), [by_plain] if plain.p_holm is not None else []),
+        ("seeds needed", _seeds_part(test.seeds_if_seen, test.seeds_at_edge), []),
+        ("report", gain_words(quantity, test.report_estimate), [*_logged(quantity, test), *report_beside]),
     ):
         value = tag("span", tag("span", text, class_="part"), *more)
         cells.append(tag("td", value, class_="number", data_label=label))
@@ -97,8 +123,13 @@ def _verdict_body(verdict: Verdict, place: SectionLinks) -> Element:
     notes = ["One of these comparisons is enough."] * verdict.claim.any_of + [verdict.note] * bool(verdict.note)
     if notes:
         claim.append(tag("span", " ".join(notes), class_="note"))
-    badge = tag("span", f"{MARKS[verdict.verdict]} {verdict.verdict}", class_=f"badge {_class(verdict.verdict)}")
+    badge = tag("span", f"{MARKS[verdict.words]} {verdict.words}", class_=f"badge {_class(verdict.words)}")
     said = tag("td", badge, tag("span", f"{scale_words(verdict.scale)}, ", seeds, class_="at"), rowspan=span)
+    if verdict.words in ("supported", "contradicted", "not resolved"):
+        said.append(tag("span", f"plain t-test: {verdict.plain}", class_="at"))
+    if verdict.seeds_if_seen is not None:
+        wanted = _seeds_part(verdict.seeds_if_seen, verdict.seeds_at_edge)
+        said.append(tag("span", f"seeds needed: {wanted}", class_="at"))
     body = tag("tbody")
     for index, test in enumerate(verdict.tests):
         body.append(tag("tr", *([claim, said] if index == 0 else []), *_test_cells(test, place)))
@@ -110,17 +141,21 @@ def _class(outcome: str) -> str:
 
 
 def verdict_counts(verdicts: Sequence[Verdict]) -> Element:
-    """How many claims were supported, contradicted, not resolved; and how many were not run yet."""
-    found = Counter(verdict.verdict for verdict in verdicts if not verdict.waits)
-    items = [tag("li", f"{MARKS[o]} {found[o]} {o}", class_=_class(o) if found[o] else "nowhere") for o in MARKS]
-    if waiting := sum(verdict.waits for verdict in verdicts):
-        items.append(tag("li", f"{NONE} {waiting} not run yet", class_="nowhere"))
+    """How many claims were supported, contradicted, not resolved; and how many were run in part, or not at all."""
+    found = Counter(verdict.words for verdict in verdicts)
+    always = ("supported", "contradicted", "not resolved")
+    items = [
+        tag("li", f"{mark} {found[words]} {words}", class_=_class(words) if found[words] else "nowhere")
+        for words, mark in MARKS.items()
+        if words in always or found[words]
+    ]
     return tag("ul", *items, class_="counts")
 
 
 def verdict_table(verdicts: Sequence[Verdict], study: Study) -> Element:
     """All verdicts of a source: a group of rows a claim, a row a comparison."""
-    headings = ("Claim", "Verdict", "Comparison", "Gain [95 % interval]", "Means", "p (Holm)", "The report's own")
+    headings = ("Claim", "Verdict", "Comparison", "Gain [95 % interval]", "Means", "p (Holm)", "Seeds needed")
+    headings += ("The report's own",)
     made = tag("table", tag("thead", tag("tr", *(tag("th", text, scope="col") for text in headings))))
     made.set("class", "verdicts")
     for index, heading in enumerate(made[0][0]):

@@ -276,5 +276,5 @@ def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any])
 
 def save(out: Path, results: StudyResults) -> None:
     """Writes the tables that follow from the runs."""
-    write_claims(out, results.verdicts)
+    write_claims(out, results.verdicts, results.study.seeds)
     write_summary(out, results)

@@ -9,6 +9,9 @@ from train.study.plan import Section, Study
 
 Status = Literal["finished", "failed", "missing"]
 Outcome = Literal["supported", "contradicted", "not resolved"]
+Progress = Literal["run", "partly run", "not run"]
+# A verdict as it is shown.
+Words = Literal["supported", "contradicted", "not resolved", "partly run", "not run", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +46,67 @@ class RunRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reading:
+    """A comparison as one of the two tests reads it.
+
+    Attributes:
+      outcome: "supported" (shown), "contradicted" (refuted) or "not resolved", by `p_holm`.
+      low, high: 95 % interval of the gain; None where n < 2.
+      p: raw; of being shown or of being refuted, whichever `outcome` is or, where that is open, has the smaller
+        corrected p-value. None where it cannot be tested.
+      p_holm: corrected over claims and looks. None where it cannot be tested.
+      deviation: standard deviation of a gain; None where n < 2.
+      freedom: degrees of freedom of that; None where n < 2.
+    """
+
+    outcome: Outcome
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    deviation: float | None = None
+    freedom: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """Another quantity of the same comparison, without a verdict.
+
+    Attributes:
+      quantity: a name of `train.study.quantities.QUANTITIES`.
+      variant_mean, baseline_mean, estimate: as in `ComparisonResult`.
+      low, high: Student's 95 % interval of the gain; None where n < 2.
+      report_variant, report_baseline, report_estimate: as in `ComparisonResult`.
+    """
+
+    quantity: str
+    variant_mean: float | None = None
+    baseline_mean: float | None = None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    report_variant: float | None = None
+    report_baseline: float | None = None
+    report_estimate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ComparisonResult:
     """A comparison with its numbers. Gains are positive where the variant is better than the baseline.
 
     Attributes:
       comparison: what was compared.
       variant, baseline: the names compared, where the comparison leaves a choice: the best of them.
-      outcome: "supported" (shown), "contradicted" (refuted) or "not resolved", by the adjusted p-value.
       n: pairs of seeds (where a second pair is taken off: the smaller of the two numbers).
       relative: whether gains are logarithms of a ratio (times 100: about per cent), rather than differences.
       variant_mean, baseline_mean: of the quantity over the paired seeds; None where there are no runs.
       estimate: mean gain; None where there are no runs.
-      low, high: 95 % interval of the gain; None where n < 2.
-      p: raw; of being shown or of being refuted, whichever `outcome` is or, where that is open, has the smaller
-        corrected p-value. None where n < 2.
-      p_holm: corrected; what `outcome` goes by. None where n < 2.
+      moderated: by the t-test with moderated variances, which verdicts go by.
+      plain: by the plain paired t-test.
+      beside: another quantity of the same comparison; None where none is wanted.
+      seeds_if_seen: seeds that would resolve it if the true gain is `estimate`; a number above
+        `train.study.power.MOST_SEEDS` stands for all of those. None where it is resolved or cannot be tested.
+      seeds_at_edge: likewise if the true gain is at the edge of the margin; or zero, for kinds that say there is none.
       report_variant, report_baseline: the quantity in the report's own logs (one seed), where it has them.
       report_estimate: the gain in the report's own logs.
     """
@@ -65,19 +114,24 @@ class ComparisonResult:
     comparison: Comparison
     variant: str
     baseline: str
-    outcome: Outcome
     n: int
     relative: bool
     variant_mean: float | None
     baseline_mean: float | None
     estimate: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
+    moderated: Reading
+    plain: Reading
+    beside: Beside | None = None
+    seeds_if_seen: int | None = None
+    seeds_at_edge: int | None = None
     report_variant: float | None = None
     report_baseline: float | None = None
     report_estimate: float | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """By the moderated test."""
+        return self.moderated.outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,25 +141,44 @@ class Verdict:
     Attributes:
       claim: the claim.
       verdict: "supported", "contradicted" or "not resolved": see `train.study.claims.Claim`.
+      plain: what the plain paired t-test would make of it.
       tests: a result for each of the claim's comparisons.
-      p_holm: corrected over the claims of the same source; None where no comparison has two seeds.
+      p_holm: corrected over looks and over the claims of the same source; None where no comparison can be tested.
       note: what a reader must know: the claim's own note, runs that are missing, a faulty log of the report.
       scale: that it was measured at, and speaks of.
-      waits: whether no comparison has its runs yet, and none of them failed.
+      look: 1 at the study's own number of seeds, 2 with the seeds that were added.
+      progress: "run" once every run of the first look has ended, "not run" where none of its comparisons has any.
+      seeds_if_seen: what the claim needs, as in `ComparisonResult`: the largest number of its open comparisons; the
+        smallest, where any one is enough. None where it is resolved, or one of them has none.
+      seeds_at_edge: likewise.
     """
 
     claim: Claim
     verdict: Outcome
+    plain: Outcome
     tests: tuple[ComparisonResult, ...]
     p_holm: float | None
     note: str
     scale: str
-    waits: bool = False
+    look: int = 1
+    progress: Progress = "run"
+    seeds_if_seen: int | None = None
+    seeds_at_edge: int | None = None
 
     @property
     def n(self) -> int:
         """The smallest number of seeds among the comparisons."""
         return min(test.n for test in self.tests)
+
+    @property
+    def words(self) -> Words:
+        """The verdict as it is shown: how far its runs are, where it is open for that."""
+        return self.progress if self.verdict == "not resolved" and self.progress != "run" else self.verdict
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to show of it yet."""
+        return self.words == "not run"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from train.run.records import Row
 from train.study.plan import Section
-from train.study.quantities import QUANTITIES, gain, per_cent_lower, values_of_pair
+from train.study.quantities import QUANTITIES, gain, values_of_pair
 from train.study.results import StudyResults, Verdict
 from train.study.statistics import estimate
-from train.study.wording import NONE, is_accuracy
+from train.study.wording import NONE, gain_number, is_accuracy, seeds_words
 
 
 class Summary(NamedTuple):
@@ -47,6 +47,7 @@ class Summary(NamedTuple):
 IMAGE_QUANTITIES = (
     "final_train_loss",
     "final_test_loss",
+    "late_accuracy",
     "final_accuracy",
     "slow_final_accuracy",
     "accuracy_area",
@@ -55,6 +56,7 @@ IMAGE_QUANTITIES = (
     "epochs_to_loss",
 )
 TEXT_QUANTITIES = (
+    "late_perplexity",
     "perplexity",
     "slow_perplexity",
     "perplexity_area",
@@ -138,13 +140,10 @@ def _cell(record: Summary | None) -> str:
     if record.sd is not None:
         text += f" ± {scale * record.sd:.{digits}f}"
     if record.gain is not None:
-
-        def shown(value: float) -> str:
-            return f"{100 * value if accuracy else per_cent_lower(value):+.2f}"
-
-        text += f"  ({shown(record.gain)}" + ("" if accuracy else " %")
+        text += f"  ({gain_number(record.quantity, record.gain)}" + ("" if accuracy else " %")
         if record.gain_low is not None and record.gain_high is not None:
-            text += f", {shown(record.gain_low)} to {shown(record.gain_high)}"
+            low, high = (gain_number(record.quantity, bound) for bound in (record.gain_low, record.gain_high))
+            text += f", {low} to {high}"
         text += ")"
     return text
 
@@ -184,11 +183,18 @@ def format_verdicts(verdicts: Sequence[Verdict]) -> str:
     known = [verdict for verdict in verdicts if not verdict.waits]
     if not known:
         return ""
-    table = [["claim", "verdict", "p (Holm)", "seeds", ""]]
+    table = [["claim", "verdict", "plain t-test", "p (Holm)", "seeds", "needed", ""]]
     for verdict in known:
-        p = "–" if verdict.p_holm is None else f"{verdict.p_holm:.2g}"
-        table.append([verdict.claim.key, verdict.verdict, p, str(verdict.n), verdict.claim.text])
+        p = NONE if verdict.p_holm is None else f"{verdict.p_holm:.2g}"
+        plain = verdict.plain if verdict.progress == "run" or verdict.plain != "not resolved" else NONE
+        wanted = f"{seeds_words(verdict.seeds_if_seen)} / {seeds_words(verdict.seeds_at_edge)}"
+        wanted = NONE if verdict.seeds_if_seen is None else wanted
+        row = [verdict.claim.key, verdict.words, plain, p, str(verdict.n), wanted, verdict.claim.text]
+        table.append(row)
     lines = aligned(table)
     if len(known) < len(verdicts):
         lines.append(f"({len(verdicts) - len(known)} claims wait for their runs)")
+    lines.append(
+        "needed: seeds to resolve it with power 0.8, if the true gain is the one seen / at the edge of its margin"
+    )
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import math
 
+from train.study.power import MOST_SEEDS
 from train.study.quantities import QUANTITIES, per_cent_lower
 
 NONE = "–"
@@ -20,7 +21,8 @@ def gain_number(quantity: str, gain: float) -> str:
         text = f"{100 * gain:+.2f}"
     else:
         text = f"{gain:+.4g}"
-    return text.replace("-", "−")
+    # A gain that rounds to nothing has no sign.
+    return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")
 
 
 def gain_unit(quantity: str) -> str:
@@ -38,6 +40,13 @@ def gain_words(quantity: str, gain: float | None, low: float | None = None, high
     if low is not None and high is not None:
         interval = f" [{gain_number(quantity, low)}, {gain_number(quantity, high)}]"
     return gain_number(quantity, gain) + interval + gain_unit(quantity)
+
+
+def seeds_words(number: int | None) -> str:
+    """A number of seeds that would resolve something."""
+    if number is None:
+        return NONE
+    return f"> {MOST_SEEDS}" if number > MOST_SEEDS else str(number)
 
 
 def two_values(quantity: str, first: float | None, second: float | None) -> str:

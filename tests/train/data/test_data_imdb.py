@@ -38,17 +38,17 @@ def test_reviews_become_words_in_rows_of_one_length(reviews, tmp_path):
     made = imdb.prepare_imdb(str(tmp_path / "tfds"), from_dir=str(reviews))
     assert made == tmp_path / "tfds" / "imdb_reviews" / "plain_text" / "1.0.0"
     dataset = data.load("imdb_reviews", data_dir=str(tmp_path / "tfds"), sequence_length=6)
-    # By frequency in the training reviews, then alphabetically, after <pad> and <unk>.
-    vocabulary = ("<pad>", "<unk>", "bad", "good", "!", ",", ".", "a", "film", "it's", "plot")
+    # By frequency in the training reviews, then alphabetically, from id 4 on.
+    vocabulary = ("<pad>", "<start>", "<unk>", "<unused>", "bad", "good", "br", "a", "film", "it's", "plot")
     assert dataset.vocab_size == len(vocabulary)
     assert spelled(dataset.train, vocabulary) == [
-        ("a good film", 1),
-        ("bad plot", 0),
-        ("good , good", 1),
-        ("it's bad . bad !", 0),
+        ("<start> a good film", 1),
+        ("<start> bad plot", 0),
+        ("<start> good good", 1),
+        ("<start> it's bad br br bad", 0),
     ]
-    assert spelled(dataset.test, vocabulary) == [("a good good good good good", 1), ("bad <unk>", 0)]
-    assert (dataset.train.inputs[dataset.train.inputs == 0]).size == 4 * 6 - (3 + 2 + 3 + 5)
+    assert spelled(dataset.test, vocabulary) == [("<start> a good good good good", 1), ("<start> bad <unk>", 0)]
+    assert (dataset.train.inputs[dataset.train.inputs == 0]).size == 4 * 6 - (4 + 3 + 3 + 6)
     assert (dataset.task, dataset.num_classes, dataset.shuffle) == ("text_classification", 2, True)
     assert dataset.train.inputs.dtype == dataset.train.targets.dtype == np.int32
 
@@ -91,3 +91,34 @@ def test_an_empty_group_or_a_foreign_folder_is_refused(reviews, tmp_path):
 def test_a_set_that_is_not_there_is_refused_with_the_command(tmp_path):
     with pytest.raises(UserError, match=r"python -m train\.data prepare imdb_reviews --data-dir"):
         data.load("imdb_reviews", data_dir=str(tmp_path))
+
+
+@pytest.mark.data
+def test_the_most_frequent_words_of_the_real_set_are_those_of_keras_copy(real_data, tmp_path):
+    imdb.prepare_imdb(str(tmp_path), from_dir=str(real_data("imdb")))
+    dataset = data.load("imdb_reviews", data_dir=str(tmp_path), sequence_length=200)
+    assert dataset.vocab_size == 10_000
+    # Ranks 1 to 17 of keras.datasets.imdb.get_word_index().
+    known = [
+        "the",
+        "and",
+        "a",
+        "of",
+        "to",
+        "is",
+        "br",
+        "in",
+        "it",
+        "i",
+        "this",
+        "that",
+        "was",
+        "as",
+        "for",
+        "with",
+        "movie",
+    ]
+    assert dataset.class_names == ("neg", "pos")
+    arrays, _ = imdb.decoded_cache.cached(tmp_path / "imdb_reviews" / "plain_text" / "1.0.0", dict, form="imdb 2")
+    assert arrays["vocabulary"][4:21].tolist() == known
+    assert (dataset.train.inputs[:, 0] == 1).all()

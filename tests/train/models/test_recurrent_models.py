@@ -23,9 +23,9 @@ def sigmoid(x):
 def test_number_of_parameters():
     # 10,000 x 50 embedding, two GRU layers of 3 x 50 x (50 + 50 + 2), 50 x 10,000 + 10,000.
     assert parameter_count(create_model("gru", num_classes=10_000), TOKENS) == 500_000 + 2 * 15_300 + 510_000
-    # torch.nn.LSTM(100, 100, 2, bidirectional=True): 161,600 and 241,600.
+    # torch.nn.LSTM(128, 128, 2, bidirectional=True): 264,192 and 395,264; then 256 to 128, and 128 to 2.
     bilstm = create_model("bilstm", num_classes=2, vocabulary_size=1000)
-    assert parameter_count(bilstm, TOKENS) == 100_000 + 161_600 + 241_600 + 802
+    assert parameter_count(bilstm, TOKENS) == 128_000 + 264_192 + 395_264 + 32_896 + 258
 
 
 def test_gru_layer_follows_torchs_equations(x64):

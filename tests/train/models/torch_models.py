@@ -81,11 +81,12 @@ class BiLSTMClassifier(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding_size)
         self.lstm = nn.LSTM(embedding_size, hidden_size, num_layers=2, bidirectional=True, batch_first=True)
-        self.fc = nn.Linear(4 * hidden_size, classes)
+        self.position_fc = nn.Linear(2 * hidden_size, hidden_size)
+        self.fc = nn.Linear(hidden_size, classes)
 
     def forward(self, tokens):
-        x = self.lstm(self.embedding(tokens))[0]
-        return self.fc(torch.cat([x[:, 0], x[:, -1]], dim=1))
+        x = torch.relu(self.position_fc(self.lstm(self.embedding(tokens))[0]))
+        return self.fc(x.mean(dim=1))
 
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

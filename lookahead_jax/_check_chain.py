@@ -1,0 +1,73 @@
+"""A test for chains that change the updates after Lookahead."""
+
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lookahead_jax import _trees
+from lookahead_jax._slow_params import slow_params
+
+# Enough for optax.contrib.reduce_on_plateau with its default patience of 10, and for a debiased average.
+_STEPS = 25
+
+
+def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_args: Any) -> None:
+    """Checks that a sync lands where Lookahead sent it: that nothing in `tx` changes the updates after Lookahead.
+
+    A sync is an update that takes the live weights exactly to the slow ones. A transformation that comes later in the
+    chain, such as clipping, `optax.ema` or `optax.keep_params_nonnegative`, changes that update like any other: live
+    and slow weights then differ, and no error tells of it. For your tests: it takes a few steps with random gradients
+    of several scales, a sync at each, and compares live and slow weights after each.
+
+    Args:
+        tx: an optimizer with one or more Lookaheads in it.
+        params: parameters for `tx`, of any values; small ones make it fast.
+        **extra_args: what `tx.update` takes besides. `value`, the loss, is 1 where it is not given.
+
+    Raises:
+        ValueError: live and slow weights differ after a sync, with the first parameter for which they do.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> import lookahead_jax as la
+        >>> params = {"w": jnp.ones([2])}
+        >>> la.check_chain(optax.chain(optax.clip(1.0), la.lookahead(optax.sgd(0.1))), params)
+        >>> la.check_chain(optax.chain(la.lookahead(optax.sgd(0.1)), optax.clip(1e-3)), params)
+        Traceback (most recent call last):
+            ...
+        ValueError: after a sync, params['w'] differs from its slow weights: ...
+    """
+    tx = optax.with_extra_args_support(tx)
+    extra_args = {"value": jnp.ones([])} | extra_args
+    rng = np.random.default_rng(0)
+
+    @jax.jit
+    def step(params: optax.Params, opt_state: Any, grads: optax.Updates) -> tuple[optax.Params, Any]:
+        updates, opt_state = tx.update(grads, opt_state, params, sync=True, **extra_args)
+        return optax.apply_updates(params, updates), opt_state
+
+    def random_like(x: jax.typing.ArrayLike, scale: float) -> jax.Array:
+        return jnp.asarray(rng.normal(scale=scale, size=jnp.shape(x))).astype(jnp.asarray(x).dtype)
+
+    live, opt_state = params, tx.init(params)
+    for i in range(_STEPS):
+        scale = 10.0 ** (i % 5 - 2)
+        live, opt_state = step(live, opt_state, jax.tree.map(lambda x, scale=scale: random_like(x, scale), params))
+        _compare(live, slow_params(opt_state, live))
+
+
+def _compare(live: optax.Params, slow: optax.Params) -> None:
+    leaves, tree = jax.tree_util.tree_flatten_with_path(live, is_leaf=_trees.is_none)
+    for (path, p), s in zip(leaves, tree.flatten_up_to(slow), strict=True):
+        if p is not None and not jnp.array_equal(p, s.astype(p.dtype), equal_nan=jnp.issubdtype(p.dtype, jnp.inexact)):
+            raise ValueError(
+                f"after a sync, params{jax.tree_util.keystr(path)} differs from its slow weights: a transformation "
+                "after lookahead() in the chain changed the update; put it before lookahead() or inside fast_optimizer"
+            )

@@ -1,0 +1,122 @@
+"""Lookahead's relatives with a Nesterov outer step: SNOO and DiLoCo."""
+
+# JAX and Optax are typed in part only.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+from collections.abc import Hashable, Sequence
+
+import jax
+import optax
+
+from lookahead_jax._lookahead import lookahead
+
+
+def snoo(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: jax.typing.ArrayLike | optax.Schedule,
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SNOO: every k steps a Nesterov step of the slow weights along what the fast weights went.
+
+    With slow weights :math:`s`, fast weights :math:`f` after :math:`k` steps of the fast optimizer, and the outer
+    momentum :math:`b`:
+
+    .. math::
+
+        \begin{align*}
+          d &= s - f, \\
+          b &\leftarrow m b + d, \\
+          s &\leftarrow s - \eta (d + m b),
+        \end{align*}
+
+    after which the fast weights start again from :math:`s`. It is :func:`lookahead` with
+    ``slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True)``, and takes one buffer more. With
+    :math:`m = 0` it is plain Lookahead.
+
+    Args:
+        fast_optimizer: the inner optimizer, as in :func:`lookahead`.
+        sync_period: :math:`k`, as in :func:`lookahead`; a few dozen steps.
+        learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; to be
+            tuned together with the momentum, near :math:`1 - m`.
+        momentum: :math:`m` of the outer step, in [0, 1).
+
+    Returns:
+        An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
+
+    Example:
+        With gradient 1 and learning rate 1 inside, k = 2, :math:`\eta` = 1/2, m = 1/2: d = 2, b = 2, s = 8 - 1.5.
+
+        >>> import jax.numpy as jnp, optax
+        >>> import lookahead_jax as la
+        >>> tx = la.snoo(optax.sgd(1.0), sync_period=2, learning_rate=0.5, momentum=0.5)
+        >>> params = jnp.array([8.0])
+        >>> opt_state = tx.init(params)
+        >>> for _ in range(4):
+        ...     updates, opt_state = tx.update(jnp.array([1.0]), opt_state, params)
+        ...     params = optax.apply_updates(params, updates)
+        ...     print(params)
+        [7.]
+        [6.5]
+        [5.5]
+        [4.75]
+
+    References:
+        Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
+    """
+    return lookahead(fast_optimizer, sync_period, slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True))
+
+
+def diloco(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: jax.typing.ArrayLike | optax.Schedule = 500,
+    learning_rate: optax.ScalarOrSchedule = 0.7,
+    momentum: float = 0.9,
+    *,
+    axis_name: Hashable | Sequence[Hashable] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""DiLoCo: workers train apart for k steps, then one Nesterov step along the mean of where they went.
+
+    With slow weights :math:`s` that all workers share, fast weights :math:`f_i` of worker :math:`i` after :math:`k`
+    steps, and the outer momentum :math:`b`:
+
+    .. math::
+
+        \begin{align*}
+          d &= \tfrac{1}{n} \sum_i (s - f_i), \\
+          b &\leftarrow m b + d, \\
+          s &\leftarrow s - \eta (d + m b).
+        \end{align*}
+
+    Per sync one `pmean` of the size of the parameters is sent, and nothing on the other steps. Gradients must not be
+    averaged before. With one worker it is :func:`snoo` with other defaults.
+
+    Args:
+        fast_optimizer: the inner optimizer of each worker; `optax.adamw` in the paper.
+        sync_period: :math:`k`, as in :func:`lookahead`; 30 to 500 steps.
+        learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs.
+        momentum: :math:`m` of the outer step, in [0, 1).
+        axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None is one worker.
+
+    Returns:
+        An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> import lookahead_jax as la
+        >>> tx = la.diloco(optax.sgd(1.0), sync_period=1, learning_rate=0.5, momentum=0.0, axis_name="workers")
+        >>> def step(grads):
+        ...     params = jnp.array([8.0])
+        ...     updates, opt_state = tx.update(grads, tx.init(params), params)
+        ...     return optax.apply_updates(params, updates)
+        >>> jax.vmap(step, axis_name="workers")(jnp.array([[1.0], [3.0]]))  # 8 - 0.5 * (1 + 3) / 2
+        Array([[7.],
+               [7.]], dtype=float32)
+
+    References:
+        Douillard et al, `DiLoCo: Distributed Low-Communication Training of Language Models
+        <https://arxiv.org/abs/2311.08105>`_, 2023
+    """
+    outer = optax.sgd(learning_rate, momentum, nesterov=True)
+    return lookahead(fast_optimizer, sync_period, slow_optimizer=outer, axis_name=axis_name)

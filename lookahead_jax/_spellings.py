@@ -1,0 +1,60 @@
+"""What the arguments of other implementations are called here; for the error messages of those who come from there."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RESET = 'use fast_state_at_sync="reset"'
+
+LOOKAHEAD: Mapping[str, str] = {
+    "reset_state": _RESET,  # optax.lookahead
+    "base_optimizer": "use fast_optimizer",  # torch wrappers, schedule_free
+    "optimizer": "use fast_optimizer",
+    "inner_optimizer": "use fast_optimizer",
+    "la_steps": "use sync_period",  # michaelrzhang/lookahead
+    "k": "use sync_period",  # timm, torch_optimizer, pytorch_optimizer
+    "la_alpha": "use slow_step_size",
+    "alpha": "use slow_step_size",
+    "pullback_momentum": 'use fast_state_at_sync="maintain", "reset" or "pullback"; "none" is "maintain"',
+    "outer_optimizer": "use slow_optimizer",
+}
+
+RANGER: Mapping[str, str] = {
+    **LOOKAHEAD,
+    "lr": "use learning_rate",
+    "betas": "use b1 and b2",
+    "N_sma_threshhold": "use threshold",  # lessw2020's spelling
+    "n_sma_threshold": "use threshold",
+}
+
+
+def other_spellings(remedies: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a factory name the remedy in its TypeError for an argument that it does not have.
+
+    Args:
+        remedies: what to do, by the name of the foreign argument.
+    """
+
+    def decorate(factory: Callable[P, R]) -> Callable[P, R]:
+        name, parameters = factory.__name__, inspect.signature(factory).parameters
+        positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values())
+
+        @functools.wraps(factory)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if len(args) > positional:
+                raise TypeError(
+                    f"{name}() takes {positional} positional arguments, got {len(args)}; name the others. "
+                    f"For reset_state, the fourth of optax.lookahead, {_RESET}"
+                )
+            for given in kwargs:
+                if given not in parameters and given in remedies:
+                    raise TypeError(f"{name}() has no argument {given!r}; {remedies[given]}")
+            return factory(*args, **kwargs)
+
+        return checked
+
+    return decorate

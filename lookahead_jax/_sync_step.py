@@ -1,0 +1,30 @@
+"""Which steps of a training loop end in a sync."""
+
+from typing import Any
+
+import numpy as np
+
+
+def is_sync_step(step: int, sync_period: int) -> bool:
+    """Whether a training loop's step is one that ends in a sync; for the argument `sync` of `update`.
+
+    Args:
+        step: the number of updates done so far, this one included: 1 for the first.
+        sync_period: as given to :func:`lookahead`, a number.
+
+    Returns:
+        True on every `sync_period`-th step; a Python bool, which `update` takes as static.
+
+    Raises:
+        ValueError: an argument is not an integer >= 1.
+
+    Example:
+        >>> import lookahead_jax as la
+        >>> [la.is_sync_step(step, sync_period=2) for step in (1, 2, 3, 4)]
+        [False, True, False, True]
+    """
+    arguments: dict[str, Any] = {"step": step, "sync_period": sync_period}
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}={value!r} is not a number of steps; use an integer >= 1")
+    return bool(step % sync_period == 0)
