@@ -1,12 +1,10 @@
 """The tables that follow from a study's runs: claims.csv and summary.csv."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from train.files import write_atomic
+from train.files import csv_text, write_atomic
 from train.study.measurements import names_of
 from train.study.results import ComparisonResult, StudyResults, Verdict
 from train.study.summary import summarise
@@ -26,14 +24,6 @@ def exact(value: Any) -> str:
 
 def short(value: Any) -> str:
     return format(value, ".7g") if isinstance(value, float) else exact(value)
-
-
-def csv_text(columns: Iterable[str], records: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
 
 
 # Columns that both tests have, and where their values are.
