@@ -12,6 +12,8 @@ import numpy as np
 import optax
 
 from lookahead_jax import _trees
+from lookahead_jax._checks import check_optimizer
+from lookahead_jax._lookahead import LookaheadState
 from lookahead_jax._slow_params import slow_params
 
 # Enough for optax.contrib.reduce_on_plateau with its default patience of 10, and for a debiased average.
@@ -28,11 +30,12 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
 
     Args:
         tx: an optimizer with one or more Lookaheads in it.
-        params: parameters for `tx`, of any values; small ones make it fast.
+        params: parameters for `tx`; few make it fast. Random values are put in their place.
         **extra_args: what `tx.update` takes besides. `value`, the loss, is 1 where it is not given.
 
     Raises:
-        ValueError: live and slow weights differ after a sync, with the first parameter for which they do.
+        ValueError: live and slow weights differ after a sync, with the first parameter for which they do; or there
+            was no sync, because a transformation around Lookahead does not forward the argument `sync`.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -44,7 +47,7 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
             ...
         ValueError: after a sync, params['w'] differs from its slow weights: ...
     """
-    tx = optax.with_extra_args_support(tx)
+    tx = check_optimizer("tx", tx)
     extra_args = {"value": jnp.ones([])} | extra_args
     rng = np.random.default_rng(0)
 
@@ -56,11 +59,27 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
     def random_like(x: jax.typing.ArrayLike, scale: float) -> jax.Array:
         return jnp.asarray(rng.normal(scale=scale, size=jnp.shape(x))).astype(jnp.asarray(x).dtype)
 
-    live, opt_state = params, tx.init(params)
+    live = jax.tree.map(lambda x: random_like(x, 1.0), params)
+    opt_state, compared = tx.init(live), False
     for i in range(_STEPS):
         scale = 10.0 ** (i % 5 - 2)
+        before = _sync_counts(opt_state)
         live, opt_state = step(live, opt_state, jax.tree.map(lambda x, scale=scale: random_like(x, scale), params))
-        _compare(live, slow_params(opt_state, live))
+        if all(new > old for new, old in zip(_sync_counts(opt_state), before, strict=True)):
+            _compare(live, slow_params(opt_state, live))
+            compared = True
+    if not compared:
+        raise ValueError(
+            f"no sync came in {_STEPS} steps, although update() was given sync=True: a transformation around "
+            "lookahead() does not forward extra arguments; for this check use sync_period=1"
+        )
+
+
+def _sync_counts(opt_state: Any) -> list[int]:
+    def is_state(x: Any) -> bool:
+        return isinstance(x, LookaheadState)
+
+    return [int(x.sync_count) for x in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(x)]
 
 
 def _compare(live: optax.Params, slow: optax.Params) -> None:

@@ -72,12 +72,13 @@ def check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_syn
 
 def check_optimizer(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
     """The optimizer, with support for extra arguments; raises ValueError where it is none."""
-    if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ValueError(
             f"{name}: expected an optax.GradientTransformation, got {optimizer!r}; for example optax.adam(1e-3)"
         )
+    if isinstance(getattr(optimizer.update, "__self__", None), optax.MultiSteps):
+        # It forwards extra arguments, but its transformation does not say so.
+        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     return optax.with_extra_args_support(optimizer)
 
 

@@ -221,7 +221,11 @@ def lookahead(
         now = emitted & _reached(steps, _value_at(sync_period, state.sync_count)) if given is None else given
 
         first = (state.sync_count == 0) & (state.steps_since_sync == 0) & ~jnp.asarray(_fast_state.is_displaced(before))
-        base = _sync.start(first, own_params, state.slow_params)
+        base = state.slow_params
+        if axis_name is None:
+            base = _sync.start(first, own_params, base)
+        elif given is None:
+            base = _workers.start(first, own_params, base, axis_name)
         slow_updates, slow_state, alpha = outer_step(
             now, state, grads, own_params, updates, base, fast_state, extra_args
         )

@@ -106,7 +106,7 @@ def resync(opt_state: Any, params: optax.Params) -> Any:
             return node
         found = True
         _check_structure(node.slow_params, params)
-        slow = _trees.map_slow(_copied, node.slow_params, params)
+        slow = jax.tree.map(_copied, node.slow_params, params, is_leaf=_trees.is_left_out)
         node = node._replace(slow_params=slow, fast_state=jax.tree.map(reset, node.fast_state, is_leaf=_is_state))
         if isinstance(node, LookaheadState):
             node = node._replace(steps_since_sync=jnp.zeros_like(node.steps_since_sync))
@@ -121,9 +121,9 @@ def resync(opt_state: Any, params: optax.Params) -> Any:
     return opt_state
 
 
-def _copied(slow: jax.Array, param: jax.typing.ArrayLike) -> jax.Array:
+def _copied(slow: Any, param: Any) -> Any:
     # A copy, since the live weights and the state are donated together.
-    return jnp.array(param, dtype=slow.dtype, copy=True)
+    return slow if _trees.is_left_out(slow) else jnp.array(param, dtype=slow.dtype, copy=True)
 
 
 def _filled(slow: Any, params: optax.Params) -> optax.Params:

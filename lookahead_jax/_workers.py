@@ -10,6 +10,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lookahead_jax import _trees
+
+
+def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name: Any) -> optax.Params:
+    """The slow weights from which this period started, the same on all workers; see `_sync.start`.
+
+    At the very first step they are the live weights of the first worker, sent as they are: a mean of equal numbers may
+    differ from them in the last bit.
+    """
+
+    def of_the_first_worker() -> optax.Params:
+        is_first = jax.lax.axis_index(axis_name) == 0
+
+        def leaf(s: jax.Array, p: jax.typing.ArrayLike) -> jax.Array:
+            mine = jnp.asarray(p).astype(s.dtype)
+            return jax.lax.psum(jnp.where(is_first, mine, jnp.zeros_like(mine)), axis_name)
+
+        return _trees.map_slow(leaf, slow, params)
+
+    return jax.lax.cond(first, of_the_first_worker, lambda: slow)
+
 
 def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> optax.Updates:
     """The mean over the workers where `sync` holds, zeros elsewhere; nothing is sent on other steps.

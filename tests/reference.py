@@ -132,6 +132,40 @@ class Lookahead:
         return self.slow.copy()
 
 
+class Snoo:
+    """Every `sync_period` steps: d = s - f, b <- m b + d, s <- s - lr (d + m b). DiLoCo with one worker is the same."""
+
+    def __init__(self, inner, sync_period, learning_rate, momentum, *, params):
+        self.inner, self.sync_period = inner, sync_period
+        self.learning_rate, self.momentum = learning_rate, momentum
+        self.slow, self.buffer, self.steps = np.array(params, copy=True), np.zeros_like(params), 0
+
+    def step(self, params, grads):
+        fast = self.inner.step(params, grads)
+        self.steps += 1
+        if self.steps % self.sync_period:
+            return fast
+        difference = self.slow - fast
+        self.buffer = self.momentum * self.buffer + difference
+        self.slow = self.slow - self.learning_rate * (difference + self.momentum * self.buffer)
+        return self.slow.copy()
+
+
+class PrimalAveraging:
+    """GPA: gradients at y = mu_y x + (1 - mu_y) z; `inner` steps z; x <- mu_x x + (1 - mu_x) z. `params` are y."""
+
+    def __init__(self, inner, mu_x, mu_y, *, params):
+        self.inner, self.mu_x, self.mu_y = inner, mu_x, mu_y
+        self.slow = np.array(params, copy=True)  # x
+        self.z = np.array(params, copy=True)
+
+    def step(self, params, grads):
+        del params  # y, which follows from x and z
+        self.z = self.inner.step(self.z, grads)
+        self.slow = self.mu_x * self.slow + (1 - self.mu_x) * self.z
+        return self.mu_y * self.slow + (1 - self.mu_y) * self.z
+
+
 def trajectory(optimizer, params, gradient, steps):
     """The weights after each of `steps` steps, `gradient(params, step)` giving the gradients.
 

@@ -142,3 +142,130 @@ def test_masked_and_partitioned_inner_optimizers_have_their_moments_found(x64, m
 def test_pullback_with_a_slow_optimizer_is_refused():
     with pytest.raises(ValueError, match=r"pullback.*use \"maintain\" or \"reset\""):
         la.lookahead(optax.sgd(0.1), slow_optimizer=optax.sgd(0.5), fast_state_at_sync="pullback")
+
+
+# A reset keeps the length of steps: the count of the bias correction goes with its moments.
+
+CONSTANT_STEPS = {
+    "adam": lambda: optax.adam(0.1),
+    "adamw": lambda: optax.adamw(0.1, weight_decay=0.0),
+    "nadam": lambda: optax.nadam(0.1),
+    "adamax": lambda: optax.adamax(0.1),
+    "amsgrad": lambda: optax.amsgrad(0.1),
+    "adabelief": lambda: optax.adabelief(0.1, eps=1.0),
+    "lion": lambda: optax.lion(0.1, weight_decay=0.0),
+    "adan": lambda: optax.adan(0.1),
+    "yogi": lambda: optax.yogi(0.1, eps=1e-8),
+    "novograd": lambda: optax.novograd(0.1),
+    "scheduled adam": lambda: optax.adam(lambda count: 0.1 * 0.9 ** (count / 2000)),
+    "injected adam": lambda: optax.inject_hyperparams(optax.adam)(0.1),
+    "masked adam": lambda: optax.masked(optax.adam(0.1), True),
+    "adam in a chain": lambda: optax.chain(optax.clip_by_global_norm(9.0), optax.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT_STEPS)
+def test_a_reset_after_many_steps_keeps_the_step_length_of_a_constant_gradient(x64, name):
+    # The last six of 2,001 steps, with a reset before every third, are twice the optimizer's own first three. With
+    # moments of zero and the bias correction of step 2,000 Adam's would be 3 to 5 times as long.
+    tx = la.lookahead(CONSTANT_STEPS[name](), K, 1.0, fast_state_at_sync="reset")
+    alone = CONSTANT_STEPS[name]()
+
+    @jax.jit
+    def lengths():
+        def step(carry, _):
+            states = carry
+            out = []
+            for i, optimizer in enumerate((tx, alone)):
+                params, opt_state = states[i]
+                updates, opt_state = optimizer.update(jnp.full(1, 2.0), opt_state, params)
+                out.append(updates[0])
+                states = (*states[:i], (optax.apply_updates(params, updates), opt_state), *states[i + 1 :])
+            return states, jnp.stack(out)
+
+        start = jnp.full(1, 1000.0)
+        return jax.lax.scan(step, ((start, tx.init(start)), (start, alone.init(start))), length=2001)[1]
+
+    ours, alone = np.asarray(lengths()).T
+    first_steps = np.tile(alone[:K], 2) * (0.9 if name == "scheduled adam" else 1.0)
+    np.testing.assert_allclose(ours[-2 * K :], first_steps, rtol=2e-3)
+    if "adam" in name:
+        np.testing.assert_allclose(ours[-2 * K :], alone[-2 * K :], rtol=0.5 if name == "nadam" else 2e-3)
+
+
+def test_a_schedules_count_beside_no_moments_is_never_reset():
+    inner = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1, 0.0, 100), momentum=0.9)
+    history = run_states(la.lookahead(inner, K, ALPHA, fast_state_at_sync="reset"), jnp.ones(4), 8)
+    assert [int(state.fast_state.count) for _, state in history] == list(range(1, 9))
+
+
+def test_accumulation_counts_beside_its_gradients_are_never_reset():
+    inner = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
+    history = run_states(la.lookahead(inner, 2, ALPHA, fast_state_at_sync="reset"), jnp.ones(4), 9)
+    assert [int(state.fast_state.gradient_step) for _, state in history] == [i // 2 for i in range(1, 10)]
+
+
+# What describes a point that the sync has left.
+
+LINE_SEARCHES = {
+    "lbfgs": lambda: optax.lbfgs(),
+    "lbfgs, backtracking": lambda: optax.lbfgs(
+        linesearch=optax.scale_by_backtracking_linesearch(max_backtracking_steps=15, store_grad=True)
+    ),
+    "sgd with backtracking": lambda: optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=15, store_grad=True)
+    ),
+    "sgd with zoom": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(max_linesearch_steps=15)),
+}
+
+
+@pytest.mark.parametrize("name", LINE_SEARCHES)
+def test_the_value_and_gradient_that_a_line_search_keeps_are_never_those_of_before_the_sync(name):
+    def loss(x):
+        return jnp.sum(jnp.arange(1.0, 4.0) * (x - 1.0) ** 2) + jnp.sum(x**4)
+
+    tx = la.lookahead(LINE_SEARCHES[name](), 2, 0.5)
+    value_and_grad = optax.value_and_grad_from_state(loss)
+    params = jnp.array([2.0, -1.0, 3.0])
+    opt_state = tx.init(params)
+    for _ in range(6):
+        value, grad = value_and_grad(params, state=opt_state.fast_state)
+        np.testing.assert_allclose(value, loss(params), rtol=1e-5)
+        np.testing.assert_allclose(grad, jax.grad(loss)(params), rtol=1e-4, atol=1e-5)
+        updates, opt_state = tx.update(grad, opt_state, params, value=value, grad=grad, value_fn=loss)
+        params = optax.apply_updates(params, updates)
+    assert float(loss(params)) < 10.0
+
+
+@pytest.mark.parametrize("mode", ["reset", "pullback"])
+@pytest.mark.parametrize("inner", [optax.lbfgs(), optax.flatten(optax.adam(0.1))], ids=["lbfgs", "flatten"])
+def test_moments_in_other_shapes_than_the_parameters_are_refused_by_name(mode, inner):
+    tx = la.lookahead(inner, fast_state_at_sync=mode)
+    with pytest.raises(ValueError, match=rf'fast_state_at_sync="{mode}".*optax.lbfgs and optax.flatten do.*"maintain"'):
+        tx.init({"w": jnp.ones(3), "b": jnp.ones([])})
+
+
+@pytest.mark.parametrize("ascent_steps", [1, 2])
+def test_sams_ascent_steps_are_no_steps_and_no_sync_falls_on_one(x64, ascent_steps):
+    # Rho small enough that the ascent is seen and the oracle's gradient is that at the point above.
+    rho, rate = 0.05, 0.1
+    every = ascent_steps + 1
+    sam = optax.contrib.sam(optax.sgd(rate), optax.chain(optax.contrib.normalize(), optax.sgd(rho)), sync_period=every)
+    tx = la.lookahead(sam, K, ALPHA)
+    curvature = np.arange(1.0, 4.0)
+    params = jnp.asarray([1.0, -2.0, 3.0])
+    opt_state = tx.init(jnp.zeros(3))  # loaded after init: the first step, not the first ascent, takes them
+    oracle = reference.Lookahead(reference.Sgd(rate), K, ALPHA, params=np.asarray(params))
+    expected = np.asarray(params)
+    for i in range(every * 2 * K):
+        updates, opt_state = tx.update(curvature * params, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        if i % every == every - 1:
+            point = expected
+            for _ in range(ascent_steps):
+                grads = curvature * point
+                point = point + rho * grads / np.linalg.norm(grads)
+            expected = oracle.step(expected, curvature * point)
+            np.testing.assert_allclose(params, expected, rtol=1e-9)
+            np.testing.assert_allclose(la.slow_params(opt_state), oracle.slow, rtol=1e-9)
+    assert int(opt_state.sync_count) == 2

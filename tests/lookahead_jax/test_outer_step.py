@@ -192,3 +192,95 @@ def test_an_optimizer_without_second_moment_is_refused_with_the_remedy(optimizer
 def test_a_minimum_outside_0_1_is_refused():
     with pytest.raises(ValueError, match=r"minimum=1.5 .*\[0, 1\]"):
         la.adaptive_step_size(minimum=1.5)
+
+
+# Where only part of the parameters has a second moment.
+
+
+def adaptive_by_hand(slow, before, grads, fast, curvature, minimum):
+    d = slow - fast
+    return np.clip(
+        np.sum(np.real(np.conj(curvature * (slow - before) + grads) * d)) / np.sum(curvature * np.abs(d) ** 2),
+        minimum,
+        1.0,
+    )
+
+
+PARTS = {
+    "masked adam": lambda: optax.chain(
+        optax.masked(optax.adam(0.4), {"a": True, "b": False}), optax.masked(optax.sgd(0.1), {"a": False, "b": True})
+    ),
+    "adam and sgd": lambda: optax.partition(
+        {"adam": optax.adam(0.4), "sgd": optax.sgd(0.1)}, {"a": "adam", "b": "sgd"}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parameters_without_second_moment_take_no_part_in_the_adaptive_step_size(x64, name):
+    tx = la.lookahead(PARTS[name](), 4, la.adaptive_step_size(minimum=0.05, b2=0.999))
+    start = {"a": weights(5, 1), "b": weights(3, 2)}
+    adam, sgd = reference.Adam(0.4), reference.Sgd(0.1)
+    params = jax.tree.map(jnp.asarray, start)
+    opt_state, fast = tx.init(params), dict(start)
+    for i in range(4):
+        before = fast
+        grads = {name: gradient(x, i) for name, x in fast.items()}
+        fast = {"a": adam.step(fast["a"], grads["a"]), "b": sgd.step(fast["b"], grads["b"])}
+        updates, opt_state = jax.jit(tx.update)({n: gradient(x, i) for n, x in params.items()}, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    curvature = adam.nu / (1 - 0.999**4)
+    alpha = adaptive_by_hand(start["a"], before["a"], grads["a"], fast["a"], curvature, 0.05)
+    assert 0.05 < alpha < 1.0
+    slow = la.slow_params(opt_state)
+    for leaf in start:
+        np.testing.assert_allclose(slow[leaf], start[leaf] + alpha * (fast[leaf] - start[leaf]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("labels", [{"a": "x", "b": "y"}, "y"], ids=["leaves", "a prefix"])
+def test_partitions_of_several_adams_have_their_second_moments_merged(x64, labels):
+    whole = la.lookahead(optax.adam(0.1), 3, la.adaptive_step_size(minimum=0.05, b2=0.999))
+    parts = optax.partition({"x": optax.adam(0.1), "y": optax.adam(0.1)}, labels)
+    split = la.lookahead(parts, 3, la.adaptive_step_size(minimum=0.05, b2=0.999))
+    params = {"a": jnp.asarray(weights(5, 1)), "b": jnp.asarray(weights(3, 2))}
+    results = []
+    for tx in (whole, split):
+        live, opt_state = params, tx.init(params)
+        for i in range(6):
+            updates, opt_state = tx.update({n: gradient(x, i) for n, x in live.items()}, opt_state, live)
+            live = optax.apply_updates(live, updates)
+        results.append(live)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10), *results)
+
+
+def test_muons_matrices_move_by_the_step_size_of_the_rest():
+    tx = la.lookahead(optax.contrib.muon(0.02), 3, la.adaptive_step_size(minimum=0.3, b2=0.999))
+    params = {"matrix": jnp.asarray(weights(12).reshape(4, 3), jnp.float32), "bias": jnp.ones(3)}
+    opt_state = tx.init(params)
+    for _ in range(6):
+        updates, opt_state = jax.jit(tx.update)(jax.tree.map(jnp.sin, params), opt_state, params)
+        params = optax.apply_updates(params, updates)
+    assert int(opt_state.sync_count) == 2
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(opt_state), params)
+
+
+def test_complex_parameters_count_by_their_real_and_imaginary_parts(x64):
+    # A complex number is two real ones: the same step size as in two dimensions.
+    def slow_after_a_cycle(params, curvature, minimum):
+        rule = la.adaptive_step_size(minimum=0.01, curvature=lambda _: curvature)
+        tx = la.lookahead(optax.sgd(0.6), 3, rule)
+        opt_state = tx.init(params)
+        for _ in range(3):
+            updates, opt_state = tx.update(curvature * (params - minimum), opt_state, params)
+            params = optax.apply_updates(params, updates)
+        return np.asarray(la.slow_params(opt_state))
+
+    a, start, minimum = A[:2], np.array([3.0 + 1.0j, 1.0 - 2.0j]), np.array([1.0 + 2.0j, -2.0 + 0.5j])
+    split = slow_after_a_cycle(
+        *(
+            jnp.asarray(np.concatenate([x, y]))
+            for x, y in ((start.real, start.imag), (a, a), (minimum.real, minimum.imag))
+        )
+    )
+    whole = slow_after_a_cycle(jnp.asarray(start), jnp.asarray(a), jnp.asarray(minimum))
+    np.testing.assert_allclose(np.concatenate([whole.real, whole.imag]), split, rtol=1e-10)

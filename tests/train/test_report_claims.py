@@ -1,6 +1,7 @@
 """What the report's claims say, held against its own logs: as if every logged run had been made at eight seeds."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_an_independent_recomputation_from_the_tables_agrees(study, noise, tmp_p
     # The more the seeds differ, the less is resolved; what is compared is not one verdict throughout.
     resolved = sum(verdict.verdict != "not resolved" for verdict in results.verdicts)
     assert {1e-5: 25, 0.004: 15, 0.03: 0}[noise] <= resolved
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_it_agrees_where_runs_are_missing_failed_and_added(study, draw, tmp_path):
+    rng, kept = np.random.default_rng(draw), {}
+    seeds = {
+        variant.id: rng.choice([0, 2, 3, 8, 8, 8, 8]) for section in study.sections for variant in section.variants
+    }
+    for key, run in repeated(study, noise=0.02).items():
+        if run.seed < seeds[run.variant_id]:
+            failed = rng.random() < 0.04
+            kept[key] = dataclasses.replace(run, status="failed", rows=[]) if failed else run
+    results = assemble(study, kept, {"name": "report"})
+    write_runs(tmp_path, study, results.runs)
+    save(tmp_path, results)
+    assert recompute_verdicts.disagreements(tmp_path) == {}
+    words = {verdict.words for verdict in results.verdicts}
+    assert len(words) > 3
+    assert {verdict.look for verdict in results.verdicts} == {1, 2}
 
 
 def test_the_published_verdicts_are_what_the_published_runs_give():

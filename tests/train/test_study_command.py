@@ -15,6 +15,7 @@ import pytest
 
 from tests.train import recompute_verdicts
 from train.study.__main__ import main
+from train.study.plan import planned_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,6 +104,28 @@ def test_a_study_writes_tables_figures_and_page_and_runs_nothing_twice(study_fil
     assert {path: path.read_bytes() for path in files} == before
 
 
+def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    asked = []
+
+    def one_more(study, runs, *, max_seeds, only):
+        asked.append((len(list(runs)), max_seeds, only))
+        return [run for run in planned_runs(study, seeds=max_seeds) if run.config.seed == 2][:1]
+
+    monkeypatch.setattr("train.study.__main__.next_runs", one_more)
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}", "--until=resolved", "--max_seeds=3"]
+    assert main(command) == 0
+    assert asked == [(4, 3, ())]
+    assert "1 runs, 0 of them done" in capsys.readouterr().out
+    runs = records(out / "runs.csv")
+    assert [(r["variants"], r["seed"]) for r in runs] == [("plain", s) for s in "012"] + [("slow", s) for s in "01"]
+    facts = json.loads((out / "study.json").read_text())
+    assert facts["command"] == f"python -m train.study {' '.join(command)}"
+    assert [session["finished"] for session in facts["sessions"]] == [4, 1]
+
+
 def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
     readme = (ROOT / "README.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register(" in b)
@@ -115,17 +138,44 @@ def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
 
 
 def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on(study_file, tmp_path, capsys):
-    broken = ', Variant("broken", config(True, model=ModelConfig(name="gru")))'
+    rate = "OptimizerConfig(name='sgd', learning_rate=1e30)"
+    broken = f', Variant("broken", config(True, optimizer={rate}))'
     out = tmp_path / "out"
     assert main([f"--study={study_file(1, broken)}", f"--out={out}", "--seeds=1"]) == 1
     said = capsys.readouterr()
     failed = next(r for r in records(out / "runs.csv") if r["status"] == "failed")
     assert said.err.startswith("failed:  1:digits broken, seed 0: ")
     assert f"log: {out / failed['log']}" in said.err
-    assert "config.model.name='gru' is for language models" in (out / failed["log"]).read_text()
+    assert "left a loss or a parameter that is not finite" in (out / failed["log"]).read_text()
     assert [r["status"] for r in records(out / "runs.csv")] == ["finished", "finished", "failed"]
-    assert said.out.count("failed") == 1  # what is wrong with the input is not tried again
+    assert said.out.count("failed, is tried again") == 1
     assert (out / "index.html").exists()
+
+
+def test_a_dry_run_checks_everything_shows_plan_time_and_space_and_writes_nothing(study_file, tmp_path, capsys):
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}"]
+    assert main([*command, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain  0 of 2 seeds done\n  slow   0 of 2 seeds done\n" in printed
+    assert re.search(
+        r"to do: 4 of 4 runs: time not known; checkpoints take up to \d+ MB at once, \d+ GB are free", printed
+    )
+    assert {path.name for path in out.iterdir()} <= {".lock"}
+    assert main([*command, "--seeds=1"]) == 0
+    assert main([*command, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain  1 of 2 seeds done" in printed
+    assert re.search(r"to do: 2 of 4 runs: about \d+ s with --jobs=1; checkpoints", printed)
+
+
+def test_a_disk_that_is_too_small_for_the_checkpoints_is_one_line_before_any_run(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    assert main([f"--study={study_file()}", f"--out={tmp_path / 'out'}", "--jobs=2"]) == 2
+    assert "the checkpoints of --jobs=2 runs take up to 0." in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,15 +184,17 @@ def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on
         ('dataset="imagefolder", data_dir="/nowhere"', "image folders need data_dir to be a folder"),
         ('dataset="cifar10", data_dir="/nowhere"', "run: python -m train.data prepare cifar10"),
         ("train_examples=5000", "train_examples=5000 but the set has 1347"),
+        ('model=ModelConfig(name="gru")', "config.model.name='gru' is for language models"),
+        ("batch_size=97", "config.batch_size=97 is larger than the 96 training examples"),
     ],
 )
-def test_data_that_is_missing_or_too_small_is_one_line_before_any_run(changes, message, study_file, tmp_path, capsys):
+def test_what_cannot_be_made_is_one_line_before_any_run(changes, message, study_file, tmp_path, capsys):
     broken = f', Variant("a", config(True, {changes})), Variant("b", config(False, {changes}))'
     out = tmp_path / "out"
     assert main([f"--study={study_file(1, broken)}", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "run 1:digits a, seed 0 lacks its data: " in error
+    assert "run 1:digits a, seed 0 cannot be made: " in error
     assert message in error
     assert not (out / "runs").exists()
 
@@ -151,6 +203,7 @@ def test_data_that_is_missing_or_too_small_is_one_line_before_any_run(changes, m
     ("flag", "message"),
     [
         ("--jobs=0", "--jobs=0 must be at least 1"),
+        ("--max_seeds=0", "--max_seeds=0 must be at least 1"),
         ("--seeds=0", "--seeds=0 must be at least 1"),
         ("--only=7", "--only=7: no such section; the sections are 1:digits"),
         ("--scale=mini", "has one scale only"),

@@ -21,6 +21,7 @@ from train.errors import RunFailed, UserError
 from train.files import with_patience
 from train.run.signals import EXIT_STOPPED, StopRequest
 from train.study.executor import LocalExecutor
+from train.study.forecast import check_space, forecast, in_words, plan_in_words
 from train.study.live import Live
 from train.study.plan import (
     PlannedRun,
@@ -32,10 +33,12 @@ from train.study.plan import (
     with_data_dir,
 )
 from train.study.published import STUDY_FILES, assemble, open_directory, read_facts, read_runs, save, write_runs
+from train.study.resolve import next_runs
 from train.study.results import RunRecord
 from train.study.runner import Report, Runner
+from train.study.seeds import MAX_SEEDS
 from train.study.session import Session
-from train.study.study_data import identified, load_digests
+from train.study.study_data import Checked, check_runs, identified
 from train.study.summary import format_tables, format_verdicts
 from train.study.worker import log_name
 
@@ -53,6 +56,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
+    parser.add_argument(
+        "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
+    )
+    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
     parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
@@ -60,11 +67,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
+    )
     flags = parser.parse_args(arguments)
-    for name, least in (("seeds", 1), ("jobs", 1), ("retries", 0)):
+    for name, least in (("seeds", 1), ("max_seeds", 1), ("jobs", 1), ("retries", 0)):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
+    if flags.until and flags.seeds is not None:
+        raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
     return flags
 
 
@@ -114,12 +126,30 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         runs, report = read_runs(flags.out), Report()
         if flags.report_only and not runs:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
-        loaded = {} if flags.report_only and not flags.data_dir else load_digests(planned, flags.data_dir)
-        study = identified(study, loaded, runs)
+        checked = Checked({}, 0)
+        if not flags.report_only or flags.data_dir:
+            checked = check_runs(planned, flags.data_dir)
+        study = identified(study, checked.digests, runs)
         sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
         planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
+            left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
+            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            if flags.dry_run:
+                print(plan_in_words(study, sections, planned, runs))
+                print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
+                return 0
+            if left:
+                check_space(found, jobs=flags.jobs)
             report = run_session(flags, arguments, study, planned, runs)
+            more = []
+            if flags.until == "resolved" and not report.open:
+                more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
+            if more:
+                more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
+                later = run_session(flags, arguments, study, more, runs)
+                report = Report(report.finished + later.finished, report.failed + later.failed, later.open)
+                planned = planned + more
             patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
         patiently(lambda: save(flags.out, results))

@@ -9,18 +9,13 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from train.config import Config
 from train.errors import UserError
 from train.files import read_csv
 from train.run.records import Row
+from train.study.forecast import kind, measured_paces, seconds_per_epoch
 from train.study.plan import PlannedRun
 from train.study.results import RunRecord
 from train.study.worker import log_name, run_directory
-
-
-def _kind(config: Config) -> tuple:
-    """Runs of a kind take about as long an epoch."""
-    return (config.dataset, config.model.name, config.train_examples, config.batch_size, config.sequence_length)
 
 
 class Live:
@@ -47,8 +42,8 @@ class Live:
         self._total = len(planned)
         self._left = {run.id: run for run in planned if run.id not in runs or runs[run.id].status != "finished"}
         self._going: dict[str, tuple[PlannedRun, float]] = {}
-        # Seconds an epoch of each kind, and seconds that whole runs took beyond their epochs, as measured here.
-        self._pace: dict[tuple, float] = {}
+        # Seconds an epoch of each kind, and seconds that whole runs took beyond their epochs.
+        self._pace: dict[tuple, float] = measured_paces(runs.values())
         self._beyond: list[float] = []
         self._terminal = self._stream.isatty()
 
@@ -104,10 +99,9 @@ class Live:
         return time.monotonic() - since
 
     def _learn(self, run: PlannedRun, rows: Sequence[Mapping]) -> None:
-        # The first epoch has compilation in it, where the run has more.
-        seconds = [float(row["seconds"]) for row in rows[1:] or rows if row["seconds"]]
-        if seconds:
-            self._pace[_kind(run.config)] = sum(seconds) / len(seconds)
+        pace = seconds_per_epoch(rows)
+        if pace is not None:
+            self._pace[kind(run.config)] = pace
 
     def _epochs_done(self, run: PlannedRun) -> int:
         try:
@@ -126,7 +120,7 @@ class Live:
         beyond = sum(self._beyond) / len(self._beyond) if self._beyond else 0.0
         seconds = 0.0
         for run in self._left.values():
-            seconds += (run.config.epochs - done.get(run.id, 0)) * self._pace.get(_kind(run.config), typical)
+            seconds += (run.config.epochs - done.get(run.id, 0)) * self._pace.get(kind(run.config), typical)
             seconds += 0.0 if run.id in done else beyond
         return tqdm.format_interval(seconds / min(self._jobs, max(len(self._left), 1)))
 

@@ -61,7 +61,7 @@ def _stated(test: ComparisonResult, place: SectionLinks) -> list[Child]:
 
 
 def _p_words(p: float | None) -> str:
-    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return NONE if p is None else "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _logged(quantity: str, found: ComparisonResult | Beside) -> list[Child]:
@@ -73,7 +73,7 @@ def _logged(quantity: str, found: ComparisonResult | Beside) -> list[Child]:
 
 
 def _seeds_part(if_seen: int | None, at_edge: int | None) -> str:
-    return NONE if if_seen is None else f"{seeds_words(if_seen)} / {seeds_words(at_edge)}"
+    return NONE if if_seen is None else f"{seeds_words(if_seen)} / {seeds_words(at_edge)}".replace(" ", "\u00a0")
 
 
 def _beside_lines(beside: Beside | None) -> tuple[list[Child], list[Child], list[Child]]:
@@ -101,7 +101,7 @@ def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
         class_="comparison",
     )
     gain_beside, means_beside, report_beside = _beside_lines(test.beside)
-    by_plain = tag("span", f"plain: {_p_words(plain.p_holm)}", class_="beside")
+    by_plain = tag("span", "plain: ", tag("span", _p_words(plain.p_holm), class_="part"), class_="beside")
     cells = [what]
     for label, text, more in (
         ("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high), gain_beside),

@@ -63,6 +63,7 @@ class Session:
         self._earlier = before.get("sessions", [])
         whole = [f"--{name}={getattr(flags, name)}" for name in ("study", "out", "scale") if getattr(flags, name)]
         whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds)
+        whole += [f"--until={flags.until}", f"--max_seeds={flags.max_seeds}"] if flags.until else []
         self._session = SessionFacts(
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), _command(arguments), machine_words(), source_commit()
         )

@@ -1,10 +1,13 @@
-"""Loads a study's data once, before its first run: missing or short data is one error, not one for each run."""
+"""Checks a study's data and settings before its first run: a fault is one error then, not one for each run."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from train.config import Config
 from train.errors import UserError
-from train.experiment import load_dataset
+from train.experiment import load_dataset, make_recipe
+from train.step.steps import abstract_state
+from train.study.forecast import tree_bytes
 from train.study.plan import PlannedRun, Study, with_data, with_data_dir
 from train.study.results import RunRecord
 
@@ -23,24 +26,43 @@ def _key(config: Config) -> tuple:
     )
 
 
-def load_digests(planned: Iterable[PlannedRun], data_dir: str) -> dict[tuple, str]:
-    """Loads each data set that the runs need.
+class Checked(NamedTuple):
+    """What is known of a study's runs before the first one.
 
-    Returns:
-      Its digest, by the settings that it was loaded with.
+    Attributes:
+      digests: of each data set, by the settings that it was loaded with.
+      checkpoint_bytes: of the largest checkpoint among the runs.
+    """
+
+    digests: dict[tuple, str]
+    checkpoint_bytes: int
+
+
+def check_runs(planned: Iterable[PlannedRun], data_dir: str) -> Checked:
+    """Loads each data set that the runs need, and works out each run on it as far as that takes no training.
 
     Raises:
-      UserError: One is missing, damaged, or has too few examples; the message names the first run that needs it.
+      UserError: A data set is missing, damaged, or has too few examples; or a model, an optimizer and settings do not
+        fit the data. The message names the first run that it concerns.
     """
-    found: dict[tuple, str] = {}
+    by_data: dict[tuple, dict[str, PlannedRun]] = {}
     for run in planned:
-        key = _key(run.config)
-        if key not in found:
-            try:
-                found[key] = load_dataset(with_data_dir(run.config, data_dir)).digest
-            except UserError as error:
-                raise UserError(f"run {run.name} lacks its data: {error}") from error
-    return found
+        by_data.setdefault(_key(run.config), {}).setdefault(run.variant_id, run)
+    digests: dict[tuple, str] = {}
+    sizes: dict[str, int] = {}
+    for key, runs in by_data.items():
+        run = next(iter(runs.values()))
+        try:
+            dataset = load_dataset(with_data_dir(run.config, data_dir))
+            digests[key] = dataset.digest
+            for run in runs.values():
+                recipe = make_recipe(run.config, dataset)
+                shape = repr((key[0], run.config.model, run.config.optimizer.name, run.config.optimizer.lookahead))
+                if shape not in sizes:
+                    sizes[shape] = tree_bytes(abstract_state(recipe))
+        except UserError as error:
+            raise UserError(f"run {run.name} cannot be made: {error}") from error
+    return Checked(digests, max(sizes.values(), default=0))
 
 
 def identified(study: Study, loaded: Mapping[tuple, str], runs: Mapping[str, RunRecord]) -> Study:

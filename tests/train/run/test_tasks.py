@@ -150,8 +150,8 @@ def test_the_cnn_learns_an_image_folder(image_config):
 def test_the_bilstm_learns_reviews_and_its_vocabulary_is_the_sets(review_config):
     trainer = make_trainer(review_config)
     state = trainer.init(0)
-    # <pad>, <unk>, good, bad, film, plot.
-    assert state.params["embedding"].shape == (6, 6)
+    # The four special ids, good, bad, film, plot.
+    assert state.params["embedding"].shape == (8, 6)
     state, epochs = run_epochs(trainer, state, 6)
     assert epochs[-1][0] < 0.5 * epochs[0][0]
     test = trainer.evaluate(state)

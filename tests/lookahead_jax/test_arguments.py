@@ -1,0 +1,143 @@
+"""Arguments that other implementations take, or that would pass in silence: each is refused with its remedy."""
+
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+import lookahead_jax as la
+
+SGD = optax.sgd(0.1)
+
+SPELLINGS = [
+    (la.lookahead, (SGD,), {"reset_state": True}, r'lookahead\(\) has no argument .reset_state.; .*="reset"'),
+    (la.lookahead, (SGD, 5, 0.5, True), {}, r'3 positional arguments.*reset_state.*fast_state_at_sync="reset"'),
+    (la.lookahead, (SGD,), {"k": 5}, "use sync_period"),
+    (la.lookahead, (SGD,), {"la_steps": 5}, "use sync_period"),
+    (la.lookahead, (SGD,), {"alpha": 0.5}, "use slow_step_size"),
+    (la.lookahead, (), {"base_optimizer": SGD}, "use fast_optimizer"),
+    (la.lookahead, (SGD,), {"pullback_momentum": "none"}, 'use fast_state_at_sync="maintain"'),
+    (la.ranger, (0.1,), {"N_sma_threshhold": 5}, r"ranger\(\).*use threshold"),
+    (la.ranger, (), {"lr": 0.1}, "use learning_rate"),
+    (la.ranger, (0.1,), {"betas": (0.95, 0.999)}, "use b1 and b2"),
+]
+
+
+@pytest.mark.parametrize(("factory", "args", "kwargs", "message"), SPELLINGS)
+def test_other_implementations_spellings_are_refused_with_ours(factory, args, kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        factory(*args, **kwargs)
+
+
+def test_an_argument_that_nobody_has_is_pythons_own_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        la.lookahead(SGD, nonsense=1)
+
+
+PERIODS = [np.array(0), jnp.array(-1), np.int64(0), np.array(2.5), np.array([5]), np.array(True), jnp.float32(0.5)]
+
+
+@pytest.mark.parametrize("value", PERIODS, ids=repr)
+def test_a_known_array_is_no_better_a_period_than_its_value(value):
+    with pytest.raises(ValueError, match=r"sync_period=.*use an integer >= 1"):
+        la.lookahead(SGD, value)
+
+
+@pytest.mark.parametrize("value", [10**10, np.int64(2**31), jnp.float32(3e9), 2**31], ids=repr)
+def test_a_period_beyond_int32_is_refused_in_one_line_at_construction(value):
+    with pytest.raises(
+        ValueError, match=r"^sync_period=.* too large: steps are counted in int32; use at most 2147483647$"
+    ):
+        la.lookahead(SGD, value)
+    la.lookahead(SGD, 2**31 - 1)
+
+
+SIZES = [np.array(7.0), jnp.array(-0.5), np.float32("nan"), np.array([0.5]), ml_dtypes.bfloat16(1.5), np.array(True)]
+
+
+@pytest.mark.parametrize("value", SIZES, ids=repr)
+def test_a_known_array_is_no_better_a_step_size_than_its_value(value):
+    with pytest.raises(ValueError, match=r"slow_step_size=.*use a number in \[0, 1\]"):
+        la.lookahead(SGD, slow_step_size=value)
+
+
+@pytest.mark.parametrize("value", [0.5, np.array(0), jnp.bfloat16(1), np.float64(1.0), 1], ids=repr)
+def test_arrays_in_range_and_traced_ones_are_taken(value):
+    la.lookahead(SGD, np.array(3), value)
+    jax.jit(lambda k, a: la.lookahead(SGD, k, a).init(jnp.ones(2)).sync_count)(jnp.array(0), jnp.array(7.0))
+
+
+BESIDE = {"default": 0.8, "numpy": np.array(0.8), "array": jnp.float32(0.8), "rule": la.adaptive_step_size(b2=0.9)}
+
+
+@pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE)
+def test_a_step_size_beside_a_slow_optimizer_is_refused_whatever_its_value(value):
+    with pytest.raises(ValueError, match=r"slow_step_size=.*slow_optimizer exclude each other.*put the step size into"):
+        la.lookahead(SGD, slow_step_size=value, slow_optimizer=optax.sgd(0.5))
+
+
+def test_and_also_where_it_is_injected():
+    tx = optax.inject_hyperparams(la.lookahead)(SGD, slow_step_size=0.8, slow_optimizer=optax.sgd(0.5))
+    with pytest.raises(ValueError, match="slow_optimizer exclude each other"):
+        tx.init(jnp.ones(2))
+
+
+FACTORIES = {
+    "lookahead": lambda: optax.inject_hyperparams(la.lookahead)(SGD, slow_dtype="float32"),
+    "ranger": lambda: optax.inject_hyperparams(la.ranger)(0.1, threshold=4.0, fast_state_at_sync="reset"),
+    "ranger, scheduled": lambda: optax.inject_hyperparams(la.ranger)(optax.linear_schedule(0.1, 0.0, 10)),
+    "snoo": lambda: optax.inject_hyperparams(la.snoo)(SGD, 3, 0.7, 0.5),
+    "diloco": lambda: optax.inject_hyperparams(la.diloco)(SGD),
+    "primal_averaging": lambda: optax.inject_hyperparams(la.primal_averaging)(SGD, 0.9, 0.9),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_every_factory_works_under_inject_hyperparams(name):
+    tx = FACTORIES[name]()
+    params = jnp.ones(3)
+    opt_state = tx.init(params)
+    for _ in range(2):
+        updates, opt_state = jax.jit(tx.update)(params, opt_state, params)
+    assert np.all(np.isfinite(updates))
+    assert la.slow_params(opt_state).shape == (3,)
+
+
+MAKERS = {"lookahead": lambda: la.lookahead(SGD), "primal_averaging": lambda: la.primal_averaging(SGD, 0.9, 0.9)}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_init_with_shapes_names_eval_shape(name):
+    tx, shapes = MAKERS[name](), {"w": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    with pytest.raises(TypeError, match=r"ShapeDtypeStruct.*use jax.eval_shape\(tx.init, params\)"):
+        tx.init(shapes)
+    assert la.slow_params(jax.eval_shape(tx.init, shapes))["w"].shape == (2,)
+
+
+@pytest.mark.parametrize(("arguments", "what"), [({}, "neither"), ({"b2": 0.9, "curvature": lambda s: s}, "both")])
+def test_the_adaptive_step_size_does_not_guess_b2(arguments, what):
+    with pytest.raises(ValueError, match=rf"{what} b2 .* curvature; give b2=.*or curvature="):
+        la.adaptive_step_size(**arguments)
+
+
+def test_the_adaptive_step_size_has_no_public_estimate():
+    assert not hasattr(la.adaptive_step_size(b2=0.9), "estimate")
+
+
+@pytest.mark.parametrize(("mu_x", "mu_y", "name"), [(1.5, 0.5, "mu_x"), (0.5, 1.0, "mu_y"), (0.5, -0.1, "mu_y")])
+def test_primal_averaging_refuses_weights_out_of_range(mu_x, mu_y, name):
+    with pytest.raises(ValueError, match=rf"{name}=.* use a number in \[0, 1"):
+        la.primal_averaging(SGD, mu_x, mu_y)
+
+
+def test_an_adaptive_step_size_of_each_worker_is_refused():
+    with pytest.raises(ValueError, match=r"axis_name averages.*use a number or a schedule"):
+        la.lookahead(SGD, slow_step_size=la.adaptive_step_size(b2=0.9), axis_name="workers")
+
+
+def test_the_version_is_the_packages():
+    assert la.__version__ == importlib.metadata.version("lookahead-jax")
