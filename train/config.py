@@ -86,24 +86,20 @@ class ModelConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """The inner optimizer, its schedule, and Lookahead around it."""
+    """The inner optimizer, its schedule, and Lookahead around it. The defaults are plain Adam at a constant rate."""
 
-    name: str = setting("radam", help="or one of your own: see train.registry", choices=OPTIMIZERS)
-    learning_rate: float = setting(0.1, above=0.0)
-    weight_decay: float = setting(
-        5e-4, help="L2 in the gradient for sgd and adam, decoupled for radam: the report's", at_least=0.0
-    )
-    momentum: float = setting(0.0, help="of sgd; the report's SGD has none", at_least=0.0, at_most=0.999999)
+    name: str = setting("adam", help="or one of your own: see train.registry", choices=OPTIMIZERS)
+    learning_rate: float = setting(0.001, above=0.0)
+    weight_decay: float = setting(0.0, help="L2 in the gradient for sgd and adam, decoupled for radam", at_least=0.0)
+    momentum: float = setting(0.0, help="of sgd, or of an optimizer of your own", at_least=0.0, at_most=0.999999)
     nesterov: bool = setting(False)
     schedule: str = setting("step", choices=("step", "cosine"))
     decay_epochs: tuple[int, ...] = setting(
-        (60, 120, 160), help="step schedule: the rate is multiplied by decay_factor after each of them", at_least=1
+        (), help="step schedule: the rate is multiplied by decay_factor after each of these epochs", at_least=1
     )
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
-    decay_delay: int = setting(
-        0, help="epochs by which the drop comes late; 1 is what the report's scheduler did", at_least=0
-    )
-    lookahead: bool = setting(True)
+    decay_delay: int = setting(0, help="delay each drop of the rate by this many epochs", at_least=0)
+    lookahead: bool = setting(False, help="put Lookahead around the optimizer")
     sync_period: int = setting(5, help="of Lookahead: k", at_least=1)
     slow_step_size: float = setting(0.8, help="of Lookahead: alpha", at_least=0.0, at_most=1.0)
     options: Any = None  # settings of an optimizer of your own: a dataclass

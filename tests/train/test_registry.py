@@ -130,7 +130,7 @@ def test_a_run_without_options_has_none_in_its_files():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (OptimizerConfig(options=LionOptions()), r"config\.optimizer\.options=LionOptions.*left out for radam"),
+        (OptimizerConfig(options=LionOptions()), r"config\.optimizer\.options=LionOptions.*left out for adam"),
         (OptimizerConfig(name="lion", options=3), r"config\.optimizer\.options=3 must be a LionOptions for lion"),
         (OptimizerConfig(name="lion", options=LionOptions(b2="x")), r"options\.b2='x' must be a finite number"),
         (OptimizerConfig(name="no_such_module:tx"), r"config\.optimizer\.name='no_such_module:tx'.*cannot be imported"),

@@ -1,13 +1,11 @@
 """What the picture of `train.insight` shows, as numbers: insight.csv and insight.json."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.errors import UserError
-from train.files import write_atomic, write_json
+from train.files import csv_text, read_csv, write_atomic, write_json
 
 STEM = "insight"
 
@@ -54,11 +52,9 @@ class Insight(NamedTuple):
 def write(insight: Insight, folder: Path) -> None:
     """Writes insight.csv and insight.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Point._fields)
-    writer.writerows([v if isinstance(v, str) else format(v, ".6g") for v in point] for point in insight.points)
-    write_atomic(folder / f"{STEM}.csv", text.getvalue())
+    rows = (point._asdict() for point in insight.points)
+    cells = ({k: v if isinstance(v, str) else format(v, ".6g") for k, v in row.items()} for row in rows)
+    write_atomic(folder / f"{STEM}.csv", csv_text(Point._fields, cells))
     write_json(folder / f"{STEM}.json", insight.facts)
 
 
@@ -71,11 +67,10 @@ def read(folder: Path) -> Insight:
     path = folder / f"{STEM}.csv"
     try:
         facts = json.loads((folder / f"{STEM}.json").read_text(encoding="utf-8"))
-        with path.open(newline="", encoding="utf-8") as file:
-            points = [
-                Point(row["kind"], int(row["step"]), *(float(row[name]) for name in Point._fields[2:]))
-                for row in csv.DictReader(file)
-            ]
+        points = [
+            Point(row["kind"], int(row["step"]), *(float(row[name]) for name in Point._fields[2:]))
+            for row in read_csv(path)[1]
+        ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); measure it first, without --redraw") from error
     return Insight(facts, points)

@@ -1,13 +1,11 @@
 """metrics.csv and TensorBoard: one row an epoch, each epoch exactly once however often the run was interrupted."""
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any
 
 from train.errors import UserError
-from train.files import write_atomic
+from train.files import csv_text, read_csv, write_atomic
 
 COLUMNS = (
     "epoch",
@@ -72,11 +70,8 @@ class MetricsFile:
             self._write(kept)
 
     def _write(self, rows: list[Row]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([_format(row.get(column)) for column in self.columns] for row in rows)
-        write_atomic(self._path, text.getvalue())
+        cells = ({column: _format(row.get(column)) for column in self.columns} for row in rows)
+        write_atomic(self._path, csv_text(self.columns, cells))
         self.rows = rows
 
 
@@ -86,15 +81,12 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
       UserError: the file is not one that this module wrote.
     """
+    columns, rows = read_csv(path)
+    if columns[: len(COLUMNS)] != COLUMNS:
+        raise UserError(f"{path} does not have the columns of a metrics.csv; move it away")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
-                raise UserError(f"{path} does not have the columns of a metrics.csv; move it away")
-            return [{name: _parse(name, cell) for name, cell in row.items()} for row in reader]
-    except (ValueError, TypeError, csv.Error) as error:
-        if isinstance(error, UserError):
-            raise
+        return [{name: _parse(name, cell) for name, cell in row.items()} for row in rows]
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as metrics ({error}); move it away") from error
 
 

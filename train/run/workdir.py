@@ -1,7 +1,6 @@
 """A run's directory: whose it is, who may write to it now, and what became of the run."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,8 +14,9 @@ import jax
 
 from train.config import Config, differences, to_dict
 from train.data import Dataset
-from train.errors import InUse, UserError
+from train.errors import UserError
 from train.files import write_json
+from train.locks import exclusive
 from train.run.provenance import machine_words, source_commit, versions
 
 
@@ -120,25 +120,13 @@ def _now() -> str:
 
 @contextlib.contextmanager
 def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
-    """Makes or opens the workdir of a run, and keeps other processes out of it meanwhile.
-
-    The lock is the operating system's (flock): it ends with the process, however that dies. Between hosts it holds
-    where the shared file system carries flock, as Linux' NFS does.
+    """Makes or opens the workdir of a run, and keeps other processes out of it while the block runs.
 
     Raises:
-      UserError: the directory cannot be made or written, or holds a run of another config.
+      UserError: the directory cannot be made or written, or belongs to a run of another config.
       InUse: another process has it.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("a")
-    except OSError as error:
-        raise UserError(f"workdir {path} cannot be used: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InUse(f"workdir {path} is in use by another process; wait for it or choose another") from error
+    with exclusive(path, f"workdir {path}"):
         workdir = Workdir(path)
         _check_identity(workdir, config)
         workdir.load_status()

@@ -80,7 +80,7 @@ def test_large_images_are_shrunk_as_pillow_does(tree):
 
 @pytest.mark.parametrize(("height", "width"), [(21, 100), (100, 21), (20, 101)])
 def test_what_is_cut_off_long_images_no_crop_would_see(height, width, tree):
-    from train.data import resized_crop
+    from train.step import resized_crop
 
     root, _ = tree
     pixels = save(root / "train" / "ape" / "x.png", height, width)

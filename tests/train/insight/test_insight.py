@@ -35,7 +35,7 @@ def config():
         test_examples=130,
         devices=1,
         model=ModelConfig(name="small_cnn"),
-        optimizer=OptimizerConfig("adam", 0.01, sync_period=PERIOD, slow_step_size=ALPHA),
+        optimizer=OptimizerConfig("adam", 0.01, lookahead=True, sync_period=PERIOD, slow_step_size=ALPHA),
     )
 
 

@@ -189,7 +189,7 @@ def test_epochs_out_of_order_are_refused(all_runs, capsys):
 
 
 def config_of(**changes):
-    optimizer = OptimizerConfig(name="adam", learning_rate=0.001, decay_delay=1, lookahead=False)
+    optimizer = OptimizerConfig("adam", 0.001, weight_decay=5e-4, decay_epochs=(60, 120, 160), decay_delay=1)
     defaults = {"dataset": "cifar100", "epochs": 3, "seed": 4, "data_dir": "/somewhere", "optimizer": optimizer}
     return Config(**{**defaults, **changes})
 

@@ -49,7 +49,7 @@ def exchange_labels(folder):
     (folder / "x.png").rename(folder / "train" / "bee" / "0.png")
 
 
-SMALL = {"devices": 1, "optimizer": OptimizerConfig(name="sgd", decay_epochs=())}
+SMALL = {"devices": 1, "optimizer": OptimizerConfig(name="sgd", learning_rate=0.1, lookahead=True)}
 TEXT = Config(
     dataset="text",
     batch_size=2,

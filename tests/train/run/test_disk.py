@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train.run
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_atomic
+from train.run.checkpointing import Checkpoints
 from train.run.loop import train as train_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_had_to_wait_for_space_is_whole(small_config, replace,
     train_run(small_config, tmp_path / "whole", quiet=True)
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.01)
     fail = threading.Event()
-    original = train.run.Checkpoints._write
+    original = Checkpoints._write
 
     def sometimes_full(self, step, tree, progress):
         if step == 7 and not fail.is_set():
@@ -115,7 +115,7 @@ def test_a_checkpoint_that_had_to_wait_for_space_is_whole(small_config, replace,
             raise OSError(errno.ENOSPC, "No space left on device")
         original(self, step, tree, progress)
 
-    monkeypatch.setattr(train.run.Checkpoints, "_write", sometimes_full)
+    monkeypatch.setattr(Checkpoints, "_write", sometimes_full)
     train_run(small_config, tmp_path / "waited", quiet=True)
     assert fail.is_set()
     ours, theirs = final_tree(tmp_path / "waited"), final_tree(tmp_path / "whole")

@@ -74,7 +74,7 @@ def reviews_dir(tmp_path_factory):
     return folder / "tfds"
 
 
-RADAM = OptimizerConfig(name="radam", learning_rate=0.01, weight_decay=0.0, decay_epochs=(), sync_period=5)
+RADAM = OptimizerConfig(name="radam", learning_rate=0.01, lookahead=True, sync_period=5)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_four_devices_equal_one(task, mode, text_config, image_config):
     else:
         config = dataclasses.replace(image_config, batch_size=16, test_batch_size=8)
     # SGD: an adaptive rule would divide two roundings of a near-zero gradient by each other.
-    config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, decay_epochs=())
+    config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, lookahead=True)
     ours, single = (make_trainer(dataclasses.replace(config, devices=n, parallel=mode)) for n in (4, 1))
     (state4, epochs4), (state1, epochs1) = (run_epochs(p, p.init(0), 1) for p in (ours, single))
     np.testing.assert_allclose(epochs4, epochs1, rtol=1e-4)

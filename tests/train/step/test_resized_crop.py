@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data import resized_crop
+from train.step import resized_crop
 
 SIZES = [(64, 64), (40, 64), (64, 40), (30, 61), (50, 20)]
 

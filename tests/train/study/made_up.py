@@ -15,7 +15,7 @@ PROVENANCE = {"date": "2026-01-02T03:04:05+0000", "machine": "a machine", "pytho
 
 def config(inner="radam", k=0, *, dataset="cifar10", epochs=12, rate=0.1, model="resnet18"):
     lookahead = {"lookahead": True, "sync_period": k} if k else {"lookahead": False}
-    optimizer = OptimizerConfig(name=inner, learning_rate=rate, decay_epochs=(4, 7, 10), **lookahead)
+    optimizer = OptimizerConfig(name=inner, learning_rate=rate, weight_decay=5e-4, decay_epochs=(4, 7, 10), **lookahead)
     return Config(dataset=dataset, epochs=epochs, model=ModelConfig(name=model), optimizer=optimizer)
 
 

@@ -128,8 +128,8 @@ def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done
 
 def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
     readme = (ROOT / "README.md").read_text()
-    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register(" in b)
-    assert len(block.strip().splitlines()) <= 15
+    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register_optimizer(" in b)
+    assert len(block.strip().splitlines()) <= 16
     path = tmp_path / "lion.py"
     path.write_text(block.replace("epochs=20", "epochs=1, train_examples=64, devices=1"))
     assert main([f"--study={path}", f"--out={tmp_path / 'out'}", "--seeds=1"]) == 0

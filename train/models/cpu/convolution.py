@@ -39,8 +39,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
+from train.models import create_model
 from train.models.cpu.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry, applicable, geometry_of
 
 # The choice -----------------------------------------------------------------------------------------------------
@@ -157,3 +159,21 @@ def conv_general_dilated(
     return lax.conv_general_dilated(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **options
     )
+
+
+def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
+    """The distinct convolutions that a model asks for: what :data:`TABLE` has to cover.
+
+    Args:
+        name: of the model, with its options.
+        images: shape of a batch.
+    """
+    found: dict[Geometry, None] = {}
+
+    def record(lhs, rhs, strides, padding, **kwargs):
+        found[geometry_of(lhs.shape, rhs.shape, strides, padding)] = None
+        return lax.conv_general_dilated(lhs, rhs, strides, padding, **kwargs)
+
+    model = create_model(name, num_classes=10, **options).clone(conv_general_dilated=record)
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(images, jnp.float32))
+    return list(found)

@@ -1,6 +1,5 @@
 """What a person watching a study sees: a line a run that ends; on a terminal a line of what goes on, and time left."""
 
-import csv
 import shutil
 import sys
 import time
@@ -10,6 +9,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from train.errors import UserError
+from train.files import read_csv
 from train.run.records import Row
 from train.study.execution.forecast import kind, measured_paces, seconds_per_epoch
 from train.study.execution.worker import log_name, run_directory
@@ -104,9 +105,8 @@ class Live:
 
     def _epochs_done(self, run: PlannedRun) -> int:
         try:
-            with (run_directory(self._out, run.id) / "metrics.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except OSError:
+            rows = read_csv(run_directory(self._out, run.id) / "metrics.csv")[1]
+        except UserError:
             return 0
         self._learn(run, rows)
         return len(rows)

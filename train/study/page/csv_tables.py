@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from train.files import write_atomic
+from train.files import csv_text, write_atomic
 from train.study.page.summary import summarise
-from train.study.results.cells import csv_text, short
+from train.study.results.cells import short
 from train.study.results.records import ComparisonResult, StudyResults, Verdict
 from train.study.verdicts.measurements import names_of
 from train.study.verdicts.wording import seeds_words

@@ -1,8 +1,5 @@
 """Cells of the published CSV files."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -17,11 +14,3 @@ def exact(value: Any) -> str:
 
 def short(value: Any) -> str:
     return format(value, ".7g") if isinstance(value, float) else exact(value)
-
-
-def csv_text(columns: Iterable[str], records: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()

@@ -16,7 +16,6 @@ what was there, and each number that can be checked when they are read is: a run
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import gzip
 import io
 import json
@@ -27,11 +26,12 @@ from typing import Any
 
 from train.config import FORMER, Config, from_dict, leaves
 from train.errors import RunFailed, UserError
-from train.files import write_atomic
+from train.files import csv_text, write_atomic
 from train.identity import run_id
+from train.locks import exclusive
 from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study
-from train.study.results.cells import csv_text, exact, short
+from train.study.results.cells import exact, short
 from train.study.results.records import RunRecord
 
 RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
@@ -48,21 +48,12 @@ RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_d
 
 @contextlib.contextmanager
 def open_directory(out: Path, study: Study) -> Iterator[None]:
-    """Makes or opens an out directory, and keeps other studies out of it meanwhile, by flock.
+    """Makes or opens an out directory, and keeps other studies out of it while the block runs.
 
     Raises:
-      UserError: it cannot be made or written, is in use, or holds another study or scale.
+      UserError: it cannot be made or written, is in use, or belongs to another study or scale.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be used: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"--out={out} is in use by another study; wait for it or choose another") from error
+    with exclusive(out, f"--out={out}", by="study"):
         facts = read_facts(out)
         if not facts and (out / RUNS).exists():
             raise UserError(f"{out} has {RUNS} but no {FACTS}; bring it back, e.g. from git, or choose another --out")

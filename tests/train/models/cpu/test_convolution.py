@@ -10,10 +10,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.convolutions import convolutions
 from tests.train.models.helpers import normal, relative_error
-from train.models import convolution
-from train.models.cpu.convolution import Choice, choose
+from train.models.cpu import convolution
+from train.models.cpu.convolution import Choice, choose, convolutions
 from train.models.cpu.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry
 
 USED = {
