@@ -1,7 +1,11 @@
 """From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
 
 import dataclasses
+import math
+import os
 from typing import Any
+
+import jax
 
 from train import data
 from train.config import Config, ModelConfig
@@ -14,6 +18,7 @@ from train.step.objectives import OBJECTIVES
 from train.step.parallel import WHOLE, Share
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
+from train.step.steps import abstract_inputs, abstract_state
 
 _KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
 
@@ -62,7 +67,8 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
       share: how a batch is split over devices.
 
     Raises:
-      UserError: model, data and settings do not fit together, or a batch does not divide over the devices.
+      UserError: model, data and settings do not fit together, a batch does not divide over the devices, or the network
+        cannot take the inputs or does not fit into memory.
     """
     examples, tests = len(dataset.train), len(dataset.test)
     if config.batch_size > examples:
@@ -78,7 +84,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
-    return Recipe(
+    recipe = Recipe(
         task=dataset.task,
         model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
         tx=make_optimizer(config.optimizer, schedule),
@@ -95,3 +101,27 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
         share=share,
     )
+    _check_network(recipe, config.model, dataset.name)
+    return recipe
+
+
+def _check_network(recipe: Recipe, config: ModelConfig, dataset: str) -> None:
+    """Works out the shapes of a network's parameters: sizes that it cannot take are one line before anything runs."""
+    try:
+        state = abstract_state(recipe)
+    except Exception as error:
+        if not MODELS[config.name].own:
+            raise  # a fault in the user's own model: where it is says the traceback
+        shape = "x".join(map(str, abstract_inputs(recipe).shape[1:]))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"config.model.name={config.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose another "
+            "model or other sizes"
+        ) from error
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise UserError(
+            f"config.model.name={config.name!r} needs {needed / 2**30:,.0f} GiB for parameters and optimizer state, "
+            f"this machine has {there / 2**30:,.0f}; choose smaller sizes"
+        )

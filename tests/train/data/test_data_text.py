@@ -120,7 +120,9 @@ def test_without_add_unk_an_unknown_word_is_refused_by_word_file_and_line(case, 
 def test_add_unk_makes_no_other_data_of_a_text_that_needs_none(tmp_path):
     """So it is no part of a run's identity."""
     where = folder(tmp_path)
-    with_it, without = (data.load("text", data_dir=where, batch_size=2, sequence_length=3, add_unk=a) for a in (1, 0))
+    with_it, without = (
+        data.load("text", data_dir=where, batch_size=2, sequence_length=3, add_unk=a) for a in (True, False)
+    )
     assert with_it.class_names == without.class_names
     np.testing.assert_array_equal(with_it.test.inputs, without.test.inputs)
     assert with_it.digest == without.digest
