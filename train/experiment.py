@@ -13,6 +13,7 @@ from train.data import Dataset
 from train.errors import UserError
 from train.models import MODELS, create_model
 from train.optimizers import make_optimizer, make_schedule
+from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
 from train.step.objectives import OBJECTIVES
 from train.step.parallel import WHOLE, Share
@@ -101,27 +102,30 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
         share=share,
     )
-    _check_network(recipe, config.model, dataset.name)
+    _check_network(recipe, config, dataset.name)
     return recipe
 
 
-def _check_network(recipe: Recipe, config: ModelConfig, dataset: str) -> None:
+def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:
     """Works out the shapes of a network's parameters: sizes that it cannot take are one line before anything runs."""
+    shape = "this size"
     try:
+        shape = "x".join(map(str, abstract_inputs(recipe).shape[1:]))
         state = abstract_state(recipe)
     except Exception as error:
-        if not MODELS[config.name].own:
-            raise  # a fault in the user's own model: where it is says the traceback
-        shape = "x".join(map(str, abstract_inputs(recipe).shape[1:]))
+        if isinstance(error, UserError) or not (
+            MODELS[config.model.name].own and OPTIMIZERS[config.optimizer.name].own
+        ):
+            raise  # a fault in the user's own code: where it is says the traceback
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.model.name={config.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose another "
-            "model or other sizes"
+            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose "
+            "another model or other sizes"
         ) from error
     needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise UserError(
-            f"config.model.name={config.name!r} needs {needed / 2**30:,.0f} GiB for parameters and optimizer state, "
-            f"this machine has {there / 2**30:,.0f}; choose smaller sizes"
+            f"config.model.name={config.model.name!r} needs {needed / 2**30:,.0f} GiB for parameters and optimizer "
+            f"state, this machine has {there / 2**30:,.0f}; choose smaller sizes"
         )
