@@ -1,7 +1,9 @@
 """CIFAR from the publisher's files to TFDS's form and back, on made-up files and on the real ones."""
 
 import os
+import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from train import data
 from train.data import cifar, cifar_files, decoded_cache, prepared
+from train.data.__main__ import main
 from train.errors import UserError
 
 
@@ -280,6 +283,100 @@ def test_a_prepared_label_out_of_range_is_refused(small_set):
     builder.info.features["label"]._num_classes = 5  # the records keep their labels 0..9
     with pytest.raises(UserError, match=r"split 'train' in .* has label [5-9], outside 0\.\.4"):
         cifar.read_images(builder, "train")
+
+
+# What people have, made of the publisher's folder: what they give as --from-dir.
+GIVEN = {
+    "the folder": lambda folder: folder,
+    "the folder above": lambda folder: folder.parent,
+    "a tar.gz": lambda folder: packed(folder, "w:gz"),
+    "a tar": lambda folder: packed(folder, "w"),
+    "a tar.xz": lambda folder: packed(folder, "w:xz"),
+}
+
+
+def packed(folder, mode):
+    path = folder.parent / f"archive.{mode}"
+    with tarfile.open(path, mode) as tar:
+        tar.add(folder, arcname=folder.name)
+    shutil.rmtree(folder)
+    return path
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("given", GIVEN)
+def test_from_dir_takes_either_version_as_folder_or_archive(given, version, published, tmp_path):
+    folder, truth = published("cifar100", version)
+    where = GIVEN[given](folder)
+    command = ["prepare", "cifar100", f"--from-dir={where}", f"--data-dir={tmp_path / 'tfds'}"]
+    assert main(command) == 0
+    dataset = data.load("cifar100", data_dir=str(tmp_path / "tfds"))
+    labels, images = truth["train"]
+    assert by_content(dataset.train.targets, dataset.train.inputs) == by_content(labels[:, -1], images)
+    assert os.listdir(tmp_path / "tfds") == ["cifar100"]
+
+
+def test_an_archive_in_the_folder_is_named(tmp_path, capsys):
+    """torchvision's root after a download that was never extracted."""
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    assert main(["prepare", "cifar10", f"--from-dir={tmp_path}", f"--data-dir={tmp_path / 'tfds'}"]) == 2
+    assert "holds cifar-10-python.tar.gz, not extracted; give --from-dir that file" in capsys.readouterr().err
+
+
+class _Runs:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def _batch(folder, **changes):
+    """Rewrites a pickled batch with some of its entries changed."""
+    path = folder / "data_batch_1"
+    batch = pickle.loads(path.read_bytes(), encoding="latin1") | changes
+    path.write_bytes(pickle.dumps({key: value for key, value in batch.items() if value is not None}, protocol=2))
+
+
+BAD_PICKLES = {
+    "calls a function": (
+        lambda folder: _batch(folder, data=_Runs(os.mkdir, str(folder / "made"))),
+        r"asks for (posix|nt)\.mkdir, which is not part of an array",
+    ),
+    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "asks for .*eval, which is not part"),
+    "cut off": (lambda folder: os.truncate(folder / "data_batch_1", 5000), "is not a pickle of arrays"),
+    "no pickle": (lambda folder: (folder / "data_batch_1").write_bytes(b"foreign" * 99), "is not a pickle of arrays"),
+    "a list": (lambda folder: (folder / "data_batch_1").write_bytes(pickle.dumps([1])), "holds a list, not a dict"),
+    "no data": (lambda folder: _batch(folder, data=None), "has data of NoneType"),
+    "half the data": (
+        lambda folder: _batch(folder, data=np.zeros((20, 3072), np.uint8)),
+        r"has data of uint8 \[20, 3072",
+    ),
+    "floats": (lambda folder: _batch(folder, data=np.zeros((40, 3072))), r"has data of float64"),
+    "no labels": (lambda folder: _batch(folder, labels=None), "does not have 40 whole numbers as 'labels'"),
+    "words for labels": (
+        lambda folder: _batch(folder, labels=["x"] * 40),
+        "does not have 40 whole numbers as 'labels'",
+    ),
+    "a label out of range": (lambda folder: _batch(folder, labels=[10] * 40), "record 0 has label 10, outside 0..9"),
+    "no names": (lambda folder: (folder / "batches.meta").unlink(), "batches.meta cannot be read: No such file"),
+    "too few names": (
+        lambda folder: (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a"]})),
+        "has 1 class names, not 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICKLES)
+def test_a_bad_pickle_is_refused_in_one_line_and_runs_nothing(case, published, tmp_path):
+    folder, _ = published("cifar10", "python")
+    damage, message = BAD_PICKLES[case]
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        cifar.prepare_cifar("cifar10", str(tmp_path / "tfds"), from_dir=str(folder), allow_mismatch=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "tfds").exists()
+    assert not (folder / "made").exists()
 
 
 @pytest.mark.data
