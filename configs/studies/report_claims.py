@@ -3,14 +3,14 @@
 Margins, the same at every scale: .005 of accuracy (half a point); 2 % of the area under the training loss curve; 1 % of
 perplexity. "Equal", "not better" and "not worse" are meant within them; "better" and "worse" are any gain shown to be
 above or below zero, and are refuted where it is shown to be less than the margin. Where a claim speaks of the final
-accuracy or perplexity, its late one is tested (`train.study.quantities`), and the final one stands beside it without a
-verdict: `results/report/analysis_plan.md`.
+accuracy or perplexity, the late one is tested (`train.study.plan.quantities`), and the final one stands beside it
+without a verdict: `results/report/analysis_plan.md`.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from train.study.claims import Claim, Comparison, Pair
+from train.study.plan.claims import Claim, Comparison, Pair
 
 MARGINS = {
     "late_accuracy": 0.005,

@@ -85,7 +85,7 @@ def gains(study, section, variant, baseline, quantities, seeds):
 
 @functools.cache
 def prior(study, dataset, quantity, seeds):
-    """(d0, s0^2, degrees of freedom of the group) of Smyth's method of moments; None for fewer than three pairs."""
+    """(d0, at most 2; s0^2; the group's degrees of freedom) by Smyth's moments; None for fewer than three pairs."""
     known = {}
     for (section, variant), baseline in study.against.items():
         ids = study.ids[section, variant], study.ids.get((section, baseline))  # None: not run
@@ -100,9 +100,9 @@ def prior(study, dataset, quantity, seeds):
     logs = [math.log(max(s2, floor)) - psi(d / 2) + math.log(d / 2) for s2, d in known.values()]
     spread = variance(logs) - fmean(float(polygamma(1, d / 2)) for _, d in known.values())
     if spread <= 0:
-        return math.inf, sum(s2 * d for s2, d in known.values()) / total, total
+        return 2.0, sum(s2 * d for s2, d in known.values()) / total, total
     d0 = 2 * brentq(lambda x: float(polygamma(1, x)) - spread, 1e-6, 1e9, xtol=1e-12, rtol=1e-13)
-    return d0, math.exp(fmean(logs) + psi(d0 / 2) - math.log(d0 / 2)), total
+    return min(d0, 2.0), math.exp(fmean(logs) + psi(d0 / 2) - math.log(d0 / 2)), total
 
 
 def error(values, of_group):
@@ -112,7 +112,7 @@ def error(values, of_group):
     s2 = 0.0 if math.sqrt(s2) <= 1e-12 * max(1.0, *map(abs, values)) else s2
     if of_group:
         d0, s02, total = of_group
-        s2 = s02 if math.isinf(d0) else (d0 * s02 + d * s2) / (d0 + d)
+        s2 = (d0 * s02 + d * s2) / (d0 + d)
         d = max(d, min(d0 + d, total))
     return s2 / len(values), d
 

@@ -24,7 +24,6 @@ LAYERS = (
 LONG = {
     "train.config": "every setting with its range, and reading them back",
     "train.models.cpu.lowerings": "all ways to compute a convolution, side by side",
-    "train.study.plan": "to be divided",
 }
 
 

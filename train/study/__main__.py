@@ -20,9 +20,15 @@ from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
 from train.run.signals import EXIT_STOPPED, StopRequest
-from train.study.executor import LocalExecutor
-from train.study.forecast import check_space, forecast, in_words, plan_in_words
-from train.study.live import Live
+from train.study.execution.checks import Checked, check_runs, identified
+from train.study.execution.executor import LocalExecutor
+from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
+from train.study.execution.live import Live
+from train.study.execution.runner import Report, Runner
+from train.study.execution.session import Session
+from train.study.execution.worker import log_name
+from train.study.page.csv_tables import write_tables
+from train.study.page.summary import format_tables, format_verdicts
 from train.study.plan import (
     PlannedRun,
     Study,
@@ -32,15 +38,11 @@ from train.study.plan import (
     select,
     with_data_dir,
 )
-from train.study.published import STUDY_FILES, assemble, open_directory, read_facts, read_runs, save, write_runs
-from train.study.resolve import next_runs
-from train.study.results import RunRecord
-from train.study.runner import Report, Runner
-from train.study.seeds import MAX_SEEDS
-from train.study.session import Session
-from train.study.study_data import Checked, check_runs, identified
-from train.study.summary import format_tables, format_verdicts
-from train.study.worker import log_name
+from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
+from train.study.results.records import RunRecord
+from train.study.verdicts.judge import assemble
+from train.study.verdicts.resolve import next_runs
+from train.study.verdicts.seeds import MAX_SEEDS
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -152,15 +154,15 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
                 planned = planned + more
             patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
-        patiently(lambda: save(flags.out, results))
+        patiently(lambda: write_tables(flags.out, results))
         if report.open:
             left = len(report.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
         # Matplotlib is imported here, once there is something to draw.
-        from train.study.figures import draw_all
-        from train.study.page import write_page
+        from train.study.page.figures import draw_all
+        from train.study.page.write import write_page
 
         figures = draw_all(results, flags.out / "figures")
         write_page(results, flags.out / "index.html")
