@@ -183,7 +183,7 @@ def lookahead(
         if axis_name is not None:
             pseudo_grads = _workers.mean_at(sync, pseudo_grads, axis_name)
         if slow is not None:
-            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, **extra_args)
+            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, sync=sync, **extra_args)
             return slow_updates, _sync.select(sync, slow_state, state.slow_state), 1.0
         if isinstance(step_size, AdaptiveStepSize):
             alpha = estimate_step_size(step_size, sync, grads, params, updates, base, fast_state)
@@ -255,6 +255,8 @@ def _reached(steps: jax.Array, period: Any) -> jax.Array:
 
 
 def _descend(step_size: jax.typing.ArrayLike, grads: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(grads.dtype, jnp.inexact):
+        return grads  # zeros, which take no step
     return -jnp.asarray(step_size).astype(grads.dtype) * grads
 
 
@@ -263,5 +265,5 @@ def _slow_copy(dtype: Any, param: jax.typing.ArrayLike) -> jax.Array:
     # with an explicit dtype, since a Python number would give a weakly typed array and a second compilation.
     own = jnp.asarray(param).dtype
     if dtype is not None and jnp.issubdtype(own, jnp.inexact):
-        own = jnp.promote_types(own, dtype)
+        own = _sync.promoted(own, dtype)
     return jnp.array(param, dtype=own, copy=True)
