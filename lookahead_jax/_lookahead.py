@@ -183,7 +183,7 @@ def lookahead(
         if axis_name is not None:
             pseudo_grads = _workers.mean_at(sync, pseudo_grads, axis_name)
         if slow is not None:
-            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, sync=sync, **extra_args)
+            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, **extra_args)
             return slow_updates, _sync.select(sync, slow_state, state.slow_state), 1.0
         if isinstance(step_size, AdaptiveStepSize):
             alpha = estimate_step_size(step_size, sync, grads, params, updates, base, fast_state)

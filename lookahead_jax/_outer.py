@@ -5,13 +5,10 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from lookahead_jax import _sync, _trees
 from lookahead_jax._lookahead import lookahead
 
 
@@ -68,7 +65,7 @@ def snoo(
     References:
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
-    return lookahead(fast_optimizer, sync_period, slow_optimizer=_nesterov(learning_rate, momentum))
+    return lookahead(fast_optimizer, sync_period, slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True))
 
 
 def diloco(
@@ -121,39 +118,5 @@ def diloco(
         Douillard et al, `DiLoCo: Distributed Low-Communication Training of Language Models
         <https://arxiv.org/abs/2311.08105>`_, 2023
     """
-    outer = _nesterov(learning_rate, momentum)
+    outer = optax.sgd(learning_rate, momentum, nesterov=True)
     return lookahead(fast_optimizer, sync_period, slow_optimizer=outer, axis_name=axis_name)
-
-
-def _nesterov(learning_rate: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    """``optax.sgd(learning_rate, momentum, nesterov=True)``, whose step is computed from the momentum that is kept.
-
-    Optax's computes d + m (m b + d) from the old b, also on a step whose new b is then thrown away because there is
-    no sync. XLA must keep the old b beside the new one: it copies the momentum, the slow weights and the parameters
-    at each step. Here the step is d + m b', with b' what is kept, sync or not.
-    """
-
-    def init_fn(params: optax.Params) -> optax.TraceState:
-        return optax.TraceState(trace=optax.tree.zeros_like(params))
-
-    def update_fn(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        sync: jax.Array | bool = True,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.TraceState]:
-        del params, extra_args
-
-        def ahead(b: jax.Array, d: jax.Array) -> jax.Array:
-            return d + jnp.asarray(momentum).astype(d.dtype) * b.astype(d.dtype)
-
-        trace = _trees.map_slow(ahead, state.trace, updates)
-        # Lookahead keeps this very selection.
-        kept = _sync.select(sync, trace, state.trace)
-        return _trees.map_slow(ahead, kept, updates), optax.TraceState(trace)
-
-    return optax.chain(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), optax.scale_by_learning_rate(learning_rate)
-    )
