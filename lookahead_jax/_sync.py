@@ -174,6 +174,11 @@ def widen(*leaves: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
     return tuple(x.astype(dtype) for x in arrays)
 
 
+def widened(tree: optax.Params) -> optax.Params:
+    """The tree in the dtypes of :func:`pseudo_gradients`: floating-point leaves in at least float32."""
+    return jax.tree.map(lambda x: widen(x)[0] if _is_inexact(x) else x, tree)
+
+
 def promoted(dtype: Any, least: Any) -> Any:
     """The dtype that holds both; `least` for a float8 or narrower, which JAX promotes with nothing."""
     if dtype.itemsize == 1:
