@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.ours import TrainingSteps, make_programs
+from benchmarks.ours import TrainingSteps, make_trainer
 from benchmarks.rows import Row
-from train import process
 from train.config import Config
+from train.step import runtime
 
 BOUND = 1e-4
 
@@ -60,7 +60,7 @@ def losses(row: Row, config: Config, steps: int, dtype: Any, *, lowered: bool, p
     with jax.enable_x64(dtype == np.float64):
         dataset = row.dataset()
         train = dataclasses.replace(dataset.train, inputs=dataset.train.inputs.astype(dtype))
-        run = TrainingSteps(make_programs(config, dataclasses.replace(dataset, train=train), lowered=lowered))
+        run = TrainingSteps(make_trainer(config, dataclasses.replace(dataset, train=train), lowered=lowered))
         run.state = jax.tree.map(start, run.state)
         return np.asarray(run.run(steps), np.float64)
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--recipe", action="store_true", help="the report's own optimizer and rate")
     parser.add_argument("--out", default=str(harness.FOLDER / "agreement.json"), help="JSON file; empty writes none")
     flags = parser.parse_args()
-    process.set_up()
+    runtime.set_up()
     about = harness.machine()
     row, config = recipe(flags.batch_size, flags.learning_rate, own_optimizer=flags.recipe)
     result = compare(row, config, flags.steps)

@@ -18,22 +18,22 @@ import jax
 
 from benchmarks import harness
 from benchmarks.epoch import cifar_shaped
-from benchmarks.ours import make_programs
+from benchmarks.ours import make_trainer
 from benchmarks.rows import Row
-from train import process
-from train.checkpointing import Checkpoints
-from train.position import Position
-from train.programs import Programs
+from train.run.checkpointing import Checkpoints
+from train.run.recovery import Position
+from train.run.trainer import Trainer
+from train.step import runtime
 
 EPOCH = 391
 ROW = Row("checkpoint", "checkpoint of ResNet18", "cifar10_resnet18", 10, 20, 0, 0, image_size=32)
 
 
-def make_adam_programs(row: Row) -> Programs:
-    """The programs of an Adam run whose epoch is a round."""
+def make_adam_trainer(row: Row) -> Trainer:
+    """The trainer of an Adam run whose epoch is a round."""
     config = row.config
     adam = dataclasses.replace(config.optimizer, name="adam", learning_rate=0.001)
-    return make_programs(dataclasses.replace(config, optimizer=adam), cifar_shaped(row))
+    return make_trainer(dataclasses.replace(config, optimizer=adam), cifar_shaped(row))
 
 
 def main() -> None:
@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
     parser.add_argument("--tiny", action="store_true", help="batches of 4, to see that it runs")
     flags = parser.parse_args()
-    process.set_up()
+    runtime.set_up()
     row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
-    made = make_adam_programs(row)
+    made = make_adam_trainer(row)
     position = Position(made.init(0), made.zero_metrics(), step=0)
     about = harness.machine()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(position.state))

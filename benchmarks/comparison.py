@@ -3,7 +3,7 @@
 Sides are named by what they are and how, joined by "+": "ours", "ours+xla" (XLA's own convolutions), "ours+scan5"
 (five steps a dispatch), "torch" (eager), "torch+compiled", "torch+compiled+compiledoptimizer", and so on; "+hugepages"
 on any of them starts its process with GLIBC_TUNABLES=glibc.malloc.hugetlb=1. Ours keeps freed memory, as the trainer
-does (`train.host_memory`), "ours+mapped" does not; torch's does not unless named "torch+kept".
+does (`train.step.runtime`), "ours+mapped" does not; torch's does not unless named "torch+kept".
 
 Torch's sides first run two rounds each: what is more than a tenth slower than the fastest of its kind is measured no
 further. Kinds are torch as it comes, torch keeping freed memory, and both with huge pages; ours is set against the
@@ -75,7 +75,7 @@ def serve(row: Row, side: str, threads: int) -> None:
         import torch
 
         from benchmarks import torch_peer
-        from train.host_memory import keep_freed_memory
+        from train.step.runtime import keep_freed_memory
 
         if "kept" in how:
             keep_freed_memory()
@@ -83,9 +83,9 @@ def serve(row: Row, side: str, threads: int) -> None:
         run, description = torch_peer.side(row, frozenset(how))
     elif framework == "ours":
         from benchmarks import ours
-        from train import process
+        from train.step import runtime
 
-        process.set_up()
+        runtime.set_up()
         run, description = ours.side(row, frozenset(how))
     else:
         raise ValueError(f"unknown side {side!r}; sides begin with ours or torch")

@@ -1,4 +1,4 @@
-"""Every convolution of the models by every lowering: what `train.models.convolution.TABLE` is made from.
+"""Every convolution of the models by every lowering: what `train.models.cpu.convolution.TABLE` is made from.
 
     python -m benchmarks.convolutions [--models=resnet18,resnet18-cifar,cnn] [--rounds=7] [--torch] [--out=FILE]
 
@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from train import process
-from train.models import create_model
-from train.models.convolution import choose
-from train.models.lowerings import LOWERINGS, Geometry, Lowering, applicable, geometry_of
+from train.models.cpu.convolution import choose, convolutions
+from train.models.cpu.lowerings import LOWERINGS, Geometry, Lowering, applicable
+from train.step import runtime
 
 # Model, its options, and the images of a training step of its recipe.
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int, int]]] = {
@@ -32,19 +31,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int, int]]] = {
 PRODUCTS = Lowering._fields
 # A chosen lowering this much slower than the fastest is marked.
 TOLERANCE = 1.1
-
-
-def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
-    """The distinct convolutions of a model, as it asks for them."""
-    found: dict[Geometry, None] = {}
-
-    def record(lhs, rhs, strides, padding, **kwargs):
-        found[geometry_of(lhs.shape, rhs.shape, strides, padding)] = None
-        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **kwargs)
-
-    model = create_model(name, num_classes=10, **options).clone(conv_general_dilated=record)
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(images, jnp.float32))
-    return list(found)
 
 
 def operands(geometry: Geometry) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -141,7 +127,7 @@ def main() -> None:
     unknown = sorted(set(flags.models.split(",")) - set(MODELS))
     if unknown:
         parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(MODELS)}")
-    process.set_up()
+    runtime.set_up()
     about = harness.machine()
     for model in flags.models.split(","):
         results, lines = {}, []

@@ -101,22 +101,22 @@ class Trainer:
         from benchmarks import ours
 
         self._config = dataclasses.replace(config, epochs=1)
-        self._programs = ours.make_programs(self._config, dataset)
+        self._trainer = ours.make_trainer(self._config, dataset)
         self.rates: list[float] = []  # images a second of training, by the run's own count
         self.seconds: list[float] = []  # of the whole run: also evaluation, row, checkpoint and figure
 
     def epoch(self) -> None:
-        from train.checkpointing import Checkpoints
-        from train.run import Run
-        from train.signals import StopRequest
-        from train.workdir import open_workdir
+        from train.run.checkpointing import Checkpoints
+        from train.run.loop import Run
+        from train.run.signals import StopRequest
+        from train.run.workdir import open_workdir
 
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             began = time.perf_counter()
             with StopRequest() as stop, open_workdir(Path(folder) / "run", self._config) as directory:
                 checkpoints = Checkpoints(directory.checkpoints)
                 try:
-                    outcome = Run(self._config, directory, self._programs, checkpoints, stop, quiet=False).run()
+                    outcome = Run(self._config, directory, self._trainer, checkpoints, stop, quiet=False).run()
                 finally:
                     checkpoints.close()
             self.seconds.append(time.perf_counter() - began)
@@ -129,7 +129,7 @@ def compare(epoch: Epoch, rounds: int) -> dict[str, Any]:
 
     row, config = epoch.row, epoch.row.config
     trainer = Trainer(config, epoch.dataset(row))
-    steps = ours.TrainingSteps(ours.make_programs(config, row.dataset()))
+    steps = ours.TrainingSteps(ours.make_trainer(config, row.dataset()))
     sides = {"trainer": trainer.epoch, "bare": lambda: steps.run(row.steps)}
     seconds = harness.seconds_in_turn(sides, rounds, warm_up=1)
     rates, whole = trainer.rates[-rounds:], trainer.seconds[-rounds:]
@@ -168,9 +168,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=harness.available_cores(), help="default: one a core")
     flags = parser.parse_args()
     harness.use_cores(flags.threads)
-    from train import process
+    from train.step import runtime
 
-    process.set_up()
+    runtime.set_up()
     about = harness.machine()
     for epoch in EPOCHS:
         if epoch.row.name not in flags.rows.split(","):

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from train.host_memory import release_freed_memory
+from train.step.runtime import release_freed_memory
 
 FOLDER = Path("results/performance")
 FEWEST_ROUNDS = 5  # of a result that is kept

@@ -23,6 +23,7 @@ import optax
 
 import lookahead_jax as la
 from benchmarks import harness
+from train.models import create_model
 
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
 STEPS = 2 * SYNC_PERIOD
@@ -70,16 +71,10 @@ ROWS = (
 
 
 def resnet18_shapes() -> list[tuple[int, ...]]:
-    """The 62 parameter shapes of ImageNet's ResNet18 with 10 classes."""
-    shapes: list[tuple[int, ...]] = [(7, 7, 3, 64), (64,), (64,)]
-    channels = 64
-    for width in (64, 128, 256, 512):
-        for _ in range(2):
-            shapes += [(3, 3, channels, width), (width,), (width,), (3, 3, width, width), (width,), (width,)]
-            if channels != width:
-                shapes += [(1, 1, channels, width), (width,), (width,)]
-            channels = width
-    return [*shapes, (512, 10), (10,)]
+    """The shapes of ResNet18's parameters, with 10 classes."""
+    model, images = create_model("resnet18", num_classes=10), jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+    return [leaf.shape for leaf in jax.tree.leaves(variables["params"])]
 
 
 def arrays(scale: float) -> list[jax.Array]:

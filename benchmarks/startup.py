@@ -95,12 +95,10 @@ def start(began: float, arguments: list[str]) -> None:
     sections.end("python")
     import jax
 
-    import train.data
-    import train.loop
+    import train.run.loop
     from train.__main__ import main
-    from train.position import Position
-    from train.programs import Programs
-    from train.run import Run
+    from train.run.recovery import Position, Recovery
+    from train.run.trainer import Trainer
 
     sections.end("imports")
     jax_seconds: dict[str, float] = collections.defaultdict(float)
@@ -111,18 +109,21 @@ def start(began: float, arguments: list[str]) -> None:
     jax.monitoring.register_event_duration_secs_listener(add)
     advance = Position.advance
 
-    def first_step(self: Position, programs: Programs, order: Any) -> Any:
+    def first_step(self: Position, trainer: Trainer, order: Any) -> Any:
         sections.end("tensorboard, order")
-        report = advance(self, programs, order)
-        float(report["loss"])
+        scalars = advance(self, trainer, order)
+        float(scalars["loss"])
         sections.end("first step")
         print(json.dumps({"sections": sections.seconds | {"total": sections.total()}, "jax": jax_seconds}), flush=True)
         os._exit(0)
 
-    train.data.load = sections.around("config, workdir", "data", train.data.load)
-    train.loop.build_programs = sections.around("config, workdir", "model, data to device", train.loop.build_programs)
-    Run._load_position = sections.around("checkpoints opened", "initial state", Run._load_position)
-    Programs.compile = sections.around("run.json", "compile or load", Programs.compile)
+    def section(owner: Any, function: str, before: str, name: str) -> None:
+        setattr(owner, function, sections.around(before, name, getattr(owner, function)))
+
+    section(train.run.loop, "load_dataset", "config, workdir", "data")
+    section(train.run.loop, "make_trainer", "config, workdir", "model, data to device")
+    section(Recovery, "newest", "checkpoints opened", "initial state")
+    section(Trainer, "compile", "run.json", "compile or load")
     Position.advance = first_step
     sys.exit(main(arguments))
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.rows import Row
-from tests.models import torch_models
+from tests.train.models import torch_models
 from train.config import OptimizerConfig
 
 

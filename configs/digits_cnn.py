@@ -22,5 +22,7 @@ def get_config() -> Config:
             decay_epochs=(12, 16),
             decay_factor=0.2,
             lookahead=True,
+            sync_period=5,
+            slow_step_size=0.8,
         ),
     )

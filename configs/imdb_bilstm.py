@@ -1,16 +1,17 @@
-"""The report's logged run on IMDB reviews (not in its text): a two-layer bidirectional LSTM, 40 epochs.
+"""The report's runs on IMDB reviews, which are in its code and logs but not in its text: a bidirectional LSTM.
 
     python -m train.data prepare imdb_reviews
     python -m train --config=configs/imdb_bilstm.py --workdir=checkpoints/imdb_lookahead
 
-is Lookahead(RAdam), k = 5, alpha = .8, batch 256, learning rate .001 without decay; RAdam alone:
+is Lookahead(RAdam) with k = 5 and alpha = 0.8; RAdam alone:
 
     python -m train --config=configs/imdb_bilstm.py --workdir=checkpoints/imdb_radam --config.optimizer.lookahead=false
 
-Ours, since the report's logs do not say: the first 500 words of a review, embedding and LSTM of 100, dropout .5,
-weight decay 0.
+Recipe: the first 200 words of a review, out of 10,000; embedding 128; two bidirectional LSTM layers of 128 units; at
+each position a layer of 128 ReLUs; their mean over the positions. Dropout 0.2, batch 256, learning rate 0.001 constant.
 
-Cost: not measured. Accuracy: not measured; the report's one seed has .863 (RAdam) and .866 (Lookahead) after 40 epochs.
+The report's code trains 10 epochs, its logs have 40. Its one seed reaches 86.4 % (RAdam) and 85.8 % (Lookahead)
+after 10 epochs, 86.3 % and 86.6 % after 40. Ours: not measured yet. Cost: not measured yet.
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig
@@ -19,10 +20,10 @@ from train.config import Config, ModelConfig, OptimizerConfig
 def get_config() -> Config:
     return Config(
         dataset="imdb_reviews",
-        epochs=40,
+        epochs=10,
         batch_size=256,
-        sequence_length=500,
-        model=ModelConfig(name="bilstm", dropout=0.5, embedding_size=100, hidden_size=100),
+        sequence_length=200,
+        model=ModelConfig(name="bilstm", dropout=0.2, embedding_size=128, hidden_size=128),
         optimizer=OptimizerConfig(
             name="radam",
             learning_rate=0.001,

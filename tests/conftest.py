@@ -16,7 +16,7 @@ import jax
 import jax.experimental
 import pytest
 
-from train.compilation_cache import enable_compilation_cache
+from train.step.runtime import enable_compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests compile the same small programs: compile each once, and not again in the next session.
@@ -28,6 +28,7 @@ FOLDERS = {
     "cifar100": "cifar-100-binary",
     "ptb": "ptb",
     "images20": "images20",
+    "imdb": "aclImdb",
 }
 
 

@@ -80,11 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
-        from train import process
-        from train.loop import train
-        from train.signals import EXIT_STOPPED
+        from train.run.loop import train
+        from train.run.signals import EXIT_STOPPED
+        from train.step import runtime
 
-        process.set_up()
+        runtime.set_up()
         return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,21 +9,26 @@ Annotations stay real types here (no `from __future__ import annotations`): ml_c
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+import typing
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from train.data import DATASETS
 from train.errors import UserError
 from train.models import MODELS
+from train.registry import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+__all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
 
-# `train.optimizers.register` adds to these.
-OPTIMIZERS: dict[str, str] = {
-    "sgd": "SGD, with momentum where asked for; L2 weight decay",
-    "adam": "Adam; L2 weight decay",
-    "radam": "RAdam as its authors' code has it; decoupled weight decay",
-}
+# Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
+# id leaves such a setting out while it has this value, and files without it are read as having it.
+FORMER: dict[str, Any] = {}
+
+OPTIMIZERS.own("sgd", "train.optimizers:sgd", "SGD, with momentum if asked for; L2 weight decay")
+OPTIMIZERS.own("adam", "train.optimizers:adam", "Adam; L2 weight decay")
+OPTIMIZERS.own("radam", "train.optimizers:radam", "RAdam as in its authors' code; decoupled weight decay")
 
 
 def setting(
@@ -62,7 +67,7 @@ def setting(
 class ModelConfig:
     """Which network, and its options; fields that a model has no use for are ignored by it."""
 
-    name: str = setting("resnet18", choices=tuple(MODELS))
+    name: str = setting("resnet18", help="or one of your own: see train.registry", choices=MODELS)
     stem: str = setting(
         "imagenet",
         help="ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual at 32x32)",
@@ -71,39 +76,35 @@ class ModelConfig:
     dropout: float = setting(0.5, help="of the language model and the LSTM", at_least=0.0, at_most=0.999)
     embedding_size: int = setting(50, help="of the language model and the LSTM", at_least=1)
     hidden_size: int = setting(50, help="of the language model and the LSTM", at_least=1)
+    options: Any = None  # settings of a model of your own: a dataclass
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """The inner optimizer, its schedule, and Lookahead around it."""
+    """The inner optimizer, its schedule, and Lookahead around it. The defaults are plain Adam at a constant rate."""
 
-    name: str = setting(
-        "radam", help="or one that a config or study file registers (train.optimizers.register)", choices=OPTIMIZERS
-    )
-    learning_rate: float = setting(0.1, above=0.0)
-    weight_decay: float = setting(
-        5e-4, help="L2 in the gradient for sgd and adam, decoupled for radam: the report's", at_least=0.0
-    )
-    momentum: float = setting(0.0, help="of sgd; the report's SGD has none", at_least=0.0, at_most=0.999999)
+    name: str = setting("adam", help="or one of your own: see train.registry", choices=OPTIMIZERS)
+    learning_rate: float = setting(0.001, above=0.0)
+    weight_decay: float = setting(0.0, help="L2 in the gradient for sgd and adam, decoupled for radam", at_least=0.0)
+    momentum: float = setting(0.0, help="of sgd, or of an optimizer of your own", at_least=0.0, at_most=0.999999)
     nesterov: bool = setting(False)
     schedule: str = setting("step", choices=("step", "cosine"))
     decay_epochs: tuple[int, ...] = setting(
-        (60, 120, 160), help="step schedule: the rate is multiplied by decay_factor after each of them", at_least=1
+        (), help="step schedule: the rate is multiplied by decay_factor after each of these epochs", at_least=1
     )
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
-    decay_delay: int = setting(
-        0, help="epochs by which the drop comes late; 1 is what the report's scheduler did", at_least=0
-    )
-    lookahead: bool = setting(True)
+    decay_delay: int = setting(0, help="delay each drop of the rate by this many epochs", at_least=0)
+    lookahead: bool = setting(False, help="put Lookahead around the optimizer")
     sync_period: int = setting(5, help="of Lookahead: k", at_least=1)
     slow_step_size: float = setting(0.8, help="of Lookahead: alpha", at_least=0.0, at_most=1.0)
+    options: Any = None  # settings of an optimizer of your own: a dataclass
 
 
 @dataclasses.dataclass
 class Config:
     """One training run."""
 
-    dataset: str = setting("cifar10", choices=tuple(DATASETS))
+    dataset: str = setting("cifar10", help="or one of your own: see train.registry", choices=DATASETS)
     data_dir: str = setting("", help="where prepared data lies; empty: TFDS's own default folder", identity=False)
     epochs: int = setting(200, at_least=1)
     batch_size: int = setting(128, at_least=1)
@@ -148,13 +149,43 @@ class Config:
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
-    """Yields (dotted name, value, field) for every setting, nested ones included."""
+    """Yields (dotted name, value, field) for every setting, nested ones and options included."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{field.name}.")
-        else:
+        elif "identity" in field.metadata:
             yield f"{prefix}{field.name}", value, field
+        elif value is not None:
+            yield f"{prefix}{field.name}", value, _as_setting(config, field)
+
+
+def _as_setting(owner: Any, field: dataclasses.Field) -> dataclasses.Field:
+    """A field that was not made by `setting`, of a user's options, as if it were."""
+    made = setting(field.default)
+    made.name, made.type = field.name, typing.get_type_hints(type(owner))[field.name]
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """The same value as a Python int, float, str, bool or tuple; what is none of these, nor NumPy's, stays as it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    for kind in (bool, int, float, str):  # a subclass may print as something that cannot be read back
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)
+    return value
+
+
+def _make_plain(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _make_plain(value)
+        else:
+            setattr(config, field.name, _plain(value))
 
 
 def _has_type(value: Any, kind: Any) -> bool:
@@ -164,7 +195,9 @@ def _has_type(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool):
         return isinstance(value, kind)
-    return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
+    return isinstance(value, int | float | str | tuple)  # options: whatever JSON can store
 
 
 def described(field: dataclasses.Field) -> str:
@@ -180,7 +213,7 @@ _WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: 
 
 
 def validate(config: Config) -> Config:
-    """Checks type and range of every field.
+    """Checks type and range of every field, and makes NumPy's scalars plain Python values.
 
     Returns:
       The same config.
@@ -190,6 +223,8 @@ def validate(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
+    _fill_options(config)
+    _make_plain(config)
     for name, value, field in leaves(config):
         if not _has_type(value, field.type):
             kind = _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
@@ -209,22 +244,46 @@ def validate(config: Config) -> Config:
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
-    if config.optimizer.momentum and config.optimizer.name != "sgd":
-        raise UserError(f"config.optimizer.momentum is of sgd; {config.optimizer.name} has its own: leave it at 0")
+    if config.optimizer.momentum and config.optimizer.name in ("adam", "radam"):
+        raise UserError(f"config.optimizer.momentum is for sgd; {config.optimizer.name} has its own: leave it at 0")
     return config
+
+
+_REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
+
+
+def _fill_options(config: Config) -> None:
+    """Gives a model and an optimizer that take options their defaults if the config has none."""
+    for part, registry in _REGISTRIES.items():
+        owner = getattr(config, part)
+        if owner.name not in registry:
+            continue  # refused as every wrong value is
+        try:
+            kind = registry[owner.name].options_type()
+        except UserError as error:
+            raise UserError(f"config.{part}.name={owner.name!r}: {error}") from error
+        if kind is not None and owner.options is None:
+            owner.options = kind()
+        if not isinstance(owner.options, kind or type(None)):
+            wanted = f"a {kind.__name__}" if kind else "left out"
+            raise UserError(f"config.{part}.options={owner.options!r} must be {wanted} for {owner.name}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested plain values, tuples as lists: what config.json holds."""
     as_dict = dataclasses.asdict(config)
     as_dict["optimizer"]["decay_epochs"] = list(config.optimizer.decay_epochs)
+    for part in _REGISTRIES:
+        if as_dict[part]["options"] is None:
+            del as_dict[part]["options"]
     return as_dict
 
 
-def differences(stored: dict[str, Any], config: Config) -> list[str]:
-    """What makes `config` another run than the one whose config.json is `stored`: "name was theirs, is now ours" each.
+def differences(stored: Mapping[str, Any], config: Config) -> list[str]:
+    """Says what makes `config` another run than the one whose config.json is `stored`.
 
-    A field that the stored config does not have yet counts with its default, which is how things were before it.
+    Returns:
+      A phrase for each such setting: "name was theirs, is now ours". One that `stored` lacks is as `FORMER` has it.
     """
     found = []
     for name, value, field in leaves(config):
@@ -232,9 +291,55 @@ def differences(stored: dict[str, Any], config: Config) -> list[str]:
             continue
         theirs: Any = stored
         for part in name.split("."):
-            theirs = theirs.get(part, field.default) if isinstance(theirs, dict) else theirs
+            theirs = theirs.get(part) if isinstance(theirs, Mapping) else None
+        if theirs is None and name in FORMER:
+            theirs = FORMER[name]
         ours = list(value) if isinstance(value, tuple) else value
         theirs = list(theirs) if isinstance(theirs, tuple) else theirs
-        if theirs != ours:
+        if theirs is None:
+            found.append(f"{name} was not recorded, is now {ours!r}")
+        elif theirs != ours:
             found.append(f"{name} was {theirs!r}, is now {ours!r}")
     return found
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Makes a config of what `to_dict` made of one. It is not validated.
+
+    A setting that is missing is as `FORMER` has it, or, where it makes no difference to the run, at its default.
+
+    Raises:
+      UserError: Another setting is missing, or one is unknown.
+    """
+    config = Config()
+    for part, registry in _REGISTRIES.items():
+        nested = values.get(part)
+        if isinstance(nested, Mapping) and "options" in nested:
+            kind = registry[nested.get("name", "")].options_type()
+            getattr(config, part).options = kind() if kind else None
+    known = set()
+    for name, default, field in list(leaves(config)):
+        *nest, last = name.split(".")
+        known.add(name)
+        value: Any = values
+        for part in (*nest, last):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            if name not in FORMER and field.metadata["identity"]:
+                raise UserError(f"config.{name} is missing")
+            value = FORMER.get(name, default)
+        owner: Any = config
+        for part in nest:
+            owner = getattr(owner, part)
+        setattr(owner, last, tuple(value) if isinstance(value, list) else value)
+    if unknown := sorted(set(_names(values)) - known):
+        raise UserError(f"config.{unknown[0]} is not a setting")
+    return config
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

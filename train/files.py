@@ -1,7 +1,9 @@
 """Writing files so that a reader, or the next start after a kill, sees the old one or the new one whole."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import logging
 import os
@@ -9,11 +11,11 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from train.errors import RunFailed
+from train.errors import RunFailed, UserError
 
 # What a full disk, a full quota and a file-size limit say. Orbax' C++ side gives the text without the number.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -62,6 +64,33 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file with a header: cells as `str` makes them, empty for None."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """The columns and the rows of a CSV file with a header.
+
+    Raises:
+      UserError: it cannot be read, is not UTF-8, or a row has more or fewer cells than the header.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {number}: expected {len(columns)} cells, as the header has")
+    return columns, rows
 
 
 def check_space(directory: Path, size: int) -> None:

@@ -6,11 +6,10 @@
 | adam  | L2, in the gradient   | torch.optim.Adam                                                    |
 | radam | decoupled: p(1 - lr wd) | the RAdam authors' code: eps beside sqrt(v), v not bias-corrected |
 
-`register` adds any other Optax optimizer by a name of its own.
+`train.register_optimizer` adds any other Optax optimizer by a name of its own.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,35 +17,9 @@ import jax.numpy as jnp
 import optax
 
 import lookahead_jax as la
-from train.config import OPTIMIZERS, OptimizerConfig
+from train.config import OptimizerConfig
 from train.errors import UserError
-
-# From the schedule of the learning rate and the settings to an optimizer, its weight decay included.
-Factory = Callable[[optax.Schedule, OptimizerConfig], optax.GradientTransformation]
-
-_registered: dict[str, Factory] = {}
-
-
-def register(name: str, factory: Factory) -> None:
-    """Makes an optimizer known as `config.optimizer.name`; for config and study files.
-
-    Such a file registers at its top, so that every process that reads it knows the name. `decay_epochs` and the other
-    settings of the schedule hold for it, and Lookahead goes around it where the config says so.
-
-    Args:
-      name: a word; one that is registered already is replaced.
-      factory: gets the learning rate as a schedule, and the settings; `config.weight_decay` is its own to apply.
-
-    Raises:
-      UserError: sgd, adam and radam cannot be replaced.
-
-    Example:
-      >>> register("lion", lambda rate, config: optax.lion(rate, weight_decay=config.weight_decay))
-    """
-    if name in OPTIMIZERS and name not in _registered:
-        raise UserError(f"an optimizer cannot be registered as {name!r}: that is built in; choose another name")
-    _registered[name] = factory
-    OPTIMIZERS[name] = "registered"
+from train.registry import OPTIMIZERS
 
 
 class ScaleByRAdamState(NamedTuple):
@@ -116,18 +89,41 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
     return optax.piecewise_constant_schedule(config.learning_rate, drops)
 
 
+def sgd(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation:
+    """g <- g + wd p; with momentum m: v <- m v + g, and u = -lr v (Nesterov: u = -lr (g + m v))."""
+    momentum = optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
+    return optax.chain(_decay(config), momentum, optax.scale_by_learning_rate(learning_rate))
+
+
+def adam(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam on g + wd p."""
+    return optax.chain(_decay(config), optax.scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
+
+
+def radam(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation:
+    """u = -lr (RAdam(g) + wd p)."""
+    return optax.chain(scale_by_radam(), _decay(config), optax.scale_by_learning_rate(learning_rate))
+
+
+def _decay(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
+
+
 def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD, Adam or RAdam with the report's weight decay, or a registered one; without Lookahead."""
-    if config.name in _registered:
-        return _registered[config.name](schedule, config)
-    rescale = {
-        "sgd": lambda: optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity(),
-        "adam": optax.scale_by_adam,
-        "radam": scale_by_radam,
-    }[config.name]()
-    decay = optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
-    order = (rescale, decay) if config.name == "radam" else (decay, rescale)
-    return optax.chain(*order, optax.scale_by_learning_rate(schedule))
+    """The optimizer that `config.name` names, its weight decay included, without Lookahead.
+
+    Raises:
+      UserError: the name is unknown, or what it names does not return an optimizer.
+    """
+    entry = OPTIMIZERS[config.name]
+    options = {} if config.options is None else {"options": config.options}
+    inner = entry.load()(schedule, config, **options)
+    if not isinstance(inner, optax.GradientTransformation):
+        raise UserError(
+            f"optimizer {config.name!r} returned {inner!r}; expected an optax.GradientTransformation, for example "
+            "optax.adam(learning_rate)"
+        )
+    return inner
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

@@ -8,8 +8,8 @@ Nothing is downloaded; one to two minutes on two CPU cores.
 import dataclasses
 
 from train.config import Config, ModelConfig, OptimizerConfig
-from train.study.claims import Claim, Comparison, Pair
 from train.study.plan import Section, Study, Variant
+from train.study.plan.claims import Claim, Comparison, Pair
 
 
 def get_study() -> Study:

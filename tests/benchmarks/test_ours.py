@@ -11,15 +11,15 @@ ROW = Row("text", "text", "ptb_gru", 30, 4, 0, 0, changes=(("batch_size", 4),))
 
 
 def test_steps_of_one_dispatch_are_the_steps_of_several():
-    one = ours.TrainingSteps(ours.make_programs(ROW.config, ROW.dataset()))
-    several = ours.ScannedSteps(ours.make_programs(ROW.config, ROW.dataset()), 2)
+    one = ours.TrainingSteps(ours.make_trainer(ROW.config, ROW.dataset()))
+    several = ours.ScannedSteps(ours.make_trainer(ROW.config, ROW.dataset()), 2)
     np.testing.assert_allclose(one.run(4), several.run(4), rtol=1e-6)
     for a, b in zip(jax.tree.leaves(one.state.params), jax.tree.leaves(several.state.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_steps_that_do_not_fill_a_dispatch_are_refused():
-    several = ours.ScannedSteps(ours.make_programs(ROW.config, ROW.dataset()), 2)
+    several = ours.ScannedSteps(ours.make_trainer(ROW.config, ROW.dataset()), 2)
     with pytest.raises(ValueError, match="3 steps are not a multiple of 2 a dispatch"):
         several.run(3)
 

@@ -45,7 +45,7 @@ def test_both_sides_are_given_the_same_examples(row):
     inputs = np.concatenate([x.permute(0, 2, 3, 1).numpy() if row.image_size else x.numpy() for x, _ in batches])
     np.testing.assert_array_equal(inputs, split.inputs)
     np.testing.assert_array_equal(np.concatenate([y.numpy() for _, y in batches]), split.targets.flatten())
-    data = ours.make_programs(row.config, row.dataset()).train_data
+    data = ours.make_trainer(row.config, row.dataset()).train_data
     np.testing.assert_array_equal(data.inputs, split.inputs)
 
 
@@ -55,12 +55,12 @@ def test_a_step_of_the_language_model_takes_the_same_loss():
     import torch
 
     from benchmarks import ours, torch_peer
-    from tests.models.helpers import path_names
-    from tests.models.torch_models import torch_layout, torch_name
+    from tests.train.models.helpers import path_names
+    from tests.train.models.torch_models import torch_layout, torch_name
 
     config = TEXT.config
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
-    steps = ours.TrainingSteps(ours.make_programs(config, TEXT.dataset()))
+    steps = ours.TrainingSteps(ours.make_trainer(config, TEXT.dataset()))
     params = path_names(jax.device_get(steps.state.params))
     model = torch_peer.LanguageModel(TEXT.classes, config.model.hidden_size, 0.0)
     with torch.no_grad():

@@ -18,6 +18,19 @@ def weights(size=7, seed=0):
     return np.random.default_rng(seed).normal(size=size)
 
 
+def resnet18_shapes():
+    """The 62 parameter shapes of ImageNet's ResNet18 with 10 classes."""
+    shapes = [(7, 7, 3, 64), (64,), (64,)]
+    channels = 64
+    for width in (64, 128, 256, 512):
+        for _ in range(2):
+            shapes += [(3, 3, channels, width), (width,), (width,), (3, 3, width, width), (width,), (width,)]
+            if channels != width:
+                shapes += [(1, 1, channels, width), (width,), (width,)]
+            channels = width
+    return [*shapes, (512, 10), (10,)]
+
+
 def gradient(params, step):
     """The gradient of a noisy convex function: stiff, never zero, the same in NumPy and in JAX."""
     xp = np if isinstance(params, np.ndarray) else jnp

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import lookahead_jax as la
-from benchmarks.optimizer import resnet18_shapes
+from tests.lookahead_jax.problems import resnet18_shapes
 
 
 def compiled_step(tx, dtype=jnp.float32):

@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import lookahead_jax as la
-from benchmarks.optimizer import resnet18_shapes
-from tests.lookahead_jax.problems import gradient, weights
+from tests.lookahead_jax.problems import gradient, resnet18_shapes, weights
 
 K = 3
 PARAMS = {"w": jnp.asarray(weights(4001, 1), jnp.float32), "b": jnp.asarray(weights(5, 2), jnp.float32)}

@@ -34,9 +34,10 @@ EPOCHS, STEPS = 25, 7
 
 def run_child(workdir: Path) -> None:
     """The run itself, in a process of its own."""
-    from train import data, process
+    from train import data
     from train.config import Config, ModelConfig, OptimizerConfig
-    from train.loop import train
+    from train.run.loop import loop
+    from train.step import runtime
 
     rng = np.random.default_rng(0)
 
@@ -45,11 +46,11 @@ def run_child(workdir: Path) -> None:
 
     mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
     made_up = data.Dataset("made-up", "image", split(100), split(20), 10, "pad_crop_flip", mean, std, True)
-    data.load = lambda *_, **__: made_up
-    process.set_up()
+    loop.load_dataset = lambda config: made_up
+    runtime.set_up()
     optimizer = OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5)
     config = Config(epochs=EPOCHS, batch_size=16, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)
-    train(config, workdir, quiet=True)
+    loop.train(config, workdir, quiet=True)
 
 
 def start(workdir: Path, log: Path) -> subprocess.Popen:

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-import train.run
 from tests.train import runs
 from train.config import Config, ModelConfig, OptimizerConfig
+from train.run.progress import Progress
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def assert_same_run():
 def ctrl_c_at(monkeypatch):
     """Sends this process a real SIGINT when the run has made a given number of steps."""
     at = []
-    step = train.run.Progress.step
+    step = Progress.step
 
     def step_and_signal(self):
         step(self)
@@ -68,5 +68,5 @@ def ctrl_c_at(monkeypatch):
             at.remove(self._step)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train.run.Progress, "step", step_and_signal)
+    monkeypatch.setattr(Progress, "step", step_and_signal)
     return at

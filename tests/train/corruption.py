@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.checkpointing import Checkpoints
 from train.errors import UserError
+from train.run.checkpointing import Checkpoints
 
 
 def saved_checkpoint(folder: Path):

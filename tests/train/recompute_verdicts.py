@@ -2,88 +2,171 @@
 
     python tests/train/recompute_verdicts.py DIR
 
-reads DIR/runs.csv, DIR/curves.csv.gz and what claims.csv says is compared, and prints the claims whose verdict comes
-out differently; exit status 1 where there are any.
+reads DIR/runs.csv, DIR/curves.csv.gz, which pairs DIR/summary.csv compares, and what DIR/claims.csv says is compared,
+and prints the claims whose verdict, by either test, or corrected p-value comes out differently. Exit status 1 where
+there are any. What is computed is in `results/report/analysis_plan.md`.
 """
 
 import csv
+import functools
 import gzip
+import itertools
 import math
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, variance
 
+from scipy.optimize import brentq
+from scipy.special import polygamma, psi
 from scipy.stats import t as student
 
 
-def read(out):
-    """Curves by (section, variant) and seed, and the rows of claims.csv by claim."""
-    epochs = defaultdict(list)
-    with gzip.open(out / "curves.csv.gz", "rt", newline="") as file:
-        for row in csv.DictReader(file):
-            epochs[row["run"]].append({k: float(v) for k, v in row.items() if k != "run" and v})
-    curves = defaultdict(dict)
-    with (out / "runs.csv").open(newline="") as file:
-        for run in csv.DictReader(file):
-            if run["status"] == "finished":
-                for place in zip(run["sections"].split(";"), run["variants"].split(";"), strict=True):
-                    curves[place][int(run["seed"])] = epochs[run["id"]]
-    claims = defaultdict(list)
-    with (out / "claims.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            claims[row["claim"]].append(row)
-    return curves, claims
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Study:
+    """What is published.
+
+    Attributes:
+      curves: by (section, variant) and seed; None for a run that failed.
+      ids: of variants, by (section, variant).
+      against: {(section, variant): baseline} of the pairs that the sections compare.
+      claims: rows of claims.csv by claim.
+    """
+
+    def __init__(self, out):
+        epochs = defaultdict(list)
+        with gzip.open(out / "curves.csv.gz", "rt", newline="") as file:
+            for row in csv.DictReader(file):
+                epochs[row["run"]].append({k: float(v) for k, v in row.items() if k != "run" and v})
+        self.curves, self.ids, self.claims = defaultdict(dict), {}, defaultdict(list)
+        for run in rows_of(out / "runs.csv"):
+            for place in zip(run["sections"].split(";"), run["variants"].split(";"), strict=True):
+                self.ids[place] = run["variant_id"]
+                self.curves[place][int(run["seed"])] = epochs[run["id"]] if run["status"] == "finished" else None
+        self.against = {
+            (r["section"], r["variant"]): r["against"] for r in rows_of(out / "summary.csv") if r["against"]
+        }
+        for row in rows_of(out / "claims.csv"):
+            self.claims[row["claim"]].append(row)
 
 
 def value(rows, quantity):
     """A quantity of one run, as larger-is-better: accuracies as they are, others as minus their logarithm."""
     slow = quantity.startswith("slow_")
-    quantity = quantity.removeprefix("slow_")
+    kind, _, rest = quantity.removeprefix("slow_").partition("_")
     column = {
-        "final_accuracy": "test_accuracy",
-        "accuracy_area": "test_accuracy",
-        "loss_area": "train_loss",
+        "accuracy": "test_accuracy",
+        "loss": "train_loss",
         "perplexity": "test_perplexity",
-        "perplexity_area": "test_perplexity",
-    }[quantity]
+    }[rest if kind in ("late", "final") else kind]
     series = [row.get("slow_" + column, row[column]) if slow else row[column] for row in rows]
-    if quantity == "perplexity_area":
+    if kind == "late":
+        series = series[len(series) - -(-len(series) // 6) :]
+    elif rest != "area":
+        series = series[-1:]
+    if column == "test_perplexity":
         return -fmean(map(math.log, series))
-    number = fmean(series) if quantity.endswith("_area") else series[-1]
-    return number if "accuracy" in quantity else -math.log(number)
+    return fmean(series) if column == "test_accuracy" else -math.log(fmean(series))
 
 
-def gains(curves, section, variant, baseline, row):
-    ours, theirs = curves[section, variant], curves[section, baseline]
-    return [
-        value(ours[seed], row["quantity"]) - value(theirs[seed], row["baseline_quantity"])
-        for seed in sorted(ours.keys() & theirs.keys())
-    ]
-
-
-def p_greater(sets, bound):
-    """Twice the one-sided p-value of "the gain is above the bound": of one set, or of two's difference (Welch)."""
-    errors = [stdev(values) ** 2 / len(values) for values in sets]
-    mean = fmean(sets[0]) - (fmean(sets[1]) if len(sets) > 1 else 0.0)
-    if sum(errors) < 1e-24:
-        return 0.0 if mean > bound else 1.0
-    freedom = sum(errors) ** 2 / sum(e**2 / (len(values) - 1) for e, values in zip(errors, sets, strict=True))
-    return min(1.0, 2 * float(student.sf((mean - bound) / math.sqrt(sum(errors)), freedom)))
-
-
-def p_pair(row, curves):
-    """(p shown, p refuted) of a comparison; None with fewer than two seeds."""
-    sets = [gains(curves, row["section"], row["variant"], row["baseline"], row)]
-    if row["than_section"]:
-        sets.append(gains(curves, row["than_section"], row["than_variant"], row["than_baseline"], row))
-    if min(map(len, sets)) < 2:
-        return None
-    mirrored = [[-value for value in values] for values in sets]
-    margin = float(row["margin"])
-    positive, negative = p_greater(sets, 0.0), p_greater(mirrored, 0.0)
-    not_low, not_high = p_greater(sets, -margin), p_greater(mirrored, -margin)
+def gains(study, section, variant, baseline, quantities, seeds):
+    """By seed, of the runs of both that finished."""
+    ours, theirs = study.curves[section, variant], study.curves[section, baseline]
     return {
+        seed: value(ours[seed], quantities[0]) - value(theirs[seed], quantities[1])
+        for seed in sorted(ours.keys() & theirs.keys())
+        if seed in seeds and ours[seed] and theirs[seed]
+    }
+
+
+@functools.cache
+def prior(study, dataset, quantity, seeds):
+    """(d0, at most 2; s0^2; the group's degrees of freedom) by Smyth's moments; None for fewer than three pairs."""
+    known = {}
+    for (section, variant), baseline in study.against.items():
+        ids = study.ids[section, variant], study.ids.get((section, baseline))  # None: not run
+        if section.rpartition(":")[2] == dataset and ids[0] != ids[1]:
+            found = gains(study, section, variant, baseline, (quantity, quantity), seeds)
+            if len(found) > 1:
+                known[ids] = (variance(found.values()), len(found) - 1)
+    if len(known) < 3 or not median(s2 for s2, _ in known.values()):
+        return None
+    floor = 1e-5 * median(s2 for s2, _ in known.values())
+    total = sum(d for _, d in known.values())
+    logs = [math.log(max(s2, floor)) - psi(d / 2) + math.log(d / 2) for s2, d in known.values()]
+    spread = variance(logs) - fmean(float(polygamma(1, d / 2)) for _, d in known.values())
+    if spread <= 0:
+        return 2.0, sum(s2 * d for s2, d in known.values()) / total, total
+    d0 = 2 * brentq(lambda x: float(polygamma(1, x)) - spread, 1e-6, 1e9, xtol=1e-12, rtol=1e-13)
+    return min(d0, 2.0), math.exp(fmean(logs) + psi(d0 / 2) - math.log(d0 / 2)), total
+
+
+def error(values, of_group):
+    """(squared standard error, degrees of freedom) of a mean."""
+    s2, d = variance(values), len(values) - 1
+    # No spread but of rounding.
+    s2 = 0.0 if math.sqrt(s2) <= 1e-12 * max(1.0, *map(abs, values)) else s2
+    if of_group:
+        d0, s02, total = of_group
+        s2 = (d0 * s02 + d * s2) / (d0 + d)
+        d = max(d, min(d0 + d, total))
+    return s2 / len(values), d
+
+
+def p_greater(sets, errors, bound):
+    """Twice the one-sided p-value of "the gain is above the bound": of one set, or of two's difference (Welch)."""
+    mean = fmean(sets[0]) - (fmean(sets[1]) if len(sets) > 1 else 0.0)
+    squared = sum(e for e, _ in errors)
+    if not squared:
+        return 0.0 if mean > bound else 1.0
+    freedom = squared**2 / sum(e**2 / d for e, d in errors)
+    return min(1.0, 2 * float(student.sf((mean - bound) / math.sqrt(squared), freedom)))
+
+
+def best(study, section, names, quantity, seeds):
+    """Of several variants the best over the seeds that all have finished."""
+    if len(names) == 1:
+        return names[0]
+    scores = {
+        name: {s: value(study.curves[section, name][s], quantity) for s in seeds if study.curves[section, name][s]}
+        for name in names
+    }
+    while scores and not set.intersection(*map(set, scores.values())):
+        del scores[min(scores, key=lambda name: len(scores[name]))]
+    common = set.intersection(*map(set, scores.values())) if scores else set()
+    return max(scores, key=lambda name: fmean(scores[name][s] for s in common)) if scores else names[0]
+
+
+def test(study, row, moderated, last):
+    """(n, (p shown, p refuted) or None) of a comparison at the first or the last look."""
+    first_look = range(int(row["first_look"]))
+    sides = [(row["section"], row["variant_of"].split(" | "), row["baseline_of"].split(" | "))]
+    if row["than_section"]:
+        sides.append((row["than_section"], row["than_variant"].split(" | "), row["than_baseline"].split(" | ")))
+    quantities = row["quantity"], row["baseline_quantity"]
+    sets, errors, ready = [], [], True
+    for section, variants, baselines in sides:
+        ended = set.intersection(*(set(study.curves[section, name]) for name in (*variants, *baselines)))
+        ready = ready and ended >= set(first_look)
+        seeds = ended if last else ended & set(first_look)
+        pair = [best(study, section, n, q, seeds) for n, q in zip((variants, baselines), quantities, strict=True)]
+        sets.append(list(gains(study, section, *pair, quantities, seeds).values()))
+        looked = range(10**6) if last else first_look
+        same = quantities[0] == quantities[1]
+        group = prior(study, section.rpartition(":")[2], quantities[0], looked) if moderated and same else None
+        errors.append(error(sets[-1], group) if len(sets[-1]) > 1 else None)
+    sizes = tuple(map(len, sets))
+    if not ready or min(sizes) < 2:
+        return sizes, None
+    mirrored = [[-v for v in values] for values in sets]
+    margin = float(row["margin"])
+    positive, negative = p_greater(sets, errors, 0.0), p_greater(mirrored, errors, 0.0)
+    not_low, not_high = p_greater(sets, errors, -margin), p_greater(mirrored, errors, -margin)
+    return sizes, {
         "better": (positive, not_high),
         "worse": (negative, not_low),
         "not_better": (not_high, positive),
@@ -93,52 +176,103 @@ def p_pair(row, curves):
     }[row["kind"]]
 
 
-def verdicts(out):
-    """The verdict on every claim by its key."""
-    curves, claims = read(out)
-    found = {}
-    for source in ("report", "control"):
-        pairs = {
-            key: [p_pair(row, curves) for row in rows] for key, rows in claims.items() if rows[0]["source"] == source
-        }
-        one_is_enough = {key: claims[key][0]["needs"] == "any" for key in pairs}
+def p_of(one_is_enough, ps):
+    """(p of support, p of contradiction) of a claim."""
 
-        def every(ps, side):
-            return max(1.0 if p is None else p[side] for p in ps)
+    def every(side):
+        return max(1.0 if p is None else p[side] for p in ps)
 
-        def some(ps, side):
-            return min((min(1.0, len(ps) * p[side]) for p in ps if p), default=1.0)
+    def some(side):
+        return min((min(1.0, len(ps) * p[side]) for p in ps if p), default=1.0)
 
-        family = {
-            key: min(some(ps, 0), every(ps, 1)) if one_is_enough[key] else min(every(ps, 0), some(ps, 1))
-            for key, ps in pairs.items()
-        }
+    return (some(0), every(1)) if one_is_enough else (every(0), some(1))
 
-        def passes(key, p, family=family):
-            """Holm's procedure with p in the claim's place: every smaller p-value must pass first."""
-            others = sorted(q for name, q in family.items() if name != key)
-            ahead = [q for q in others if q < p]
-            return all(q * (len(others) + 1 - i) < 0.05 for i, q in enumerate([*ahead, p]))
 
-        for key, ps in pairs.items():
-            # As a comparison alone may contradict a claim that others support, all are looked at.
-            easy, hard = (len(ps), 1) if one_is_enough[key] else (1, len(ps))
-            shown = [p is not None and passes(key, min(1.0, easy * p[0])) for p in ps]
-            refuted = [
-                p is not None and not yes and passes(key, min(1.0, hard * p[1]))
-                for p, yes in zip(ps, shown, strict=True)
-            ]
-            support, against = (any(shown), all(refuted)) if one_is_enough[key] else (all(shown), any(refuted))
-            found[key] = "supported" if support else "contradicted" if against else "not resolved"
+def corrected(family):
+    """{claim: p} after Holm's procedure, step by step from the smallest, doubled for the two looks."""
+    found, largest = {}, 0.0
+    for left, key in zip(itertools.count(len(family), -1), sorted(family, key=family.get)):
+        largest = max(largest, 2 * left * family[key])
+        found[key] = min(1.0, largest)
     return found
 
 
+def family_verdicts(study, keys, moderated):
+    """{claim: (verdict, corrected p-value)} of a family, after both looks."""
+    one_is_enough = {key: study.claims[key][0]["needs"] == "any" for key in keys}
+    first = {key: [test(study, row, moderated, False) for row in study.claims[key]] for key in keys}
+    second = {key: [test(study, row, moderated, True) for row in study.claims[key]] for key in keys}
+    # What has no more seeds is not looked at again.
+    second = {k: [b if a[0] != b[0] else a for a, b in zip(first[k], second[k], strict=True)] for k in keys}
+    found = {}
+    for tests in (first, second):
+        ps = {key: [p for _, p in (first[key] if key in found else tests[key])] for key in keys}
+        family = {key: min(p_of(one_is_enough[key], ps[key])) for key in keys}
+        here = {}
+        for key in set(keys) - set(found):
+            p = corrected(family)[key] if any(ps[key]) else None
+            here[key] = (verdict(key, ps[key], family, one_is_enough[key]), p)
+        found |= {key: one for key, one in here.items() if one[0] != "not resolved" or tests is second}
+    return found
+
+
+def verdict(key, ps, family, one_is_enough):
+    """By its comparisons; as one alone may contradict a claim that others support, all are looked at."""
+
+    def passes(p):
+        return corrected(family | {key: min(1.0, p)})[key] < 0.05
+
+    easy, hard = (len(ps), 1) if one_is_enough else (1, len(ps))
+    shown = [p is not None and passes(easy * p[0]) for p in ps]
+    refuted = [p is not None and not yes and passes(hard * p[1]) for p, yes in zip(ps, shown, strict=True)]
+    support, against = (any(shown), all(refuted)) if one_is_enough else (all(shown), any(refuted))
+    return "supported" if support else "contradicted" if against else "not resolved"
+
+
+def progress(study, rows):
+    """How far the runs of a claim are."""
+    ready, failed, started = [], False, False
+    for row in rows:
+        places = [(row["section"], name) for side in ("variant_of", "baseline_of") for name in row[side].split(" | ")]
+        for side in ("than_variant", "than_baseline"):
+            places += [(row["than_section"], name) for name in row[side].split(" | ") if name]
+        runs = [study.curves[place] for place in places]
+        ready.append(all(set(by_seed) >= set(range(int(row["first_look"]))) for by_seed in runs))
+        failed = failed or any(None in by_seed.values() for by_seed in runs)
+        started = started or min(test(study, row, False, False)[0]) > 0
+    return "run" if all(ready) else "partly run" if any(ready) or failed or started else "not run"
+
+
+def recomputed(study):
+    """{claim: (verdict as shown, plain verdict, corrected p-value)}."""
+    found = {}
+    for source in {rows[0]["source"] for rows in study.claims.values()}:
+        keys = [key for key, rows in study.claims.items() if rows[0]["source"] == source]
+        moderated, plain = (family_verdicts(study, keys, how) for how in (True, False))
+        for key in keys:
+            words, p = moderated[key]
+            runs = progress(study, study.claims[key])
+            shown = runs if words == "not resolved" and runs != "run" else words
+            found[key] = (shown, plain[key][0], p)
+    return found
+
+
+def same(p, q):
+    """Whether two p-values agree: tables have seven digits, which tiny p-values feel."""
+    if p is None or q is None:
+        return p is q
+    return math.isclose(p, q, rel_tol=1e-3) or max(p, q) < 1e-6
+
+
 def disagreements(out):
-    """Claims whose published verdict is another: {key: (published, recomputed)}."""
-    _, claims = read(out)
-    recomputed = verdicts(out)
-    published = {key: rows[0]["verdict"] for key, rows in claims.items()}
-    return {key: (published[key], recomputed[key]) for key in published if published[key] != recomputed[key]}
+    """Claims that are published otherwise: {key: (published, recomputed)}."""
+    study, found = Study(out), {}
+    for key, ours in recomputed(study).items():
+        row = study.claims[key][0]
+        theirs = row["verdict"], row["plain_verdict"], float(row["claim_p_holm"]) if row["claim_p_holm"] else None
+        if theirs[:2] != ours[:2] or not same(theirs[2], ours[2]):
+            found[key] = (theirs, ours)
+    return found
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import csv
 import jax
 import numpy as np
 
-from train.checkpointing import Checkpoints
-from train.metrics import TIMING_COLUMNS
+from train.run.checkpointing import Checkpoints
+from train.run.records import TIMING_COLUMNS
 
 
 def final_tree(workdir):

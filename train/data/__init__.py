@@ -6,24 +6,28 @@ Nothing here imports JAX, and the libraries that read a set are imported when th
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from train.data.dataset import Dataset, Split, subset
-from train.errors import UserError
+from train.data.dataset import Dataset, Split, subset, with_digest
+from train.registry import DATASETS
 
 __all__ = ["DATASETS", "Dataset", "Split", "load"]
 
-DATASETS: dict[str, str] = {
-    "digits": "scikit-learn's handwritten digits, 8x8 grey, 10 classes; embedded",
-    "cifar10": "CIFAR-10, 32x32 colour, 10 classes; `python -m train.data prepare cifar10`",
-    "cifar100": "CIFAR-100, 32x32 colour, 100 fine classes; `python -m train.data prepare cifar100`",
-    "imagefolder": "JPEG and PNG images in data_dir/{train,valid}/<class>/, any size, colour or grey",
-    "images": "such a tree in TFDS's form; `python -m train.data prepare images --from-dir DIR`",
-    "text": "word-level text, data_dir with train.txt and valid.txt, one sentence a line",
-    "ptb": "Penn Treebank, 10,000 words; `python -m train.data prepare ptb --from-dir DIR`",
-    "pydoc": "the English of Python's own help, 2,000 words; embedded, differs between Python versions",
-    "imdb_reviews": "IMDB movie reviews, 2 classes; `python -m train.data prepare imdb_reviews`",
-}
+for _name, _target, _help in (
+    ("digits", "digits:load_digits", "scikit-learn's handwritten digits, 8x8 grey, 10 classes; embedded"),
+    ("cifar10", "cifar:load_cifar", "CIFAR-10, 32x32 colour, 10 classes; `python -m train.data prepare cifar10`"),
+    ("cifar100", "cifar:load_cifar", "CIFAR-100, 100 fine classes; `python -m train.data prepare cifar100`"),
+    ("imagefolder", "imagefolder:load_imagefolder", "JPEG and PNG images in data_dir/{train,valid}/<class>/"),
+    (
+        "images",
+        "images:load_images",
+        "such a tree as TFDS has it; `python -m train.data prepare images --from-dir D`",
+    ),
+    ("text", "text:load_text", "word-level text, data_dir with train.txt and valid.txt, one sentence a line"),
+    ("ptb", "ptb:load_ptb", "Penn Treebank, 10,000 words; `python -m train.data prepare ptb --from-dir DIR`"),
+    ("pydoc", "pydoc:load_pydoc", "the English of Python's own help, 2,000 words; embedded"),
+    ("imdb_reviews", "imdb:load_imdb", "IMDB movie reviews, 2 classes; `python -m train.data prepare imdb_reviews`"),
+):
+    DATASETS.own(_name, f"train.data.{_target}", _help)
 
 
 def load(
@@ -53,47 +57,17 @@ def load(
     Raises:
       UserError: an unknown name, missing or damaged data, or more examples asked for than there are.
     """
-    rows: Any = {
+    given = {
+        "name": name,
+        "data_dir": data_dir,
         "batch_size": batch_size,
         "test_batch_size": test_batch_size,
         "sequence_length": sequence_length,
+        "skip_corrupt": skip_corrupt,
     }
-    match name:
-        case "digits":
-            from train.data.digits import load_digits
-
-            dataset = load_digits()
-        case "cifar10" | "cifar100":
-            from train.data.cifar import load_cifar
-
-            dataset = load_cifar(name, data_dir)
-        case "imagefolder":
-            from train.data.imagefolder import load_imagefolder
-
-            dataset = load_imagefolder(data_dir, skip_corrupt=skip_corrupt)
-        case "images":
-            from train.data.images import load_images
-
-            dataset = load_images(data_dir, skip_corrupt=skip_corrupt)
-        case "imdb_reviews":
-            from train.data.imdb import load_imdb
-
-            dataset = load_imdb(data_dir, sequence_length=sequence_length)
-        case "text":
-            from train.data.text import load_text
-
-            dataset = load_text(data_dir, **rows)
-        case "ptb":
-            from train.data.ptb import load_ptb
-
-            dataset = load_ptb(data_dir, **rows)
-        case "pydoc":
-            from train.data.pydoc import load_pydoc
-
-            dataset = load_pydoc(**rows)
-        case _:
-            raise UserError(f"dataset={name!r} is unknown; use one of {', '.join(DATASETS)}")
-    return _limited(dataset, train_examples, test_examples)
+    entry = DATASETS[name]
+    dataset = entry.load()(**entry.taken(given))
+    return _limited(with_digest(dataset), train_examples, test_examples)
 
 
 def _limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -31,7 +33,7 @@ class Split:
     sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.targets.shape[0]
 
     def take(self, index: np.ndarray | slice) -> Split:
         """The examples that `index` names, in its order."""
@@ -53,6 +55,8 @@ class Dataset:
       vocab_size: number of token ids for text tasks, 0 for images.
       class_names: in the order of the labels, or the vocabulary in the order of the ids; empty where unknown.
       source: one line for the records of a run: where the data came from, and what identifies its content.
+      digest: SHA-256 of the content of both splits, before any subset is taken; part of a run's identity. Where a
+        loader gives none, it is that of the arrays (`load` fills it in).
     """
 
     name: str
@@ -67,6 +71,27 @@ class Dataset:
     vocab_size: int = 0
     class_names: tuple[str, ...] = ()
     source: str = ""
+    digest: str = ""
+
+
+def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
+    """SHA-256 over arrays, their shapes and dtypes; None counts as an array of its own."""
+    total = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            total.update(b"none\n")
+            continue
+        total.update(f"{array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def with_digest(dataset: Dataset) -> Dataset:
+    """The data set with its digest: that of its arrays, where its loader gave none."""
+    if dataset.digest:
+        return dataset
+    arrays = [a for split in (dataset.train, dataset.test) for a in (split.inputs, split.targets, split.sizes)]
+    return dataclasses.replace(dataset, digest=digest_of(arrays))
 
 
 def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:

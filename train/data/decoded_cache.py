@@ -18,21 +18,28 @@ import numpy as np
 from train.files import atomic_file
 
 _FILE = "decoded.npz"
-_FORMAT = b"1"  # raise it when decoding changes its result
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents of a prepared set's files (0.2 s for CIFAR)."""
-    total = hashlib.sha256(_FORMAT)
+def fingerprint(folder: Path, form: str = "1") -> str:
+    """SHA-256 over `form` and the names and contents of a prepared set's files (0.2 s for CIFAR)."""
+    total = hashlib.sha256(form.encode())
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.lstrip(".").startswith("decoded.")):
         with path.open("rb") as f:
             total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 
 
-def cached(folder: Path, decode: Callable[[], Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], str]:
-    """`decode()`'s arrays, from the cache where it fits, and the fingerprint of the set."""
-    key = fingerprint(folder)
+def cached(
+    folder: Path, decode: Callable[[], Mapping[str, np.ndarray]], *, form: str = "1"
+) -> tuple[Mapping[str, np.ndarray], str]:
+    """Returns `decode()`'s arrays, from the cache where it fits, and the fingerprint of the set.
+
+    Args:
+      folder: of the prepared set.
+      decode: reads it.
+      form: which result `decode` gives; change it when that changes.
+    """
+    key = fingerprint(folder, form)
     unusable = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
     with contextlib.suppress(*unusable), (folder / _FILE).open("rb") as f, np.load(f, allow_pickle=False) as stored:
         if str(stored["fingerprint"]) == key:

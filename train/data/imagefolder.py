@@ -12,11 +12,11 @@ memory without changing what a 224-pixel crop sees:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import logging
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,12 +74,14 @@ def load_imagefolder(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
 def to_dataset(
     name: str, items: dict[str, list[Item]], classes: Sequence[str], skip_corrupt: bool, source: str
 ) -> Dataset:
-    splits = {split: _decode(items[split], split, skip_corrupt) for split in ("train", "valid")}
+    (train, train_digest), (valid, valid_digest) = (
+        _decode(items[split], split, skip_corrupt) for split in ("train", "valid")
+    )
     return Dataset(
         name=name,
         task="image",
-        train=splits["train"],
-        test=splits["valid"],
+        train=train,
+        test=valid,
         num_classes=len(classes),
         augmentation="random_resized_crop",
         mean=_MEAN,
@@ -87,6 +89,7 @@ def to_dataset(
         shuffle=True,
         class_names=tuple(classes),
         source=source,
+        digest=hashlib.sha256(f"{train_digest} {valid_digest}".encode()).hexdigest(),
     )
 
 
@@ -159,15 +162,18 @@ def open_image(item: Item) -> Image.Image:
     if not item.where.lower().endswith(_SUFFIXES):
         raise Corrupt(f"its name ends with none of {', '.join(_SUFFIXES)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a decompression bomb is at first only warned of
-            image = Image.open(io.BytesIO(item.read()), formats=_FORMATS)
+        image = Image.open(io.BytesIO(item.read()), formats=_FORMATS)
     except UnidentifiedImageError:
         raise Corrupt("it is neither JPEG nor PNG") from None
     except OSError as error:
         raise Corrupt(error.strerror or prepared.one_line(error)) from error
-    except (ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Corrupt(prepared.one_line(error)) from error
+    # Pillow itself refuses twice as many, and warns from here on. All its other warnings (a damaged EXIF block, an odd
+    # MPO or APNG) come with an image that it can decode. Warning filters belong to the whole process, so they are not
+    # touched here, where many threads decode.
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise Corrupt(f"it has {image.width}x{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
     if image.mode.startswith(("I", "F")):
         raise Corrupt("it has more than 8 bits a channel")
     return image
@@ -179,9 +185,9 @@ def decode_pixels(item: Item) -> np.ndarray:
 
     image = open_image(item)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # palette transparency and the like
-            image = image.convert("RGB")
+        if "transparency" in image.info:
+            image = image.convert("RGBA")  # a palette's transparency that is not one colour: straight to RGB it warns
+        image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise Corrupt(prepared.one_line(error)) from error
     box, height, width = _bounded(image.height, image.width)
@@ -205,8 +211,12 @@ def _bounded(height: int, width: int) -> tuple[tuple[int, int, int, int], int, i
     return box, max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> Split:
-    """Canvases of the images in their order, decoded by as many threads as there are cores."""
+def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> tuple[Split, str]:
+    """Decodes images onto canvases, in their order, with as many threads as there are cores.
+
+    Returns:
+      The split, and the SHA-256 of the encoded images and their labels: decoders differ, files do not.
+    """
 
     def attempt(function: Callable[[Item], Any], item: Item) -> Any:
         try:
@@ -219,14 +229,15 @@ def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> Split:
             logger.warning("left out, no readable image: %s (%s)", item.where, error)
             return None
 
-    def size(item: Item) -> tuple[int, int]:
+    def size(item: Item) -> tuple[int, int, str]:
         with open_image(item) as image:
-            return _bounded(image.height, image.width)[1:]
+            return *_bounded(image.height, image.width)[1:], hashlib.sha256(item.read()).hexdigest()
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(lambda item: attempt(size, item), items))
         items = [item for item, s in zip(items, found, strict=True) if s is not None]
-        sizes = np.array([s for s in found if s is not None], np.int32).reshape(-1, 2)
+        sums = [s[2] for s in found if s is not None]
+        sizes = np.array([s[:2] for s in found if s is not None], np.int32).reshape(-1, 2)
         if not len(items):
             raise UserError(f"the {split} split holds no readable image")
         shape = (len(items), *(int(side) for side in sizes.max(axis=0)), 3)
@@ -246,4 +257,7 @@ def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> Split:
 
         good = np.array(list(threads.map(fill, range(len(items)))))
     labels = np.array([item.label for item in items], np.int32)
-    return Split(canvases[good], labels[good], sizes[good]) if not good.all() else Split(canvases, labels, sizes)
+    lines = [f"{label} {sums[index]}\n" for index, label in enumerate(labels) if good[index]]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    whole = Split(canvases, labels, sizes)
+    return whole if good.all() else whole.take(good), digest

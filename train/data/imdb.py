@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,24 @@ from train.data.dataset import Dataset, Split
 from train.data.text import read_utf8
 from train.errors import UserError
 
-VOCABULARY = 20_000
-PAD, UNK = "<pad>", "<unk>"
+VOCABULARY = 10_000
+# Ids 0 to 3, as in Keras's copy of the set, whose words begin at 4 and which never uses 3.
+SPECIAL = ("<pad>", "<start>", "<unk>", "<unused>")
+START, UNKNOWN = 1, 2
 
 _URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # checked by SHA-256
-_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+# What Keras's tokenizer takes for blanks. Apostrophes stay, and so does the "br" of the reviews' line breaks.
+_BLANKS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 _LABELS = ("neg", "pos")
 
 
 def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
-    """Reviews as int32 [N, sequence_length] word ids, 0 after a review's end, and labels 0 (neg) or 1 (pos).
+    """Reviews as int32 [N, sequence_length] word ids, and labels 0 (neg) or 1 (pos).
 
-    A longer review keeps its first words; `sizes` int32 [N] has the lengths (at most `sequence_length`).
-    Words are lower-cased, punctuation is words of its own, HTML line breaks are dropped. The vocabulary is
-    `<pad>`, `<unk>` and the most frequent words of the training reviews, 20,000 in all.
+    The words are those of Keras's copy of the set (`keras.datasets.imdb` with 10,000 words), which the report used:
+    lower-cased, punctuation dropped, ranked by frequency in the training reviews. A review begins with id 1; id 2 is a
+    word beyond the 9,996 most frequent ones; the words' ids are 4 and up. A longer review keeps its beginning, a
+    shorter one ends in zeros; `sizes` int32 [N] has the lengths, the start included.
 
     Raises:
       UserError: the set is not prepared in `data_dir` (the message has the command), or it is damaged.
@@ -36,7 +39,7 @@ def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
     if sequence_length < 1:
         raise UserError(f"sequence_length={sequence_length} must be at least 1")
     builder = prepared.open_prepared("imdb_reviews", data_dir)
-    arrays, key = decoded_cache.cached(Path(builder.data_dir), lambda: _encode(builder))
+    arrays, key = decoded_cache.cached(Path(builder.data_dir), lambda: _encode(builder), form="imdb 2")
     vocabulary = tuple(str(word) for word in arrays["vocabulary"])
 
     def split(name: str) -> Split:
@@ -60,7 +63,7 @@ def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
 
 def words(review: str) -> list[str]:
     """The words of a review, as `load_imdb` describes them."""
-    return _WORD.findall(re.sub(r"<br\s*/?>", " ", review.lower()))
+    return review.lower().translate(_BLANKS).split()
 
 
 def _encode(builder: Any) -> dict[str, np.ndarray]:
@@ -83,12 +86,12 @@ def _encode(builder: Any) -> dict[str, np.ndarray]:
             labels.append(example["label"])
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
     counts = collections.Counter(word for review in texts["train"] for word in review)
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - 2]
-    vocabulary = {word: i for i, word in enumerate((PAD, UNK, *ranked))}
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - len(SPECIAL)]
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *ranked))}
     for split, reviews in texts.items():
-        flat = (vocabulary.get(word, 1) for review in reviews for word in review)
+        flat = (i for review in reviews for i in (START, *(vocabulary.get(word, UNKNOWN) for word in review)))
         arrays[f"{split}_ids"] = np.fromiter(flat, np.int32)
-        arrays[f"{split}_lengths"] = np.array([len(review) for review in reviews], np.int32)
+        arrays[f"{split}_lengths"] = np.array([len(review) + 1 for review in reviews], np.int32)
     return arrays | {"vocabulary": np.array(list(vocabulary))}
 
 

@@ -56,6 +56,7 @@ def load_pydoc(*, batch_size: int, test_batch_size: int, sequence_length: int) -
         test_batch_size=test_batch_size,
         sequence_length=sequence_length,
         source=f"pydoc_data.topics of Python {platform.python_version()}, SHA-256 {digest.hexdigest()[:16]}",
+        digest=digest.hexdigest(),
     )
 
 

@@ -38,7 +38,7 @@ def load_text(
     texts = []
     for path in (train_file, valid_file):
         text = read_utf8(path)
-        digest.update(text.encode())
+        digest.update(f"{len(text)}\n{text}".encode())
         # Only line feeds end a line: str.splitlines would also break at U+2028 and its like.
         texts.append([line.split() for line in text.removesuffix("\n").split("\n")])
     if not any(texts[0]):
@@ -51,6 +51,7 @@ def load_text(
         test_batch_size=test_batch_size,
         sequence_length=sequence_length,
         source=f"{train_file.name} and {valid_file.name}, SHA-256 {digest.hexdigest()[:16]}",
+        digest=digest.hexdigest(),
     )
 
 
@@ -64,6 +65,7 @@ def language_model(
     test_batch_size: int,
     sequence_length: int,
     source: str,
+    digest: str,
 ) -> Dataset:
     """A data set from two tokenised texts, lists of lines; ids follow the order of first appearance.
 
@@ -93,6 +95,7 @@ def language_model(
         vocab_size=len(vocabulary),
         class_names=tuple(vocabulary),
         source=source,
+        digest=digest,
     )
 
 

@@ -80,7 +80,7 @@ class GRULanguageModel(nn.Module):
 
     ``apply(variables, tokens, train=..., method="hidden")`` gives the inputs ``[B, T, H]`` of the last layer, whose
     ``params["fc"]`` holds kernel ``[H, num_classes]`` and bias: for
-    :func:`train.models.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
+    :func:`train.models.cpu.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
 
     Attributes:
         num_classes: size of the vocabulary.

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from train.models.convolution import conv_general_dilated
+from train.models.cpu.convolution import conv_general_dilated
 from train.models.initializers import torch_uniform
 from train.models.normalization import BatchNorm
 

@@ -10,23 +10,39 @@ interrupted while it drew figures and page (--report_only draws them).
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.signals import EXIT_STOPPED, StopRequest
-from train.study.executor import LocalExecutor
-from train.study.live import Live
-from train.study.plan import PlannedRun, Study, load_study, planned_runs, select
-from train.study.published import assemble, open_directory, read_facts, read_runs, save
-from train.study.results import RunRecord
-from train.study.runner import Report, Runner
-from train.study.session import Session
-from train.study.summary import format_tables, format_verdicts
-from train.study.worker import log_name
+from train.run.signals import EXIT_STOPPED, StopRequest
+from train.study.execution.checks import Checked, check_runs, identified
+from train.study.execution.executor import LocalExecutor
+from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
+from train.study.execution.live import Live
+from train.study.execution.runner import Report, Runner
+from train.study.execution.session import Session
+from train.study.execution.worker import log_name
+from train.study.page.csv_tables import write_tables
+from train.study.page.summary import format_tables, format_verdicts
+from train.study.plan import (
+    PlannedRun,
+    Study,
+    copy_study_file,
+    load_study,
+    planned_runs,
+    select,
+    with_data_dir,
+)
+from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
+from train.study.results.records import RunRecord
+from train.study.verdicts.judge import assemble
+from train.study.verdicts.resolve import next_runs
+from train.study.verdicts.seeds import MAX_SEEDS
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -42,6 +58,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
+    parser.add_argument(
+        "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
+    )
+    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
     parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
@@ -49,19 +69,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
+    )
     flags = parser.parse_args(arguments)
-    for name, least in (("seeds", 1), ("jobs", 1), ("retries", 0)):
+    for name, least in (("seeds", 1), ("max_seeds", 1), ("jobs", 1), ("retries", 0)):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
+    if flags.until and flags.seeds is not None:
+        raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
     return flags
 
 
-def worker_flags(flags: argparse.Namespace, seeds: int) -> list[str]:
-    """What a worker process needs to know to find the same runs."""
-    found = [f"--study={flags.study}", f"--out={flags.out}", f"--seeds={seeds}"]
-    found += [f"--{name}={getattr(flags, name)}" for name in ("scale", "data_dir") if getattr(flags, name)]
-    return found + ["--keep_checkpoints"] * flags.keep_checkpoints
+def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
+    """What a worker process needs to know: of the study file it gets a copy as it was when this process read it."""
+    found = [f"--study={copy_study_file(flags.study, flags.out / STUDY_FILES)}", f"--out={flags.out}"]
+    return found + ["--quick_compile"] * study.quick_compile + ["--keep_checkpoints"] * flags.keep_checkpoints
 
 
 def run_session(
@@ -77,8 +101,7 @@ def run_session(
     if live.done < len(planned):
         live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
     session = Session(flags, arguments, study)
-    seeds = flags.seeds or study.seeds
-    executor = LocalExecutor(flags.out, worker_flags(flags, seeds), jobs=flags.jobs)
+    executor = LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
     try:
         with StopRequest() as stop:
             runner = Runner(
@@ -96,23 +119,50 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
     only = tuple(filter(None, flags.only.split(",")))
-    sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
+
+    def patiently(write: Callable[[], None]) -> None:
+        with_patience(write, seconds=Config().disk_wait, what=f"the tables in {flags.out}")
+
+    planned = planned_runs(study, only=only, seeds=flags.seeds)
     with open_directory(flags.out, study):
         runs, report = read_runs(flags.out), Report()
-        if not flags.report_only:
-            report = run_session(flags, arguments, study, planned, runs)
-        elif not runs:
+        if flags.report_only and not runs:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
+        checked = Checked({}, 0)
+        if not flags.report_only or flags.data_dir:
+            checked = check_runs(planned, flags.data_dir)
+        study = identified(study, checked.digests, runs)
+        sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
+        planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
+        if not flags.report_only:
+            left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
+            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            if flags.dry_run:
+                print(plan_in_words(study, sections, planned, runs))
+                print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
+                return 0
+            if left:
+                check_space(found, jobs=flags.jobs)
+            report = run_session(flags, arguments, study, planned, runs)
+            more = []
+            if flags.until == "resolved" and not report.open:
+                more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
+            if more:
+                more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
+                later = run_session(flags, arguments, study, more, runs)
+                report = Report(report.finished + later.finished, report.failed + later.failed, later.open)
+                planned = planned + more
+            patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
-        with_patience(lambda: save(flags.out, results), seconds=Config().disk_wait, what=f"the tables in {flags.out}")
+        patiently(lambda: write_tables(flags.out, results))
         if report.open:
             left = len(report.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
         # Matplotlib is imported here, once there is something to draw.
-        from train.study.figures import draw_all
-        from train.study.page import write_page
+        from train.study.page.figures import draw_all
+        from train.study.page.write import write_page
 
         figures = draw_all(results, flags.out / "figures")
         write_page(results, flags.out / "index.html")

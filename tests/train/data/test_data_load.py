@@ -1,0 +1,91 @@
+"""`train.data.load`: names, subsets, and what an import costs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits as sklearn_digits
+
+from train import data
+from train.data.dataset import Split, subset
+from train.errors import UserError
+
+
+def sorted_split():
+    labels = np.repeat(np.arange(10, dtype=np.int32), 100)
+    return Split(np.arange(1000, dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+
+
+def test_importing_the_package_imports_no_jax_and_no_tfds():
+    code = (
+        "import sys, train.data; "
+        "print([m for m in ('jax', 'tensorflow_datasets', 'sklearn', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_zero_examples_means_all_in_their_order():
+    split = sorted_split()
+    assert subset(split, 0, field="train_examples", in_order=False) is split
+
+
+def test_a_subset_of_a_class_sorted_set_is_a_random_sample_of_it():
+    taken = subset(sorted_split(), 200, field="train_examples", in_order=False)
+    counts = np.bincount(taken.targets, minlength=10)
+    # Hypergeometric: 20 expected, standard deviation 3.8.
+    assert counts.sum() == 200
+    assert (np.abs(counts - 20) < 5 * 3.8).all()
+
+
+def test_a_subset_keeps_inputs_targets_and_sizes_together():
+    split = sorted_split()
+    split = Split(split.targets.astype(np.uint8).reshape(-1, 1, 1, 1), split.targets, split.targets[:, None])
+    taken = subset(split, 50, field="train_examples", in_order=False)
+    np.testing.assert_array_equal(taken.inputs.ravel(), taken.targets)
+    np.testing.assert_array_equal(taken.sizes.ravel(), taken.targets)
+
+
+def test_a_smaller_subset_is_contained_in_a_larger_one():
+    small, large = (subset(Split(np.arange(1000), np.arange(1000)), n, field="f", in_order=False) for n in (50, 300))
+    assert set(small.targets) < set(large.targets)
+    assert len(set(large.targets)) == 300
+
+
+def test_a_subset_of_text_is_its_beginning():
+    taken = subset(sorted_split(), 150, field="train_examples", in_order=True)
+    np.testing.assert_array_equal(taken.targets, sorted_split().targets[:150])
+
+
+@pytest.mark.parametrize("examples", [-1, 1001])
+def test_a_subset_larger_than_the_set_or_negative_is_refused(examples):
+    with pytest.raises(UserError, match=f"test_examples={examples}.*1000"):
+        subset(sorted_split(), examples, field="test_examples", in_order=False)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown dataset 'cifar11'; choose one of digits, cifar10,"):
+        data.load("cifar11")
+
+
+def test_digits_are_all_of_scikit_learns_split_by_class():
+    dataset = data.load("digits")
+    assert dataset.train.inputs.shape == (1347, 8, 8, 1)
+    assert dataset.train.inputs.dtype == np.uint8
+    assert dataset.train.targets.dtype == np.int32
+    np.testing.assert_array_equal(np.bincount(dataset.test.targets), [45] * 10)
+    whole = np.concatenate([dataset.train.inputs, dataset.test.inputs]).reshape(-1, 64)
+    assert sorted(map(bytes, whole)) == sorted(map(bytes, sklearn_digits().data.astype(np.uint8)))
+
+
+def test_digits_are_normalised_by_the_training_pixels():
+    dataset = data.load("digits")
+    pixels = (dataset.train.inputs - np.array(dataset.mean)) / np.array(dataset.std)
+    assert abs(pixels.mean()) < 1e-9
+    assert abs(pixels.std() - 1) < 1e-9
+
+
+def test_train_examples_and_test_examples_reach_their_splits():
+    dataset = data.load("digits", train_examples=100, test_examples=30)
+    assert (len(dataset.train), len(dataset.test)) == (100, 30)

@@ -1,0 +1,91 @@
+"""Numbers that are not finite: the run stops, skips or goes back, and never saves them."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train.errors import RunFailed
+from train.run.loop import train
+from train.run.records import read_rows
+from train.run.trainer import make_trainer
+from train.step import input_pipeline
+
+POISONED = 17
+
+
+def poison_batches(monkeypatch):
+    """Makes every batch that holds example 17 infinite, in trainer that are compiled from now on."""
+    load = input_pipeline.load
+
+    def poisoned(split, drawn, *args):
+        batch = load(split, drawn, *args)
+        return batch._replace(inputs=jnp.where(jnp.any(drawn.index == POISONED), jnp.inf, batch.inputs))
+
+    monkeypatch.setattr(input_pipeline, "load", poisoned)
+
+
+def bad_step_of_epoch(trainer, state):
+    """Which step of the state's epoch, from 1, draws the poisoned example."""
+    position = int(np.flatnonzero(np.asarray(trainer.order(state)) == POISONED)[0])
+    return position // 16 + 1
+
+
+def test_stop_names_the_step_and_saves_the_state_before_it(small_config, monkeypatch, tmp_path, final_tree):
+    poison_batches(monkeypatch)
+    trainer = make_trainer(small_config)
+    bad = bad_step_of_epoch(trainer, trainer.init(small_config.seed))
+    with pytest.raises(RunFailed, match=rf"step {bad} \(epoch 1\) left a loss.*checkpoint {bad - 1} .*learning_rate"):
+        train(small_config, tmp_path, quiet=True)
+    saved = final_tree(tmp_path)
+    assert int(saved["['state']['step']"]) == bad - 1
+    for path, array in saved.items():
+        assert np.all(np.isfinite(array)), path
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+    # The same command meets the same batch and says the same.
+    with pytest.raises(RunFailed, match=f"step {bad} "):
+        train(small_config, tmp_path, quiet=True)
+
+
+def test_skip_trains_on_as_if_the_batch_were_not_there(small_config, replace, tmp_path, monkeypatch, final_tree):
+    config = replace(small_config, on_nonfinite="skip", epochs=2)
+    trainer = make_trainer(config)
+    state, skipped = trainer.init(config.seed), []
+    for epoch in range(2):
+        bad, order = bad_step_of_epoch(trainer, state), trainer.order(state)
+        skipped.append(epoch * 7 + bad)
+        for step in range(1, 8):
+            if step == bad:
+                state = state.replace(step=state.step + 1)
+            else:
+                state, _, _ = trainer.train(state, trainer.zero_metrics(), order, last=step == 7)
+    expected = {
+        jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_flatten_with_path(state.params)[0]
+    }
+
+    poison_batches(monkeypatch)
+    train(config, tmp_path, quiet=True)
+    saved = final_tree(tmp_path)
+    for path, array in expected.items():
+        np.testing.assert_array_equal(saved[f"['state']['params']{path}"], array, err_msg=path)
+    assert json.loads((tmp_path / "run.json").read_text())["skipped_steps"] == skipped
+    assert all(np.isfinite(row["train_loss"]) for row in read_rows(tmp_path / "metrics.csv"))
+
+
+def test_restore_goes_back_to_the_checkpoint_and_behind_the_batch(small_config, replace, monkeypatch, tmp_path, caplog):
+    poison_batches(monkeypatch)
+    config = replace(small_config, on_nonfinite="restore")
+    with caplog.at_level(logging.WARNING):
+        outcome = train(config, tmp_path, quiet=True)
+    assert outcome.status == "finished"
+    assert "went back to the weights of step 7" in caplog.text  # epoch 2's bad batch: back to the end of epoch 1
+    assert all(np.isfinite(row["train_loss"]) for row in outcome.rows)
+
+
+def test_a_rate_that_explodes_is_not_skipped_for_ever(small_config, replace, tmp_path):
+    config = replace(small_config, on_nonfinite="skip", epochs=9, optimizer={"name": "sgd", "learning_rate": 1e38})
+    with pytest.raises(RunFailed, match=r"lower config\.optimizer\.learning_rate"):
+        train(config, tmp_path, quiet=True)

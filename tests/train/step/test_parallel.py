@@ -1,0 +1,174 @@
+"""Four CPU devices train as one does on the same global batch: by pmap, and by jit over a sharded batch."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from train import data
+from train.config import Config, ModelConfig, OptimizerConfig
+from train.errors import UserError
+from train.experiment import make_recipe
+from train.run.trainer import Trainer, make_trainer
+from train.step.parallel import Parallel, local_devices
+
+STEPS = 20
+
+
+def config_of(**changes):
+    defaults = {
+        "dataset": "digits",
+        "epochs": 2,
+        "batch_size": 64,
+        "train_examples": 1000,
+        "test_examples": 202,
+        "model": ModelConfig(name="small_cnn"),
+        "optimizer": OptimizerConfig(name="sgd", learning_rate=0.05, weight_decay=5e-4, lookahead=True),
+    }
+    return Config(**{**defaults, **changes})
+
+
+def run_steps(trainer, state, steps=STEPS):
+    """20 updates, over the ends of epochs; returns state, metrics of all, losses."""
+    metrics, losses = trainer.zero_metrics(), []
+    for step in range(steps):
+        if step % trainer.recipe.steps_per_epoch == 0:
+            order = trainer.order(state)
+        last = step % trainer.recipe.steps_per_epoch == trainer.recipe.steps_per_epoch - 1
+        state, metrics, report = trainer.train(state, metrics, order, last=last)
+        losses.append(float(report["loss"]))
+    return state, metrics, losses
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    trainer = make_trainer(config_of(devices=1))
+    return trainer, run_steps(trainer, trainer.init(0))
+
+
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_four_devices_equal_one(one_device, mode):
+    trainer = make_trainer(config_of(devices=4, parallel=mode))
+    assert len(trainer.parallel.devices) == 4
+    # 1000 = 15 * 64 + 40: the short batch is among the steps.
+    assert (trainer.recipe.steps_per_epoch, trainer.recipe.last_batch_size) == (16, 40)
+    single, (state, metrics, losses) = one_device
+    state4, metrics4, losses4 = run_steps(trainer, trainer.init(0))
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5, atol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    assert int(metrics4.count) == int(metrics.count) == 1000 + 4 * 64
+    assert int(metrics4.correct) == int(metrics.correct)
+    np.testing.assert_allclose(metrics4.means()[0], metrics.means()[0], rtol=1e-6)
+    for slow in (False, True):
+        ours, theirs = trainer.evaluate(state4, slow=slow), single.evaluate(state, slow=slow)
+        assert int(ours.count) == int(theirs.count) == 202
+        assert int(ours.correct) == int(theirs.correct)
+        np.testing.assert_allclose(ours.means()[0], theirs.means()[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_resnet18_on_four_devices_equals_one_in_float64(x64):
+    """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance.
+
+    An epoch of 21 steps, so that its last one, a program of its own, is not compiled.
+    """
+    rng = np.random.default_rng(0)
+    split = data.Split(rng.integers(0, 256, (336, 32, 32, 3), np.uint8), rng.integers(0, 10, 336).astype(np.int32))
+    mean = (125.3, 123.0, 113.9)
+    dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
+    optimizer = OptimizerConfig(name="sgd", learning_rate=0.001, weight_decay=5e-4, lookahead=True)
+    model = ModelConfig(name="resnet18", stem="imagenet")
+    config = Config(dataset="cifar10", epochs=1, batch_size=16, model=model, optimizer=optimizer)
+
+    def trainer(devices, mode):
+        parallel = Parallel.of(local_devices(devices), mode)
+        return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+
+    def run(made):
+        state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, made.init(0))
+        return run_steps(made, state)
+
+    state, metrics, losses = run(trainer(1, "single"))
+    state4, metrics4, losses4 = run(trainer(4, "pmap"))
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    assert int(metrics4.count) == int(metrics.count) == 20 * 16
+    assert int(metrics4.correct) == int(metrics.correct)
+
+
+def modern_trainer(devices, mode, cutout=12):
+    """The small CNN on images of one colour each: crops, flips, cutout, and statistics of the slow weights' own."""
+    rng = np.random.default_rng(1)
+    images = np.broadcast_to(rng.integers(0, 256, (56, 1, 1, 3), np.uint8), (56, 32, 32, 3))
+    split = data.Split(images, rng.integers(0, 10, 56).astype(np.int32))
+    mean = (125.3, 123.0, 113.9)
+    dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
+    optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, weight_decay=5e-4, lookahead=True)
+    config = config_of(epochs=5, batch_size=16, cutout=cutout, recalibrate_batch_stats=True, optimizer=optimizer)
+    parallel = Parallel.of(local_devices(devices), mode)
+    recipe = make_recipe(config, dataset, parallel.share)
+    return Trainer(dataclasses.replace(recipe, model=recipe.model.clone(features=8)), dataset, parallel)
+
+
+@pytest.fixture(scope="module")
+def modern_on_one_device():
+    trainer = modern_trainer(1, "single")
+    return trainer, run_steps(trainer, trainer.init(0), steps=7)
+
+
+def test_cutout_takes_part_in_what_is_compared_below(modern_on_one_device):
+    plain = modern_trainer(1, "single", cutout=0)
+    *_, losses = run_steps(plain, plain.init(0), steps=1)
+    assert abs(losses[0] - modern_on_one_device[1][2][0]) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_cutout_and_recalibration_on_four_devices_equal_one(modern_on_one_device, mode):
+    """Seven steps, the short batch of 8 among them, two of them after the sync: slow weights are not the live ones."""
+    single, (state, _, losses) = modern_on_one_device
+    trainer = modern_trainer(4, mode)
+    state4, _, losses4 = run_steps(trainer, trainer.init(0), steps=7)
+    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
+    assert_trees_close(state4, state, 1e-5)
+    ours, theirs = trainer.recalibrated_batch_stats(state4), single.recalibrated_batch_stats(state)
+    assert_trees_close(ours, theirs, 1e-5)
+    # Of all devices alike, and not the running statistics.
+    for leaf in jax.tree.leaves(ours):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 4
+        for shard in shards:
+            np.testing.assert_array_equal(shard, shards[0])
+    assert not np.allclose(ours["norm3"]["mean"], state4.batch_stats["norm3"]["mean"], rtol=1e-2)
+    found, expected = trainer.evaluate(state4, slow=True), single.evaluate(state, slow=True)
+    assert int(found.count) == int(expected.count) == 56
+    assert int(found.correct) == int(expected.correct)
+    np.testing.assert_allclose(found.means()[0], expected.means()[0], rtol=1e-5)
+
+
+def test_batch_that_does_not_divide_is_refused_in_words():
+    with pytest.raises(
+        UserError, match=r"config\.batch_size of 30 does not divide over 4 devices; use a multiple of 4"
+    ):
+        make_trainer(config_of(batch_size=30, train_examples=120, devices=4))
+
+
+def test_last_batch_that_does_not_divide_is_refused_in_words():
+    with pytest.raises(UserError, match="the last batch of the epoch of 6 does not divide over 4 devices"):
+        make_trainer(config_of(batch_size=8, train_examples=30, devices=4))
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"config\.devices=99, but this machine has 4"):
+        local_devices(99)
+
+
+def test_batch_larger_than_the_set_is_refused():
+    with pytest.raises(UserError, match=r"config\.batch_size=2000 is larger than the 1000 training examples"):
+        make_trainer(config_of(batch_size=2000))

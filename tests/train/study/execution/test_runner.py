@@ -1,0 +1,519 @@
+"""What a study runs, in which order, how often, and what is published of it: with an executor that trains nothing."""
+
+import argparse
+import dataclasses
+import errno
+import gzip
+import io
+import json
+import os
+import queue
+import signal
+import sys
+
+import pytest
+
+from train.config import Config, ModelConfig, OptimizerConfig, to_dict
+from train.errors import InUse, RunFailed, UserError
+from train.files import write_json
+from train.run.records import MetricsFile
+from train.run.signals import StopRequest
+from train.study.execution import worker
+from train.study.execution.executor import LocalExecutor, RunEnd, shares_of_cores
+from train.study.execution.live import Live
+from train.study.execution.runner import Runner
+from train.study.execution.session import Session
+from train.study.execution.worker import run_directory
+from train.study.page.csv_tables import write_tables
+from train.study.plan import Section, Study, Variant, planned_runs, with_data
+from train.study.results.published import CURVES, FACTS, RUNS, open_directory, read_runs, write_runs
+from train.study.verdicts.judge import assemble
+
+
+def make_study(names=("plain", "slow"), **changes):
+    variants = tuple(
+        Variant(
+            name,
+            Config(
+                dataset="digits",
+                epochs=2,
+                model=ModelConfig(name="small_cnn"),
+                optimizer=OptimizerConfig(learning_rate=0.1 * (1 + number), decay_epochs=(), lookahead=name != "plain"),
+            ),
+        )
+        for number, name in enumerate(names)
+    )
+    section = Section("1", "digits", "A section", names[0], variants, "digits")
+    return Study("s", "S", (section,), **{"seeds": 2, "scale": "mini"} | changes)
+
+
+def write_workdir(out, run, status="finished", epochs=2):
+    """What a run leaves behind."""
+    directory = run_directory(out, run.id)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "config.json", to_dict(run.config))
+    metrics = MetricsFile(directory / "metrics.csv", language_model=False)
+    for epoch in range(len(metrics.rows) + 1, epochs + 1):
+        loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
+        row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
+        metrics.append(row | {"test_loss": loss, "slow_test_accuracy": 0.6 if run.config.optimizer.lookahead else None})
+    facts = {"status": status, "wall_seconds": 3.0, "updated": "2026-01-02T03:04:05+0000", "machine": "a node"}
+    facts["data"] = {"source": "somewhere", "digest": run.data}
+    write_json(
+        directory / "run.json",
+        facts | {"versions": {"jax": "0.10.2"}, "commit": "abc", "python": "3.11.7"},
+    )
+
+
+class Pretend:
+    """An executor that ends each run at the next `wait`, as told.
+
+    Args:
+      script: {name of the run: statuses of its attempts}; finished where there is none.
+    """
+
+    def __init__(self, out, planned, *, jobs=1, script=None, during=lambda name: None):
+        self.out, self.jobs, self.script, self.during = out, jobs, script or {}, during
+        self.runs = {run.id: run for run in planned}
+        self.started, self.going, self.asked = [], [], False
+
+    def has_room(self):
+        return len(self.going) < self.jobs
+
+    def start(self, run):
+        self.started.append(run.name)
+        self.going.append(run.id)
+
+    def wait(self, seconds):
+        ends, self.going = [], self.going[:]
+        for run in self.going:
+            name = self.runs[run].name
+            self.during(name)
+            status = "stopped" if self.asked else (self.script.get(name) or ["finished"]).pop(0)
+            if status == "finished":
+                write_workdir(self.out, self.runs[run])
+            ends.append(RunEnd(run, status, "" if status in ("finished", "stopped") else "its numbers gave out"))
+        self.going = []
+        return ends
+
+    def stop(self):
+        self.asked = True
+
+    def close(self):
+        pass
+
+
+class Stop:
+    """A stop request that tests may make."""
+
+    signal = None
+    asked = False
+
+    def __bool__(self):
+        return self.asked
+
+
+def run_all(study, out, *, seeds=None, retries=1, stop=None, published=lambda report: None, **executor):
+    planned = planned_runs(study, seeds=seeds)
+    runs, said = read_runs(out), io.StringIO()
+    pretend = Pretend(out, planned, **executor)
+    live = Live(out, planned, runs, jobs=pretend.jobs, stream=said)
+    runner = Runner(study, out, runs, pretend, retries=retries, live=live, published=published)
+    report = runner.run(planned, stop or Stop())
+    return report, pretend, said.getvalue()
+
+
+NAMES = ["1:digits plain, seed 0", "1:digits slow, seed 0", "1:digits plain, seed 1", "1:digits slow, seed 1"]
+
+
+@pytest.fixture
+def out(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+def test_runs_go_seed_by_seed_and_are_published_as_they_end(out):
+    seen = []
+    report, pretend, said = run_all(make_study(), out, during=lambda name: seen.append(len(read_runs(out))))
+    assert pretend.started == NAMES
+    assert seen == [0, 1, 2, 3]
+    assert [run.name for run in report.finished] == NAMES
+    assert "run 4 of 4  1:digits slow, seed 1: loss 0.8000, test 50.00%" in said
+
+
+def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_nothing_away(out):
+    def sessions():
+        return json.loads((out / FACTS).read_text())["sessions"]
+
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="")
+    seen = []
+    for seeds in (1, 2):
+        arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]
+        session = Session(flags, arguments, make_study())
+        run_all(
+            make_study(),
+            out,
+            seeds=seeds,
+            published=session.record,
+            during=lambda name: seen.append([entry["finished"] for entry in sessions()]),
+        )
+    assert seen == [[], [1], [2], [2, 1]]
+    assert [entry["finished"] for entry in sessions()] == [2, 2]
+    assert [entry["command"][-9:] for entry in sessions()] == ["--seeds=1", "--seeds=2"]
+    # What makes the whole of it again is another matter.
+    assert json.loads((out / FACTS).read_text())["command"] == (
+        f"python -m train.study --study=s.py --out={out} --scale=mini"
+    )
+
+
+def test_a_full_disk_is_waited_for(out, monkeypatch):
+    full = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))] * 2
+
+    def write(*arguments):
+        if full:
+            raise full.pop()
+        write_runs(*arguments)
+
+    monkeypatch.setattr("train.study.execution.runner.write_runs", write)
+    monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
+    report, _, _ = run_all(make_study(), out)
+    assert len(report.finished) == len(read_runs(out)) == 4
+
+
+def test_a_disk_that_stays_full_is_one_line(out, monkeypatch):
+    def write(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("train.study.execution.runner.write_runs", write)
+    monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("train.files.time.monotonic", iter(range(0, 10**6, 400)).__next__)
+    with pytest.raises(RunFailed, match=r"runs.csv could not be written: No space left on device.* make room"):
+        run_all(make_study(), out)
+
+
+def test_what_is_published_is_not_run_again_even_without_its_workdir(out):
+    study = make_study()
+    run_all(study, out)
+    for path in sorted((out / "runs").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert run_all(study, out)[1].started == []
+    assert run_all(study, out, seeds=3)[1].started == ["1:digits plain, seed 2", "1:digits slow, seed 2"]
+    assert len(read_runs(out)) == 6
+
+
+def test_a_run_that_finished_unpublished_is_published_and_not_run(out):
+    study = make_study()
+    write_workdir(out, planned_runs(study)[1])
+    report, pretend, said = run_all(study, out)
+    assert "run 2 of 4  1:digits slow, seed 0: finished before" in said
+    assert "run 4 of 4" in said
+    assert pretend.started == [name for name in NAMES if name != NAMES[1]]
+    assert len(report.finished) == len(read_runs(out)) == 4
+
+
+@pytest.mark.parametrize(("status", "epochs"), [("running", 2), ("finished", 1), ("failed", 2)])
+def test_a_workdir_that_is_not_whole_is_continued(status, epochs, out):
+    study = make_study()
+    write_workdir(out, planned_runs(study)[0], status, epochs)
+    assert run_all(study, out)[1].started == NAMES
+
+
+def test_a_failed_run_is_tried_again_and_then_given_up_while_the_others_go_on(out):
+    script = {NAMES[0]: ["failed", "finished"], NAMES[1]: ["failed", "failed"], NAMES[2]: ["refused"]}
+    report, pretend, said = run_all(make_study(), out, script=script)
+    assert pretend.started == [NAMES[0], NAMES[0], NAMES[1], NAMES[1], NAMES[2], NAMES[3]]
+    assert [(run.name, message) for run, message in report.failed] == [
+        (NAMES[1], "its numbers gave out"),
+        (NAMES[2], "its numbers gave out"),
+    ]
+    assert {run.status for run in read_runs(out).values()} == {"finished", "failed"}
+    assert f"{NAMES[1]}: failed, is tried again: its numbers gave out; log: {out}/logs/" in said
+    # A later session tries them again.
+    assert run_all(make_study(), out)[1].started == [NAMES[1], NAMES[2]]
+    assert {run.status for run in read_runs(out).values()} == {"finished"}
+
+
+def test_retries_are_as_many_as_said(out):
+    pretend = run_all(make_study(seeds=1), out, retries=0, script={NAMES[0]: ["failed"]})[1]
+    assert pretend.started == NAMES[:2]
+
+
+def test_a_run_that_says_finished_and_left_no_rows_has_failed(out):
+    study = make_study(seeds=1)
+    planned = planned_runs(study)
+    pretend = Pretend(out, planned)
+    pretend.wait = lambda seconds: [RunEnd(run, "finished", "") for run in [pretend.going.pop()]]
+    live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, Stop())
+    assert [message for _, message in report.failed] == ["it left no complete metrics.csv"] * 2
+
+
+def test_a_signal_stops_what_is_going_and_starts_nothing_more(out):
+    stop = Stop()
+
+    class Asked(Pretend):
+        """Ends its runs one call after it was asked to."""
+
+        def wait(self, seconds):
+            if any(self.runs[run].name == NAMES[1] for run in self.going) and not self.asked:
+                stop.asked = True
+                return []
+            return super().wait(seconds)
+
+    study = make_study()
+    planned = planned_runs(study)
+    pretend = Asked(out, planned, jobs=2)
+    live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, stop)
+    assert pretend.started == NAMES[:2]
+    assert {run.name for run in report.open} == set(NAMES)
+    assert not report.failed
+
+
+def test_a_terminal_gets_one_line_of_what_goes_on_and_time_left(out, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "200")
+    study, said = make_study(), Terminal()
+    planned = planned_runs(study)
+    live = Live(out, planned, {}, jobs=1, stream=said)
+    live.started(planned[0])
+    write_workdir(out, planned[0], "running", epochs=1)
+    live.update()
+    assert said.getvalue() == "\r\x1b[2K0/4 runs, left 00:08  | 1:digits plain, seed 0 1/2"
+    live.say("a line")
+    assert said.getvalue().endswith("\r\x1b[2Ka line\n")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "shares"), [(1, [""]), (2, ["0,1", "2,3"]), (3, ["0", "1", "2,3"]), (5, ["0", "1", "2", "3", "0"])]
+)
+def test_each_process_has_its_share_of_the_cores(jobs, shares, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert shares_of_cores(jobs) == shares
+
+
+# The published form
+
+
+def test_published_runs_read_back_as_they_were_and_write_back_bit_for_bit(out):
+    study = make_study()
+    run_all(study, out)
+    runs = read_runs(out)
+    for run in runs.values():
+        planned = next(p for p in planned_runs(study) if p.id == run.id)
+        stored = to_dict(planned.config)
+        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume"):
+            stored.pop(name)
+        assert run.config == stored
+        assert [row["epoch"] for row in run.rows] == [1, 2]
+        assert run.rows[0]["slow_test_accuracy"] == (0.6 if planned.config.optimizer.lookahead else None)
+        assert (run.scale, run.seconds, run.provenance["versions"]) == ("mini", 3.0, "jax 0.10.2")
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    write_runs(out, study, dict(reversed(list(runs.items()))))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_have_missing_runs_and_every_seed_that_is_published(out):
+    study = make_study()
+    run_all(study, out, seeds=3)
+    runs = read_runs(out)
+    gone = next(iter(runs))
+    del runs[gone]
+    results = assemble(study, runs, {})
+    assert results.runs[gone].status == "missing"
+    assert [run.seed for run in results.by_variant(study.sections[0], "slow")] == [0, 1, 2]
+    assert [run.seed for run in results.by_variant(study.sections[0], "plain")] == [1, 2]
+    write_runs(out, study, results.runs)
+    write_tables(out, results)
+    assert assemble(study, read_runs(out), {}).runs.keys() == results.runs.keys()
+
+
+def test_a_run_of_an_older_plan_is_kept(out):
+    run_all(make_study(names=("plain", "old")), out)
+    run_all(make_study(names=("plain", "a", "b")), out)
+    assert len(read_runs(out)) == 6
+
+
+def edit_runs(old, new):
+    """A damage: the first occurrence of a text in runs.csv becomes another one."""
+
+    def damage(out):
+        text = (out / RUNS).read_text()
+        assert old in text
+        (out / RUNS).write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def edit_curves(change):
+    """A damage: the lines of curves.csv.gz, the header first, become others."""
+
+    def damage(out):
+        lines = gzip.decompress((out / CURVES).read_bytes()).decode().splitlines()
+        (out / CURVES).write_bytes(gzip.compress("".join(f"{line}\n" for line in change(lines)).encode()))
+
+    return damage
+
+
+def swap_variants(out):
+    lines = (out / RUNS).read_text().splitlines()
+    first, second = lines[1].split(","), lines[3].split(",")
+    first[1], second[1] = second[1], first[1]
+    lines[1], lines[3] = ",".join(first), ",".join(second)
+    (out / RUNS).write_text("\n".join(lines) + "\n")
+
+
+def drop_last_run(out):
+    (out / RUNS).write_text("".join((out / RUNS).read_text().splitlines(keepends=True)[:-1]))
+
+
+def twice(out):
+    lines = (out / RUNS).read_text().splitlines(keepends=True)
+    (out / RUNS).write_text("".join([*lines, lines[1]]))
+
+
+def other_curves(out):
+    """Epochs of all runs but one."""
+    edit_curves(lambda lines: lines[:1] + [line for line in lines[1:] if not line.startswith(lines[1][:12])])(out)
+
+
+DAMAGES = {
+    "curves cut off": (lambda out: (out / CURVES).write_bytes((out / CURVES).read_bytes()[:-20]), "ended before"),
+    "no curves": (lambda out: (out / CURVES).unlink(), "No such file"),
+    "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; bring it back"),
+    "empty runs": (lambda out: (out / RUNS).write_text(""), "has no column"),
+    "another table": (lambda out: (out / RUNS).write_text("x,y\n1,2\n"), "has no column"),
+    "a run lost in a merge": (drop_last_run, "runs.csv has lost the runs [0-9a-f]{12}, whose curves"),
+    "a conflict marker": (edit_runs("finished", "<<<<<<< HEAD\nfinished"), "too many or too few cells"),
+    "a run twice": (twice, "twice"),
+    "another status": (edit_runs("finished", "fine"), "status 'fine'"),
+    "another number of epochs": (edit_runs("finished,2", "finished,3"), "does not have the epochs 1 to 3"),
+    "another seed": (edit_runs("mini,1:digits,plain,,0", "mini,1:digits,plain,,5"), "a cell of its row has changed"),
+    "another setting": (edit_runs("digits,2,128", "digits,2,64"), "a cell of its row has changed"),
+    "other data": (edit_runs(",DATA,", ",ATAD,"), "a cell of its row has changed"),
+    "variants swapped": (swap_variants, "have the variant_id [0-9a-f]{12}"),
+    "another result": (edit_runs(",0.5,", ",0.9,"), "has test_accuracy 0.9 in runs.csv, and 0.5 in curves.csv.gz"),
+    "an epoch twice": (
+        edit_curves(lambda lines: [*lines[:2], lines[1], *lines[3:]]),
+        "does not have the epochs 1 to 2",
+    ),
+    "an epoch lost": (edit_curves(lambda lines: lines[:-1]), "does not have the epochs 1 to 2"),
+    "epochs backwards": (edit_curves(lambda lines: [lines[0], *lines[:0:-1]]), "does not have the epochs 1 to 2"),
+    "curves of a run lost": (other_curves, "does not have the epochs 1 to 2"),
+    "no study.json": (lambda out: (out / FACTS).unlink(), "has runs.csv but no study.json"),
+    "another study's study.json": (lambda out: write_json(out / FACTS, {"name": "t", "scale": "mini"}), "of name 't'"),
+    "a list for study.json": (lambda out: write_json(out / FACTS, []), "study.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_published_files_that_do_not_hold_together_are_refused_and_left_alone(name, seeds, out):
+    damage, message = DAMAGES[name]
+    study = with_data(make_study(), lambda config: "DATA")
+    write_json(out / FACTS, {"name": "s", "scale": "mini"})
+    run_all(study, out)
+    damage(out)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=message) as error, open_directory(out, study):
+        run_all(study, out, seeds=seeds)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_would_not_read_back_does_not_replace_what_is_there(out):
+    """Such as a number that prints as np.float64(0.5), should one get past all checks."""
+    study = make_study()
+    run_all(study, out)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    runs = read_runs(out)
+    spoilt = next(iter(runs.values()))
+    for change in (
+        {"config": spoilt.config | {"label_smoothing": "np.float64(0.5)"}},
+        {"seed": 7},
+        {"rows": spoilt.rows[:1]},
+        {"status": "fine"},
+    ):
+        with pytest.raises(RunFailed, match=r"could not be read back .*left as they were"):
+            write_runs(out, study, runs | {spoilt.id: dataclasses.replace(spoilt, **change)})
+        assert {path: path.read_bytes() for path in before} == before
+
+
+def test_data_that_changes_during_a_study_is_not_published(out):
+    study = with_data(make_study(seeds=1), lambda config: "DATA")
+
+    planned = planned_runs(study)
+    pretend = Pretend(out, planned)
+    ends = pretend.wait
+
+    def wait(seconds):
+        ended = ends(seconds)
+        for path in (out / "runs").glob("*/run.json"):
+            write_json(path, json.loads(path.read_text()) | {"data": {"digest": "OTHER"}})
+        return ended
+
+    pretend.wait = wait
+    live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
+    report = Runner(study, out, {}, pretend, retries=0, live=live).run(planned, Stop())
+    assert [message for _, message in report.failed] == ["its data changed during the study"] * 2
+    assert not report.finished
+
+
+def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):
+    out = tmp_path / "new" / "out"
+    with open_directory(out, make_study()):
+        with pytest.raises(UserError, match="is in use by another study"), open_directory(out, make_study()):
+            pass
+        write_json(out / "study.json", {"name": "s", "scale": "mini"})
+    with pytest.raises(UserError, match="holds a study of scale 'mini', not 'full'"):
+        open_directory(out, make_study(scale="full")).__enter__()
+    (out / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study.json cannot be read"):
+        open_directory(out, make_study()).__enter__()
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"):
+        open_directory(tmp_path / "file", make_study()).__enter__()
+
+
+# Workers and the processes they are in
+
+
+def test_a_worker_whose_study_dies_before_the_first_run_begins_trains_nothing():
+    ids = queue.Queue()
+    with StopRequest() as stop:
+        worker._read_runs(io.StringIO('{"id": "an id"}\n'), ids)  # and then the end of standard input
+        assert stop.signal is signal.SIGTERM
+        assert worker._next(ids, stop) is None
+
+
+@pytest.mark.parametrize(("free_after", "status"), [(2, "finished"), (9, "stopped")])
+def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, status, monkeypatch, capsys):
+    stop, tried = Stop(), []
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
+
+    def train():
+        tried.append(True)
+        stop.asked = len(tried) == 5
+        if len(tried) <= free_after:
+            raise InUse("it is in use")
+        return "finished"
+
+    assert worker._when_free(train, stop) == status
+    assert capsys.readouterr().out == "waiting: it is in use\n"
+
+
+def test_what_a_study_file_prints_is_no_end_of_a_run(out):
+    executor = LocalExecutor(out, [])
+    code = """print(5); print("text"); print('{"id": "a", "status": "finished", "message": ""}', flush=True)"""
+    code += "; input(); input()"
+    executor._slots[0]._command = [sys.executable, "-c", code]
+    executor.start(dataclasses.replace(planned_runs(make_study())[0], id="a"))
+    assert executor.wait(30) == [RunEnd("a", "finished", "")]
+    executor.close()

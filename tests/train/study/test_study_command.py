@@ -1,0 +1,305 @@
+"""python -m train.study with real runs: what it writes, and what becomes of it when something goes wrong."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.train import recompute_verdicts
+from train.study.__main__ import main
+from train.study.plan import planned_runs
+
+ROOT = Path(__file__).resolve().parents[3]
+
+STUDY = """
+from train.config import Config, ModelConfig, OptimizerConfig
+from train.study.plan.claims import Claim, Comparison, Pair
+from train.study.plan import Section, Study, Variant
+
+def config(lookahead, **changes):
+    settings = dict(dataset="digits", epochs={epochs}, batch_size=32, train_examples=96, test_examples=40, devices=1,
+                    model=ModelConfig(name="small_cnn"),
+                    optimizer=OptimizerConfig(name="radam", learning_rate=0.01, decay_epochs=(), lookahead=lookahead))
+    return Config(**settings | changes)
+
+def get_study():
+    variants = [Variant("plain", config(False)), Variant("slow", config(True)){more}]
+    pair = Pair("1:digits", "slow", "plain")
+    claims = [Claim(kind, kind, (Comparison(pair, kind, quantity, 0.02),))
+              for kind, quantity in (("better", "loss_area"), ("equal", "final_accuracy"), ("not_worse", "loss_area"))]
+    return Study("tiny", "A tiny study", (Section("1", "digits", "Tiny", "plain", tuple(variants), "tiny"),),
+                 tuple(claims), seeds=2)
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """`study_file(epochs=2, more="")` writes a study and returns its path."""
+
+    def write(epochs=2, more=""):
+        path = tmp_path / "study.py"
+        path.write_text(STUDY.replace("{epochs}", str(epochs)).replace("{more}", more))
+        return path
+
+    return write
+
+
+def records(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_writes_tables_figures_and_page_and_runs_nothing_twice(study_file, tmp_path, capsys):
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}"]
+    assert main([*command, "--jobs=2"]) == 0
+    printed = capsys.readouterr().out
+    assert "run 4 of 4" in printed
+    assert f"figure:  {out / 'figures' / 'tiny_loss.png'}" in printed
+    assert f"page:    {out / 'index.html'}" in printed
+    assert (out / "figures" / "tiny_acc.svg").exists()
+    runs = records(out / "runs.csv")
+    assert [(r["variants"], r["seed"], r["status"]) for r in runs] == [
+        ("plain", "0", "finished"),
+        ("plain", "1", "finished"),
+        ("slow", "0", "finished"),
+        ("slow", "1", "finished"),
+    ]
+    for run in runs:
+        workdir = out / "runs" / run["id"]
+        assert records(workdir / "metrics.csv")[-1]["test_loss"] == run["test_loss"]
+        assert "epoch   2/2" in (out / run["log"]).read_text()
+        assert not (workdir / "checkpoints").exists()
+        assert list((workdir / "tensorboard").iterdir())
+    assert recompute_verdicts.disagreements(out) == {}
+    facts = json.loads((out / "study.json").read_text())
+    assert facts["command"] == f"python -m train.study --study={study} --out={out}"
+    (session,) = facts["sessions"]
+    assert session["command"] == f"{facts['command']} --jobs=2"
+    assert (session["finished"], session["failed"]) == (4, 0)
+    assert 0 < session["seconds"] < 600
+
+    # Again, from what is published alone.
+    files = [path for path in out.iterdir() if path.suffix in (".csv", ".gz", ".json")]
+    before = {path: path.read_bytes() for path in files}
+    shutil.rmtree(out / "runs")
+    assert main(command) == 0
+    assert "4 runs, 4 of them done" in capsys.readouterr().out
+    assert not (out / "runs").exists()
+    assert {path: path.read_bytes() for path in files} == before
+
+    # Tables from the published runs, without running.
+    (out / "claims.csv").unlink()
+    (out / "index.html").unlink()
+    assert main([*command, "--report_only"]) == 0
+    assert (out / "index.html").exists()
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    asked = []
+
+    def one_more(study, runs, *, max_seeds, only):
+        asked.append((len(list(runs)), max_seeds, only))
+        return [run for run in planned_runs(study, seeds=max_seeds) if run.config.seed == 2][:1]
+
+    monkeypatch.setattr("train.study.__main__.next_runs", one_more)
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}", "--until=resolved", "--max_seeds=3"]
+    assert main(command) == 0
+    assert asked == [(4, 3, ())]
+    assert "1 runs, 0 of them done" in capsys.readouterr().out
+    runs = records(out / "runs.csv")
+    assert [(r["variants"], r["seed"]) for r in runs] == [("plain", s) for s in "012"] + [("slow", s) for s in "01"]
+    facts = json.loads((out / "study.json").read_text())
+    assert facts["command"] == f"python -m train.study {' '.join(command)}"
+    assert [session["finished"] for session in facts["sessions"]] == [4, 1]
+
+
+def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
+    readme = (ROOT / "README.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register_optimizer(" in b)
+    assert len(block.strip().splitlines()) <= 16
+    path = tmp_path / "lion.py"
+    path.write_text(block.replace("epochs=20", "epochs=1, train_examples=64, devices=1"))
+    assert main([f"--study={path}", f"--out={tmp_path / 'out'}", "--seeds=1"]) == 0
+    runs = records(tmp_path / "out" / "runs.csv")
+    assert [(r["optimizer.name"], r["optimizer.lookahead"]) for r in runs] == [("lion", "False"), ("lion", "True")]
+
+
+def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on(study_file, tmp_path, capsys):
+    rate = "OptimizerConfig(name='sgd', learning_rate=1e30)"
+    broken = f', Variant("broken", config(True, optimizer={rate}))'
+    out = tmp_path / "out"
+    assert main([f"--study={study_file(1, broken)}", f"--out={out}", "--seeds=1"]) == 1
+    said = capsys.readouterr()
+    failed = next(r for r in records(out / "runs.csv") if r["status"] == "failed")
+    assert said.err.startswith("failed:  1:digits broken, seed 0: ")
+    assert f"log: {out / failed['log']}" in said.err
+    assert "left a loss or a parameter that is not finite" in (out / failed["log"]).read_text()
+    assert [r["status"] for r in records(out / "runs.csv")] == ["finished", "finished", "failed"]
+    assert said.out.count("failed, is tried again") == 1
+    assert (out / "index.html").exists()
+
+
+def test_a_dry_run_checks_everything_shows_plan_time_and_space_and_writes_nothing(study_file, tmp_path, capsys):
+    out, study = tmp_path / "out", study_file()
+    command = [f"--study={study}", f"--out={out}"]
+    assert main([*command, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain  0 of 2 seeds done\n  slow   0 of 2 seeds done\n" in printed
+    assert re.search(
+        r"to do: 4 of 4 runs: time not known; checkpoints take up to \d+ MB at once, \d+ GB are free", printed
+    )
+    assert {path.name for path in out.iterdir()} <= {".lock"}
+    assert main([*command, "--seeds=1"]) == 0
+    assert main([*command, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain  1 of 2 seeds done" in printed
+    assert re.search(r"to do: 2 of 4 runs: about \d+ s with --jobs=1; checkpoints", printed)
+
+
+def test_a_disk_that_is_too_small_for_the_checkpoints_is_one_line_before_any_run(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    assert main([f"--study={study_file()}", f"--out={tmp_path / 'out'}", "--jobs=2"]) == 2
+    assert "the checkpoints of --jobs=2 runs take up to 0." in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ('dataset="imagefolder", data_dir="/nowhere"', "image folders need data_dir to be a folder"),
+        ('dataset="cifar10", data_dir="/nowhere"', "run: python -m train.data prepare cifar10"),
+        ("train_examples=5000", "train_examples=5000 but the set has 1347"),
+        ('model=ModelConfig(name="gru")', "config.model.name='gru' is for language models"),
+        ("batch_size=97", "config.batch_size=97 is larger than the 96 training examples"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_before_any_run(changes, message, study_file, tmp_path, capsys):
+    broken = f', Variant("a", config(True, {changes})), Variant("b", config(False, {changes}))'
+    out = tmp_path / "out"
+    assert main([f"--study={study_file(1, broken)}", f"--out={out}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run 1:digits a, seed 0 cannot be made: " in error
+    assert message in error
+    assert not (out / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--jobs=0", "--jobs=0 must be at least 1"),
+        ("--max_seeds=0", "--max_seeds=0 must be at least 1"),
+        ("--seeds=0", "--seeds=0 must be at least 1"),
+        ("--only=7", "--only=7: no such section; the sections are 1:digits"),
+        ("--scale=mini", "has one scale only"),
+        ("--report_only", "has no published runs"),
+    ],
+)
+def test_wrong_input_is_one_line(flag, message, study_file, tmp_path, capsys):
+    assert main([f"--study={study_file()}", f"--out={tmp_path / 'out'}", flag]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+# What kills: real processes
+
+
+def start(study, out, *flags):
+    command = [sys.executable, "-m", "train.study", f"--study={study}", f"--out={out}", *flags]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_epochs(out, count, runs=1):
+    """Until so many runs have so many epochs; returns the ids of the processes that train them."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        files = [path for path in (out / "runs").glob("*/metrics.csv") if len(path.read_text().splitlines()) > count]
+        if len(files) >= runs:
+            return [json.loads((path.parent / "run.json").read_text())["pid"] for path in files]
+        time.sleep(0.1)
+    raise AssertionError(f"no {runs} runs with {count} epochs in {out}")
+
+
+def is_gone(pid, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+LONG = 100_000
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_all_runs_says_how_to_go_on_and_leaves_no_process(study_file, tmp_path):
+    out = tmp_path / "out"
+    process = start(study_file(LONG), out, "--jobs=2")
+    pids = wait_for_epochs(out, 3, runs=2)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, printed
+    assert "stopped with 4 of 4 runs to do; run the same command again to continue" in printed
+    assert "Traceback" not in printed
+    assert all(is_gone(pid) for pid in pids)
+    for path in (out / "runs").iterdir():
+        assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+        assert list((path / "checkpoints").iterdir())
+    # The same command continues them.
+    done = {path: len(path.read_text().splitlines()) for path in (out / "runs").glob("*/metrics.csv")}
+    process = start(study_file(LONG), out, "--jobs=2")
+    try:
+        wait_for_epochs(out, max(done.values()) + 2, runs=2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert all(json.loads((path.parent / "run.json").read_text())["starts"] == 2 for path in done)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(study_file, tmp_path):
+    out, study = tmp_path / "out", study_file(60)
+    process = start(study, out, "--seeds=1")
+    (pid,) = wait_for_epochs(out, 3)
+    study.write_text("raise RuntimeError('edited meanwhile')")  # what runs is the plan as it was read
+    os.kill(pid, signal.SIGKILL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert "failed, is tried again: its process ended by signal SIGKILL" in printed
+    assert sorted(json.loads(path.read_text())["starts"] for path in (out / "runs").glob("*/run.json")) == [1, 2]
+    for path in (out / "runs").glob("*/metrics.csv"):
+        assert [int(r["epoch"]) for r in records(path)] == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_workers_of_a_study_that_is_killed_save_and_end(study_file, tmp_path):
+    out = tmp_path / "out"
+    process = start(study_file(LONG), out)
+    (pid,) = wait_for_epochs(out, 3)
+    process.kill()
+    process.communicate()
+    assert is_gone(pid)
+    (facts,) = [json.loads(path.read_text()) for path in (out / "runs").glob("*/run.json")]
+    assert facts["status"] == "stopped"

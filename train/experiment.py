@@ -1,0 +1,96 @@
+"""From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
+
+import dataclasses
+from typing import Any
+
+from train import data
+from train.config import Config, ModelConfig
+from train.data import Dataset
+from train.errors import UserError
+from train.models import MODELS, create_model
+from train.optimizers import make_optimizer, make_schedule
+from train.step.input_pipeline import Preprocessing, shapes_of
+from train.step.objectives import OBJECTIVES
+from train.step.parallel import WHOLE, Share
+from train.step.recalibration import BATCHES
+from train.step.recipe import Recipe, steps_per_epoch
+
+_KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The data set of a config, in host memory.
+
+    Raises:
+      UserError: it is missing or damaged, or the config asks for more examples than it has.
+    """
+    return data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        train_examples=config.train_examples,
+        test_examples=config.test_examples,
+        batch_size=config.batch_size,
+        test_batch_size=config.test_batch_size,
+        sequence_length=config.sequence_length,
+        skip_corrupt=config.skip_corrupt,
+    )
+
+
+def model_options(config: ModelConfig, dataset: Dataset) -> dict[str, Any]:
+    """The settings that the config's model takes.
+
+    Raises:
+      UserError: the model is unknown, or is for another task than the data set's.
+    """
+    entry = MODELS[config.name]
+    if entry.task and entry.task != dataset.task:
+        raise UserError(
+            f"config.model.name={config.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
+            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
+        )
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
+    return entry.taken(given | {"vocabulary_size": dataset.vocab_size})
+
+
+def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recipe:
+    """Works out a run from its config.
+
+    Args:
+      config: validated.
+      dataset: only the shapes of its arrays matter, which may be `jax.ShapeDtypeStruct`.
+      share: how a batch is split over devices.
+
+    Raises:
+      UserError: model, data and settings do not fit together, or a batch does not divide over the devices.
+    """
+    examples, tests = len(dataset.train), len(dataset.test)
+    if config.batch_size > examples:
+        raise UserError(f"config.batch_size={config.batch_size} is larger than the {examples} training examples")
+    share.check_divides(config.batch_size, "config.batch_size")
+    if remainder := examples % config.batch_size:
+        share.check_divides(remainder, "the last batch of the epoch")
+    test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
+    if not test_batch_size:
+        raise UserError(f"{tests} test examples do not divide over {share.devices} devices; use fewer devices")
+    options = model_options(config.model, dataset)
+    if config.recalibrate_batch_stats and "axis_name" not in MODELS[config.model.name].parameters():
+        raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
+    per_epoch = steps_per_epoch(examples, config.batch_size)
+    schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
+    return Recipe(
+        task=dataset.task,
+        model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
+        tx=make_optimizer(config.optimizer, schedule),
+        schedule=schedule,
+        objective=OBJECTIVES[dataset.task],
+        preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
+        train_data=shapes_of(dataset.train),
+        test_data=shapes_of(dataset.test),
+        batch_size=config.batch_size,
+        test_batch_size=test_batch_size,
+        epochs=config.epochs,
+        lookahead=config.optimizer.lookahead,
+        label_smoothing=config.label_smoothing,
+        recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
+        share=share,
+    )

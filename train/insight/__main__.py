@@ -1,0 +1,79 @@
+"""The picture that the report opens with, from our own run: Lookahead in the plane of one cycle.
+
+    python -m train.insight --config=configs/cifar100_resnet18.py --workdir=DIR --out=DIR [--config.FIELD=VALUE]
+    python -m train.insight --redraw --out=DIR
+
+Trains the config in the workdir (a finished run is left alone), goes on from its last checkpoint to the start of a
+cycle, and from there twice over the same batches: with Lookahead, and with the inner optimizer alone. The plane goes
+through the start, the middle and the end of the first cycle's fast weights, as in the Lookahead paper's figure 1; all
+weights are projected on it, and the test accuracy is measured over a grid of it. Writes insight.csv and insight.json
+(what was measured), insight.png and insight.svg. The page of a study shows the picture that lies in its figures/:
+--out=results/report/figures.
+
+Measured on two CPU cores that other processes shared: digits with --grid=9, one minute, training included; CIFAR-100,
+ResNet18, --grid=9 --examples=600 --batches=4, 24 minutes after the training. The cost is (points of the grid and of the
+paths) times (examples + batches times the batch size) forward passes.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from train.errors import RunFailed, UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
+    from train.insight.figure import draw_insight
+    from train.insight.measure import Effort, check, measure
+    from train.insight.points import write
+    from train.run.signals import EXIT_STOPPED, StopRequest
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    effort = Effort()
+    parser = argparse.ArgumentParser(
+        prog="python -m train.insight",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where the numbers and the picture go")
+    parser.add_argument("--redraw", action="store_true", help="draw again what --out already holds")
+    parser.add_argument("--grid", type=int, default=effort.grid, help="points along each side (%(default)s)")
+    parser.add_argument("--cycles", type=int, default=effort.cycles, help="of Lookahead, to show (%(default)s)")
+    parser.add_argument("--examples", type=int, default=effort.examples, help="of the test set, 0: all (%(default)s)")
+    parser.add_argument("--batches", type=int, default=effort.batches, help="for BatchNorm's statistics (%(default)s)")
+    flags, others = parser.parse_known_args(arguments)
+    try:
+        if flags.redraw:
+            if others:
+                raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
+        else:
+            from train.__main__ import parse
+            from train.run.loop import train
+            from train.step import runtime
+
+            effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
+            config, workdir = parse(others)
+            check(config)
+            runtime.set_up()
+            with StopRequest() as stop:
+                if train(config, workdir, stop=stop).status == "stopped":
+                    return EXIT_STOPPED
+                try:
+                    write(measure(config, workdir, effort, stopped=stop), flags.out)
+                except KeyboardInterrupt:
+                    print("stopped; the run is kept, the picture begins anew with the same command", file=sys.stderr)
+                    return EXIT_STOPPED
+        for path in draw_insight(flags.out):
+            print(path)
+        return 0
+    except (UserError, RunFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

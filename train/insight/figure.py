@@ -1,0 +1,118 @@
+"""The picture of `train.insight`, drawn from its numbers alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.insight.points import STEM, Insight, Point, read
+from train.study.page.figures import DATASET_TITLES, save_both
+
+# Told apart over a surface that runs from dark blue to yellow, and in grey by line style and marker.
+WITHOUT, WITH, SLOW = "#D55E00", "#FFFFFF", "#CC79A7"
+
+
+def _title(facts: dict[str, Any]) -> str:
+    optimizer = facts["optimizer"]
+    name = {"sgd": "SGD", "adam": "Adam", "radam": "RAdam"}.get(optimizer["name"], optimizer["name"])
+    return (
+        f"{DATASET_TITLES.get(facts['dataset'], facts['dataset'])}, {facts['model']}: Lookahead "
+        f"(k = {optimizer['sync_period']}, α = {optimizer['slow_step_size']:g}) around {name}, "
+        f"rate {facts['learning_rate']:g}, from epoch {facts['epoch']:g} of one run"
+    )
+
+
+def _caveat(insight: Insight) -> str:
+    """What limits the picture: how far from the plane things are, and how sure an accuracy is."""
+    facts, period = insight.facts, insight.facts["optimizer"]["sync_period"]
+    paths = [point for point in insight.points if point.kind != "grid"]
+    first = max(point.off_plane for point in paths if point.step <= period)
+    later = max((point.off_plane for point in paths if point.step > period), default=0.0)
+    accuracy = np.mean([point.test_accuracy for point in paths])
+    error = 100 * np.sqrt(accuracy * (1 - accuracy) / facts["test_examples"])
+    said = f"projected on the plane: the first cycle from at most {first:.2g} off it"
+    said += f", later weights from up to {later:.2g}" if later else ""
+    return f"{said}; {facts['test_examples']:,} test examples: standard error {error:.1f} points"
+
+
+def _surface(figure, axis, insight: Insight) -> None:
+    grid = insight.of("grid")
+    xs, ys = sorted({p.x for p in grid}), sorted({p.y for p in grid})
+    accuracy = np.array([p.test_accuracy for p in grid]).reshape(len(ys), len(xs)) * 100
+    filled = axis.contourf(xs, ys, accuracy, levels=18, cmap="viridis")
+    axis.contour(xs, ys, accuracy, levels=18, colors="black", linewidths=0.3, alpha=0.4)
+    figure.colorbar(filled, ax=axis, label="test accuracy, %", shrink=0.85)
+    axis.set(xlabel="along the first cycle's fast weights", ylabel="at right angles", aspect="equal")
+
+
+def _paths(axis, insight: Insight) -> None:
+    from matplotlib import patheffects
+
+    period = insight.facts["optimizer"]["sync_period"]
+    outlined = [patheffects.Stroke(linewidth=3.4, foreground="black"), patheffects.Normal()]
+    without, with_, slow = insight.of("without"), insight.of("with"), insight.of("slow")
+
+    def line(points: list[Point], style: str, colour: str, label: str, **how) -> None:
+        axis.plot(
+            [p.x for p in points],
+            [p.y for p in points],
+            style,
+            color=colour,
+            label=label,
+            markersize=4,
+            path_effects=outlined,
+            **how,
+        )
+
+    line(without[period:], "--s", WITHOUT, "continued without Lookahead", linewidth=1.6)
+    line(with_, "-o", WITH, "with Lookahead: fast weights", linewidth=1.6)
+    line(slow, "-D", SLOW, "slow weights", linewidth=2.2)
+    for point in slow[1:2]:
+        axis.annotate(
+            "first sync",
+            (point.x, point.y),
+            xytext=(-18, -16),
+            textcoords="offset points",
+            color="white",
+            fontsize=8,
+            path_effects=[patheffects.Stroke(linewidth=2, foreground="black"), patheffects.Normal()],
+        )
+    axis.plot(slow[0].x, slow[0].y, "*", color="white", markeredgecolor="black", markersize=15, label="start")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9)
+
+
+def _steps(axis, insight: Insight) -> None:
+    """What the weights themselves reach, wherever off the plane they are."""
+    for kind, style, colour, label in (
+        ("without", "--s", WITHOUT, "without Lookahead"),
+        ("with", "-o", "#0072B2", "with Lookahead: fast weights"),
+        ("slow", "D", SLOW, "slow weights"),
+    ):
+        points = insight.of(kind)
+        steps, accuracy = [p.step for p in points], [100 * p.test_accuracy for p in points]
+        axis.plot(steps, accuracy, style, color=colour, label=label, markersize=7 if kind == "slow" else 4)
+    for step in {p.step for p in insight.of("slow")} - {0}:
+        axis.axvline(step, color="grey", linewidth=0.6, linestyle=":")
+    axis.set(xlabel="steps from the start (dotted: syncs)", ylabel="test accuracy of these weights, %")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, frameon=False, fontsize=9)
+
+
+def draw_insight(folder: Path) -> list[Path]:
+    """Draws insight.png and insight.svg from insight.csv and insight.json of the same folder.
+
+    Raises:
+      UserError: the numbers are missing or cannot be read.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    insight = read(folder)
+    figure = Figure(figsize=(11.5, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{_title(insight.facts)}\n{_caveat(insight)}", fontsize=10)
+    surface, steps = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    _surface(figure, surface, insight)
+    _paths(surface, insight)
+    _steps(steps, insight)
+    return save_both(figure, folder, STEM)

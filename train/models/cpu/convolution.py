@@ -1,0 +1,179 @@
+"""Convolutions lowered by shape: ``flax.linen.Conv(conv_general_dilated=conv_general_dilated)``.
+
+On the CPU backend XLA's own convolutions are slow on some shapes, by up to fifty times on maps of 2x2 and 1x1
+(measured below). :func:`conv_general_dilated` is a drop-in for ``jax.lax.conv_general_dilated`` that computes each
+of the three products of a convolution, the output and its two gradients, by the lowering that :data:`TABLE` names
+for its shape. Other backends, and forms that the table does not speak of (dilation, groups, another layout), are left
+to XLA.
+
+The table is made from `python -m benchmarks.convolutions`, whose figures for every shape of the models stand in
+results/performance/convolutions.json, and from whole steps, which decided where a product alone and the step differed:
+of 54x54, 96 -> 128, 5x5/2 im2col's output alone is faster, and the CNN's step with it a fifth slower. Some of the
+figures, XLA's / the chosen one's milliseconds; jax 0.10.2, two AMD Zen 4 cores, float32, freed memory kept
+(`train.step.runtime`), medians of n = 5 alternations, nothing else running:
+
+| batch, map, channels, kernel    | forward            | kernel gradient     | input gradient    |
+|---------------------------------|--------------------|---------------------|-------------------|
+| 128, 1x1, 512 -> 512, 3x3       | 39 / 0.9 dense     | 4.5 / 2.4 dense     | 44 / 0.7 dense    |
+| 128, 2x2, 256 -> 256, 3x3       | 83 / 4.2 dense     | 4.3 / 4.1 dense     | 80 / 5.1 dense    |
+| 128, 4x4, 128 -> 256, 3x3/2     | 2.6 / 2.5 im2col   | 4.0 / 2.9 im2col    | 32 / 2.0 im2col   |
+| 128, 4x4, 512 -> 512, 3x3       | 48 / 38 winograd   | 59 / 33 winograd    | 54 / 35 winograd  |
+| 128, 8x8, 256 -> 256, 3x3       | 48 / 35 winograd   | 82 / 50 winograd    | 48 / 37 winograd  |
+| 128, 16x16, 128 -> 128, 3x3     | 50 / 37 winograd   | 102 / 56 winograd   | 47 / 38 winograd  |
+| 128, 32x32, 64 -> 64, 3x3       | 99 / 60 winograd   | 143 / 107 rows      | 99 / 59 winograd  |
+| 128, 32x32, 64 -> 128, 1x1/2    | 7.3 / 8.0 im2col   | 34 / 8.7 im2col     | 7.7 / 7.1 im2col  |
+| 36, 25x25, 128 -> 256, 7x7/2    | 111 / 68 im2col    | 97 / 77 im2col      | 66                |
+| 36, 54x54, 96 -> 128, 5x5/2     | 111                | 86                  | 95                |
+| 36, 224x224, 3 -> 96, 7x7/2     | 152 / 109 im2col   | 473 / 125 im2col    | not needed        |
+
+The last line is of the form with grouped products, the file of the one before it. On two Zen 3 cores the kernel
+gradient of 32x32 took XLA 1670 ms, and the rest gained as much. Tried and slower than the
+best of these: one matmul a tap, tiles of two or four columns, the dense form along the columns alone, and, for stride
+2, first folding 2x2 pixels into the channels, before XLA's convolution as before im2col.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from train.models import create_model
+from train.models.cpu.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry, applicable, geometry_of
+
+# The choice -----------------------------------------------------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """Names of :data:`LOWERINGS` for the three products."""
+
+    forward: str = "xla"
+    kernel_gradient: str = "xla"
+    input_gradient: str = "xla"
+
+
+class Rule(NamedTuple):
+    """A choice, and the convolutions that it is for: square kernels of this size, maps and channels within bounds."""
+
+    kernel_size: int
+    strides: tuple[int, ...]
+    map_sizes: tuple[int, int]  # smallest and largest side of the input
+    choice: Choice
+    channels: tuple[int, int] = (1, 1 << 30)  # fewest and most, of the input
+
+    def applies(self, geometry: Geometry) -> bool:
+        sides, channels = geometry.input_shape[1:3], geometry.input_shape[3]
+        return (
+            geometry.kernel_shape[:2] == (self.kernel_size, self.kernel_size)
+            and geometry.strides[0] == geometry.strides[1]
+            and geometry.strides[0] in self.strides
+            and self.map_sizes[0] <= min(sides)
+            and max(sides) <= self.map_sizes[1]
+            and self.channels[0] <= channels <= self.channels[1]
+            and all(applicable(name, geometry) for name in self.choice)
+        )
+
+
+# The first rule that applies; XLA's own throughout where none does. Measured figures: the module's docstring.
+TABLE: tuple[Rule, ...] = (
+    Rule(7, (2,), (16, 64), Choice(), channels=(1, 4)),
+    Rule(7, (2,), (5, 512), Choice("im2col", "im2col", "xla")),
+    Rule(1, (2,), (1, 64), Choice("im2col", "im2col", "im2col")),
+    Rule(3, (1, 2), (1, 2), Choice("dense", "dense", "dense")),
+    Rule(3, (2,), (3, 4), Choice("im2col", "im2col", "im2col")),
+    Rule(3, (2,), (5, 8), Choice("xla", "im2col", "im2col")),
+    Rule(3, (2,), (9, 64), Choice("im2col", "im2col", "xla"), channels=(32, 1 << 30)),
+    Rule(3, (1,), (3, 4), Choice("xla", "winograd", "xla"), channels=(128, 255)),
+    Rule(3, (1,), (3, 8), Choice("winograd", "winograd", "winograd"), channels=(128, 1 << 30)),
+    Rule(3, (1,), (9, 16), Choice("winograd", "winograd", "winograd"), channels=(128, 1 << 30)),
+    Rule(3, (1,), (5, 32), Choice("winograd", "rows", "winograd"), channels=(32, 1 << 30)),
+    Rule(3, (1,), (17, 64), Choice("xla", "im2col", "im2col"), channels=(1, 4)),
+)
+
+
+def choose(geometry: Geometry) -> Choice:
+    """The first rule of :data:`TABLE` that applies, else XLA's own throughout."""
+    return next((rule.choice for rule in TABLE if rule.applies(geometry)), Choice())
+
+
+def _lowered(product: str, geometry: Geometry, a: Array, b: Array) -> Array:
+    name = getattr(choose(geometry), product)
+    own = partial(getattr(LOWERINGS["xla"], product), geometry=geometry)
+    if name == "xla":
+        return own(a, b)
+    chosen = partial(getattr(LOWERINGS[name], product), geometry=geometry)
+    return lax.platform_dependent(a, b, cpu=chosen, default=own)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    return _lowered("forward", geometry, x, kernel)
+
+
+def _convolve_fwd(x: Array, kernel: Array, geometry: Geometry):
+    return _lowered("forward", geometry, x, kernel), (x, kernel)
+
+
+def _convolve_bwd(geometry: Geometry, residuals: tuple[Array, Array], dy: Array):
+    x, kernel = residuals
+    return (
+        _lowered("input_gradient", geometry, dy, kernel),
+        _lowered("kernel_gradient", geometry, x, dy),
+    )
+
+
+_convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    **options: Any,
+) -> Array:
+    """``jax.lax.conv_general_dilated``, lowered on the CPU as :data:`TABLE` says.
+
+    Equal to XLA's to rounding (1e-5 in float32). Where a rule applies it is a ``custom_vjp``: differentiable once,
+    in reverse mode.
+    """
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    plain = (
+        lhs.ndim == 4
+        and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, DIMENSION_NUMBERS)
+        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+        and all(v is None or (k == "feature_group_count" and v == 1) for k, v in options.items())
+        and lhs.dtype == rhs.dtype
+    )
+    if plain:
+        geometry = geometry_of(lhs.shape, rhs.shape, window_strides, padding)
+        if choose(geometry) != Choice():
+            return _convolve(lhs, rhs, geometry)
+    return lax.conv_general_dilated(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **options
+    )
+
+
+def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
+    """The distinct convolutions that a model asks for: what :data:`TABLE` has to cover.
+
+    Args:
+        name: of the model, with its options.
+        images: shape of a batch.
+    """
+    found: dict[Geometry, None] = {}
+
+    def record(lhs, rhs, strides, padding, **kwargs):
+        found[geometry_of(lhs.shape, rhs.shape, strides, padding)] = None
+        return lax.conv_general_dilated(lhs, rhs, strides, padding, **kwargs)
+
+    model = create_model(name, num_classes=10, **options).clone(conv_general_dilated=record)
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(images, jnp.float32))
+    return list(found)

@@ -1,0 +1,51 @@
+"""python -m train.reproduction.fidelity [--check] [--collect WORKDIR ... --machine TEXT]
+
+Do this project's recipes train as the report's did? Lays the first epochs of our runs (results/fidelity/*.csv) beside
+the report's logs; writes results/fidelity.md and the figure of the CNN. A run that is not there is "not run", which is
+no success. With --check the exit status is 1 unless every comparison holds. --collect first files finished workdirs.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.errors import UserError
+from train.reproduction.checks import failures
+from train.reproduction.runs import collect, read_filed_runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 done, 1 by --check, 2 wrong input."""
+    from train.reproduction.page import write_page
+
+    parser = argparse.ArgumentParser(
+        prog="python -m train.reproduction.fidelity", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--runs", type=Path, default=Path("results/fidelity"), help="the folder with the runs")
+    parser.add_argument(
+        "--page", type=Path, default=Path("results/fidelity.md"), help="the page to write, beside that folder"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 unless every comparison holds")
+    parser.add_argument("--collect", type=Path, nargs="+", default=[], metavar="WORKDIR", help="workdirs to file first")
+    parser.add_argument("--machine", default="", help="with --collect: what the runs were made on, in a few words")
+    flags = parser.parse_args(arguments)
+    try:
+        if flags.collect and not flags.machine:
+            raise UserError("--collect needs --machine, a few words on what the runs were made on")
+        for workdir in flags.collect:
+            print(collect(workdir, flags.runs, machine=flags.machine))
+        runs = read_filed_runs(flags.runs)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    missing = failures(runs)
+    write_page(runs, flags.page, flags.runs)
+    for line in missing:
+        print(line)
+    print(f"{f'not held or not run: {len(missing)}' if missing else 'everything holds'}; page: {flags.page}")
+    return 1 if flags.check and missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

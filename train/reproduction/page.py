@@ -1,0 +1,188 @@
+"""results/fidelity.md: our runs of the report's recipes beside the report's logs, as tables and a figure.
+
+Every cell is ours / the report's (relative difference); a row is one run with one seed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from train.files import write_atomic
+from train.reproduction.checks import (
+    CIFAR,
+    CNN,
+    CNN_EPOCHS,
+    NOT_RUN,
+    Expectation,
+    cifar_expectations,
+    failures,
+    ptb_expectations,
+    runs_of,
+)
+from train.reproduction.logs import FAULTY, report_curves
+from train.reproduction.runs import FiledRun
+from train.run.figures import BLUE, ORANGE, new_figure, save_figure
+
+INTRODUCTION = """\
+# Do the recipes train as the report's did?
+
+Made by `python -m train.reproduction.fidelity` from `fidelity/*.csv` (the first epochs of our runs, their
+`metrics.csv`) and the report's logs (`train/reproduction/report_logs`; one seed each, PyTorch 1.4, 2020). A cell is
+ours / the report's (relative difference); a row is one run with one seed."""
+
+CIFAR_NOTE = """\
+SGD on CIFAR-100 is compared at epochs 1 and 2 alone: {faulty}.
+
+RAdam at learning rate .1 is noisy, hence its wider tolerance. How far its seeds are apart, (largest - smallest) over
+their mean:"""
+
+PTB_NOTE = """\
+An independent PyTorch run of RAdam's recipe gave 1084.9 (training) and 708.2 after epoch 1."""
+
+CNN_NOTE = """\
+Other images than the report's (ours: 20 classes of Tiny ImageNet, 64x64, resized to 224x224), so the shapes of the
+curves are compared, and no equality is claimed."""
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _compared(expected: Expectation, run: FiledRun, epoch: int, digits: int) -> str:
+    ours, difference = run.value(epoch, expected.quantity), expected.difference(run, epoch)
+    report = f"{expected.report(epoch):.{digits}f}"
+    if ours is None or difference is None:
+        return f"{NOT_RUN} / {report}"
+    return f"{ours:.{digits}f} / {report} ({difference:+.1%})"
+
+
+def cifar_table(runs: Sequence[FiledRun], suffix: str) -> str:
+    """A row a run: train_loss at epochs 1 to 3, ours / the report's (relative difference), and the verdict."""
+    rows = []
+    for expected in cifar_expectations(suffix):
+        found, bound = runs_of(runs, expected.name), f"{expected.tolerance:.0%}"
+        for run in found:
+            cells = [
+                _compared(expected, run, epoch, 4) if epoch in expected.epochs else "not compared (below)"
+                for epoch in (1, 2, 3)
+            ]
+            rows.append([expected.title, str(run.seed), *cells, bound, expected.verdict(run)])
+        rows += [[expected.title, "–", *[NOT_RUN] * 3, bound, NOT_RUN]] * (expected.seeds - len(found))
+    return table(["run", "seed", "epoch 1", "epoch 2", "epoch 3", "tolerance", "verdict"], rows)
+
+
+def spread_table(runs: Sequence[FiledRun]) -> str:
+    """How far the seeds of RAdam's runs are apart: (largest - smallest) / mean of train_loss."""
+    rows = []
+    for dataset, suffix in CIFAR.items():
+        for expected in cifar_expectations(suffix):
+            if expected.seeds < 2:
+                continue
+            found, cells = runs_of(runs, expected.name), []
+            for epoch in expected.epochs:
+                values = [run.value(epoch, expected.quantity) for run in found]
+                values = [value for value in values if value is not None]
+                spread = (max(values) - min(values)) * len(values) / sum(values) if len(values) > 1 else None
+                cells.append(NOT_RUN if spread is None else f"{spread:.1%}")
+            rows.append([dataset, expected.title, str(len(found)), *cells])
+    return table(["data set", "run", "seeds", "epoch 1", "epoch 2", "epoch 3"], rows)
+
+
+def ptb_table(runs: Sequence[FiledRun]) -> str:
+    """A row a run: perplexities, ours / the report's."""
+    rows = []
+    for expected in ptb_expectations():
+        found, bound = runs_of(runs, expected.name), f"{expected.tolerance:.0%}"
+        train = dataclasses.replace(expected, quantity="train_perplexity")
+        for run in found:
+            first = [_compared(either, run, 1, 1) for either in (train, expected)]
+            later = [_compared(expected, run, epoch, 1) for epoch in expected.epochs]
+            rows.append([expected.title, str(run.seed), *first, *later, bound, expected.verdict(run)])
+        if not found:
+            rows.append([expected.title, "–", *[NOT_RUN] * 4, bound, NOT_RUN])
+    headings = ["run", "seed", "epoch 1, training", "epoch 1", "epoch 5", "epoch 10", "tolerance of 5, 10", "verdict"]
+    return table(headings, rows)
+
+
+def cnn_table(runs: Sequence[FiledRun]) -> str:
+    """Training loss and test accuracy of the CNN at some epochs, ours and the report's."""
+    epochs, rows = (1, 2, 3, 5, 10), []
+    for name, title in CNN.items():
+        for run in runs_of(runs, name) or [None]:
+            for quantity, word in (("train_loss", "training loss"), ("test_accuracy", "test accuracy")):
+                values = [run and run.value(epoch, quantity) for epoch in epochs]
+                ours = [NOT_RUN if value is None else f"{value:.3f}" for value in values]
+                rows.append([f"{title}, ours, seed {'–' if run is None else run.seed}", word, *ours])
+        for quantity, word in (("train_loss", "training loss"), ("test_accuracy", "test accuracy")):
+            report = [f"{report_curves()[name][epoch - 1][quantity]:.3f}" for epoch in epochs]
+            rows.append([f"{title}, the report's", word, *report])
+    return table(["run", "", *(f"epoch {epoch}" for epoch in epochs)], rows)
+
+
+def draw_cnn(runs: Sequence[FiledRun], paths: Sequence[Path]) -> bool:
+    """Draws the CNN's curves beside the report's; returns False, having drawn nothing, where there is no run."""
+    if not any(runs_of(runs, name) for name in CNN):
+        return False
+    figure, axes = new_figure(
+        2, "CNN of hw2: ours on images20 (20 classes, 1,092 images), the report's on its own images"
+    )
+    for (name, title), colour in zip(CNN.items(), (BLUE, ORANGE), strict=True):
+        lines = [(f"{title}, ours, seed {run.seed}", "-", run.rows[:CNN_EPOCHS]) for run in runs_of(runs, name)]
+        for label, style, rows in (*lines, (f"{title}, the report's", ":", report_curves()[name][:CNN_EPOCHS])):
+            for axis, quantity in zip(axes, ("train_loss", "test_accuracy"), strict=True):
+                epochs = [row["epoch"] for row in rows]
+                axis.plot(epochs, [row[quantity] for row in rows], style, color=colour, label=label, marker=".")
+    axes[0].set(xlabel="epoch", ylabel="training loss")
+    axes[1].set(xlabel="epoch", ylabel="test accuracy, live weights")
+    axes[0].legend(frameon=False, fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    for path in paths:
+        save_figure(figure, path)
+    return True
+
+
+def origins(runs: Sequence[FiledRun]) -> str:
+    """How each run was made: its command, and groups of runs with the same machine and versions."""
+    unknown = "not recorded"
+    rows = [
+        [f"`{run.name}_seed{run.seed}.csv`", str(len(run.rows)), f"`{run.about['command']}`" if run.about else unknown]
+        for run in runs
+    ]
+    keys: list[tuple[str, Callable[[FiledRun], str]]] = [
+        ("Machine", lambda run: run.about.get("machine", unknown)),
+        ("Versions", lambda run: run.about.get("versions", unknown)),
+    ]
+    parts = [table(["run", "epochs", "command"], rows)]
+    for word, key in keys:
+        for value in sorted({key(run) for run in runs}):
+            names = [f"{run.name}_seed{run.seed}" for run in runs if key(run) == value]
+            which = "all runs" if len(names) == len(runs) else ", ".join(names)
+            parts.append(f"{word} ({which}): {value}.")
+    return "\n\n".join(parts)
+
+
+def write_page(runs: Sequence[FiledRun], page: Path, folder: Path) -> None:
+    """Writes the page, and the figure of the CNN into `folder`, which lies beside the page."""
+    missing = failures(runs)
+    figures = [folder / "cnn.png", folder / "cnn.svg"]
+    drawn = draw_cnn(runs, figures)
+    png, svg = (f"{folder.name}/{figure.name}" for figure in figures)
+    sections = [INTRODUCTION]
+    if missing:
+        sections += ["What does not hold, or was not run:", "\n".join(f"- {line}" for line in missing)]
+    else:
+        sections.append("Every comparison with a tolerance holds.")
+    for dataset, suffix in CIFAR.items():
+        sections.append(f"## {dataset}: training loss\n\nResNet18, all 50,000 training images, batch 128.")
+        sections.append(cifar_table(runs, suffix))
+    sections += [CIFAR_NOTE.format(faulty=FAULTY["sgd_no_cifar100"]), spread_table(runs)]
+    sections.append("## Penn Treebank: perplexity\n\nTwo-layer GRU; on valid.txt where it does not say training.")
+    sections += [ptb_table(runs), PTB_NOTE, f"## CNN on images\n\n{CNN_NOTE}", cnn_table(runs)]
+    if drawn:
+        sections.append(f"![Training loss and test accuracy of the CNN]({png})\n\n([SVG]({svg}))")
+    sections.append("## How the runs were made\n\n`test_examples` limits what is tested, not what is trained on.")
+    sections.append(origins(runs))
+    write_atomic(page, "\n\n".join(sections) + "\n")

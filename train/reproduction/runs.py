@@ -1,0 +1,164 @@
+"""The first epochs of the report's recipes as this project trained them, and how each was made: results/fidelity.
+
+A run is `<report's name>_seed<N>.csv`, the metrics.csv of its workdir; `about.json` says for each the command, the
+versions and the machine. `collect` files a workdir there. Which of the report's runs it is follows from its
+config.json, never from its folder's name, and a config that is not the report's recipe is refused.
+"""
+
+import dataclasses
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+from train.config import Config, leaves, to_dict
+from train.errors import UserError
+from train.files import write_atomic, write_json
+from train.reproduction.logs import report_runs
+from train.run.records import Row, read_rows
+
+ABOUT = "about.json"
+_FILE = re.compile(r"(?P<name>\w+)_seed(?P<seed>\d+)\.csv")
+# What two runs of one recipe may differ in. test_examples: training does not see the test set.
+_FREE = ("epochs", "seed", "test_examples", "devices", "parallel")
+# Where things lie and how often they are saved: no part of a recipe.
+_PLACES = frozenset(name for name, _, field in leaves(Config()) if not field.metadata["identity"])
+_FAMILY = {"cifar10": "", "cifar100": "_cifar100", "ptb": "nlp", "imagefolder": "cnn", "images": "cnn"}
+_CONFIG_FILES = {"": "cifar10_resnet18", "_cifar100": "cifar100_resnet18", "nlp": "ptb_gru", "cnn": "hw2_cnn"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FiledRun:
+    """One run in results/fidelity.
+
+    Attributes:
+      name: of the report's run with the same recipe.
+      seed: of the run.
+      rows: of its metrics.csv, one an epoch, epochs from 1 without a gap.
+      about: "command", "versions", "machine" and "commit", as far as they were written down.
+    """
+
+    name: str
+    seed: int
+    rows: list[Row]
+    about: dict[str, str]
+
+    def value(self, epoch: int, quantity: str) -> float | None:
+        """A quantity at an epoch (from 1); None where the run did not come so far."""
+        return self.rows[epoch - 1][quantity] if epoch <= len(self.rows) else None
+
+
+def read_filed_runs(folder: Path) -> list[FiledRun]:
+    """The runs in a folder, by name and seed.
+
+    Raises:
+      UserError: a file there is not a run of the report's, or not a metrics.csv.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; it holds the metrics.csv of runs, as <report's name>_seed<N>.csv")
+    about, runs = _read_about(folder), []
+    for path in sorted(folder.glob("*.csv")):
+        parts = _FILE.fullmatch(path.name)
+        if parts is None or parts["name"] not in report_runs():
+            raise UserError(f"{path}: not named after a run of the report, such as radam_no_seed0.csv")
+        rows = read_rows(path)
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise UserError(f"{path}: its epochs are not 1, 2, 3 ... in order")
+        runs.append(FiledRun(parts["name"], int(parts["seed"]), rows, about.get(path.stem, {})))
+    return sorted(runs, key=lambda run: (run.name, run.seed))
+
+
+def _read_about(folder: Path) -> dict[str, dict[str, str]]:
+    path = folder / ABOUT
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def collect(workdir: Path, folder: Path, *, machine: str) -> str:
+    """Files the run of a workdir in `folder`; one that is there stays unless the new one has more epochs.
+
+    Args:
+      workdir: of `python -m train`.
+      folder: results/fidelity.
+      machine: a few words on what it ran on.
+
+    Returns:
+      What was done, in one line.
+
+    Raises:
+      UserError: not a workdir, or not a recipe of the report's.
+    """
+    try:
+        config, run = (json.loads((workdir / name).read_text()) for name in ("config.json", "run.json"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} is not the workdir of a run: {error}") from error
+    name, command = identify(config, workdir)
+    stem = f"{name}_seed{config['seed']}"
+    source, path = workdir / "metrics.csv", folder / f"{stem}.csv"
+    if not source.exists():
+        return f"{stem}: passed over, the run in {workdir} has not ended an epoch yet"
+    rows = read_rows(source)
+    if path.exists() and len(read_rows(path)) >= len(rows):
+        return f"{stem}: kept, the run in {workdir} has no more epochs"
+    versions = {"Python": run["python"], **run["versions"]}
+    about = _read_about(folder)
+    about[stem] = {
+        "command": command,
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "machine": f"{machine}; {', '.join(run['devices'])}",
+        "commit": run["commit"] or "",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, source.read_bytes())
+    write_json(folder / ABOUT, dict(sorted(about.items())))
+    return f"{stem}: {len(rows)} epochs from {workdir}"
+
+
+def identify(config: dict[str, Any], workdir: Path) -> tuple[str, str]:
+    """The report's run whose recipe a config.json is, and the command that runs it.
+
+    Raises:
+      UserError: it is none of the report's; the message names a setting that differs.
+    """
+    family, optimizer = _FAMILY.get(config["dataset"]), config["optimizer"]
+    if family is None:
+        raise UserError(f"{workdir}: dataset={config['dataset']!r} is not one of the report's")
+    which = "yes" if optimizer["lookahead"] else "no"
+    name = f"{family}_{which}" if family in ("nlp", "cnn") else f"{optimizer['name']}_{which}{family}"
+    report, path = report_runs().get(name), f"configs/{_CONFIG_FILES[family]}.py"
+    if report is None:
+        raise UserError(f"{workdir}: the report has no run {name}")
+    try:
+        default = _flat(to_dict(runpy.run_path(path)["get_config"]()))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: run this from the repository's root ({error})") from error
+    recipe = default | {
+        "optimizer.name": report["inner"],
+        "optimizer.learning_rate": report["learning_rate"],
+        "optimizer.lookahead": bool(report["k"]),
+    }
+    if family == "cnn":
+        recipe["dataset"] = config["dataset"]  # the same tree, in either form
+    given = {field: value for field, value in _flat(config).items() if field not in _PLACES}
+    for field, value in given.items():
+        if field not in _FREE and value != recipe.get(field):
+            raise UserError(f"{workdir}: {field}={value!r} is not the recipe of the report's {name}")
+    changes = [
+        f"--config.{field}={str(value).lower() if isinstance(value, bool) else value}"
+        for field, value in given.items()
+        if value != default[field]
+    ]
+    if config["dataset"] == "imagefolder":  # which has no folder of its own
+        changes.append("--config.data_dir=IMAGES")
+    return name, shlex.join(["python", "-m", "train", f"--config={path}", "--workdir=DIR", *changes])
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for field, value in config.items():
+        found |= _flat(value, f"{prefix}{field}.") if isinstance(value, dict) else {prefix + field: value}
+    return found

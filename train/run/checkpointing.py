@@ -1,0 +1,292 @@
+"""Checkpoints by Orbax that are whole or not there, and are checked before they are trusted.
+
+    checkpoints/<step>/state/              what Orbax wrote
+    checkpoints/<step>/progress.json       the step, the run's id, and what else is no array
+    checkpoints/<step>/SHA256SUMS          of the files above, for `sha256sum -c SHA256SUMS` in that folder
+    checkpoints/<step>/SHA256SUMS.sha256   of SHA256SUMS itself, so that a shortened list is noticed as well
+
+Orbax itself keeps no sums of array data, casts a wrong dtype, returns a wrong shape and takes an empty directory for
+the latest step. So a checkpoint is written under a temporary name, summed, flushed, and only then renamed; before a
+restore the sums, the step, the run's id, and each leaf's shape and dtype are compared.
+
+`orbax.checkpoint.CheckpointManager` was considered: its retention can delete the latest step when a best one is
+kept, and it offers no place between commit and publication where sums could be written.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from train.errors import UserError
+from train.files import check_space, fsync_path, with_patience, write_atomic, write_json
+
+SUMS = "SHA256SUMS"
+SUM_OF_SUMS = f"{SUMS}.sha256"
+PROGRESS = "progress.json"
+STATE = "state"
+KEEP = 2
+
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(Exception):
+    """A step's directory is not what was written; the message says how."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+      step: its step.
+      tree: the tree that was saved, placed as the abstract tree asked.
+      progress: the plain values saved beside it.
+    """
+
+    step: int
+    tree: Any
+    progress: dict[str, Any]
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (SUMS, SUM_OF_SUMS))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(directory: Path) -> None:
+    """Compares a checkpoint's files with its sums.
+
+    Raises:
+      DamagedCheckpoint: a file is missing, added or different, or there are no sums.
+    """
+    lines = _read(directory, SUMS)
+    if _read(directory, SUM_OF_SUMS) != [_sum_line(directory / SUMS)] or not all(line[64:66] == "  " for line in lines):
+        raise DamagedCheckpoint(f"{SUMS} is damaged")
+    expected = {line[66:]: line[:64] for line in lines}
+    found = {path.relative_to(directory).as_posix() for path in _files(directory)}
+    if missing := sorted(expected.keys() - found):
+        raise DamagedCheckpoint(f"{missing[0]} is missing")
+    if stray := sorted(found - expected.keys()):
+        raise DamagedCheckpoint(f"{stray[0]} was not written with it")
+    for name, digest in expected.items():
+        if _sha256(directory / name) != digest:
+            raise DamagedCheckpoint(f"{name} has changed since it was written")
+
+
+def _read(directory: Path, name: str) -> list[str]:
+    try:
+        return (directory / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedCheckpoint(f"{name} is missing or cannot be read") from error
+
+
+def _sum_line(path: Path) -> str:
+    return f"{_sha256(path)}  {path.name}"
+
+
+def _write_sums(directory: Path) -> None:
+    lines = ""
+    for path in _files(directory):
+        fsync_path(path)
+        lines += f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n"
+    write_atomic(directory / SUMS, lines)
+    write_atomic(directory / SUM_OF_SUMS, _sum_line(directory / SUMS) + "\n")
+    for path in sorted(directory.rglob("*")):
+        if path.is_dir():
+            fsync_path(path)
+
+
+def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """{path: (shape, dtype)} with paths that read alike for NamedTuples, dataclasses and the dicts Orbax stores."""
+    forms = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        names = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
+        forms["/".join(names)] = (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+    return forms
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: where they are.
+      run: the run's id (`train.identity`), kept in each checkpoint and compared before it is restored; None to read
+        those of any run.
+      disk_wait: seconds to wait for space on a full disk.
+    """
+
+    def __init__(self, directory: Path, *, run: str | None = None, disk_wait: float = 0.0):
+        self._directory, self._run, self._disk_wait = directory, run, disk_wait
+        self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def steps(self) -> list[int]:
+        """Steps that have a directory, whole or not, in increasing order."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+    def save(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        """Copies the tree to the host and writes it in the background; waits for an earlier write first.
+
+        Args:
+          step: names the checkpoint.
+          tree: arrays; may be donated as soon as this returns.
+          progress: plain values to keep beside it; a "score" marks the best, which retention keeps.
+
+        Raises:
+          RunFailed: the earlier write failed.
+        """
+        self.wait()
+        # np.array copies: a view of a CPU buffer would change under the writer once the buffer is donated.
+        host = jax.tree.map(np.array, tree)
+        self._pending = self._writer.submit(
+            with_patience,
+            lambda: self._write(step, host, dict(progress)),
+            seconds=self._disk_wait,
+            what=str(self._directory / str(step)),
+        )
+
+    def wait(self) -> None:
+        """Returns when the last save is on the disk; raises what it raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Waits and frees the writer."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._checkpointer.close()
+
+    def _write(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        final = self._directory / str(step)
+        if final.exists():
+            try:
+                verify(final)
+                self._check_identity(step, self._progress(step))
+                return
+            except DamagedCheckpoint:
+                os.rename(final, _unused(final.with_name(f"{step}.damaged")))
+        temporary = self._directory / f".{step}.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+            self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
+            write_json(temporary / PROGRESS, {"step": step, "run": self._run, **progress})
+            _write_sums(temporary)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed
+            raise
+        fsync_path(self._directory)
+        self._retain(step)
+
+    def _retain(self, newest: int) -> None:
+        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+        known: dict[int, float | None] = {}
+        for step in self.steps():
+            try:
+                known[step] = self._progress(step).get("score")
+            except DamagedCheckpoint as damage:  # what is whole is saved; this one is not ours to delete
+                log.warning("checkpoint %s is damaged and is kept as it is: %s", self._directory / str(step), damage)
+        scored = [step for step, score in known.items() if score is not None]
+        best = max(scored, key=lambda step: (known[step], -step), default=newest)  # type: ignore[operator]
+        for step in sorted(known)[:-KEEP]:
+            if step != best:
+                # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
+                doomed = self._directory / f".{step}.deleting"
+                os.rename(self._directory / str(step), doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        """The plain values of a checkpoint.
+
+        Raises:
+          DamagedCheckpoint: they cannot be read.
+        """
+        try:
+            found = json.loads((self._directory / str(step) / PROGRESS).read_text(encoding="utf-8"))
+            return found | {}
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedCheckpoint(f"{PROGRESS} is missing or cannot be read") from error
+
+    def _check_identity(self, step: int, progress: dict[str, Any]) -> None:
+        """Compares what a whole checkpoint says it is with where it lies."""
+        if progress.get("step") != step:
+            raise DamagedCheckpoint(f"it is of step {progress.get('step')}")
+        if self._run is not None and progress.get("run") != self._run:
+            raise DamagedCheckpoint(
+                f"it is of run {progress.get('run')}, not of {self._run}: its settings or its data were others"
+            )
+
+    def restore(self, abstract: Any) -> Restored | None:
+        """Reads the newest checkpoint that is whole.
+
+        Args:
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved.
+
+        Returns:
+          None where nothing was ever saved.
+
+        Raises:
+          UserError: there are checkpoints, and none is whole; or a whole one is of another structure, shape or dtype.
+        """
+        reasons = []
+        for step in reversed(self.steps()):
+            directory = self._directory / str(step)
+            try:
+                verify(directory)
+                progress = self._progress(step)
+                self._check_identity(step, progress)
+            except DamagedCheckpoint as damage:
+                log.warning("checkpoint %s is passed over: %s", directory, damage)
+                reasons.append(f"{step}: {damage}")
+                continue
+            self._compare_forms(directory, abstract)
+            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
+            return Restored(step, tree, progress)
+        if reasons:
+            raise UserError(
+                f"no checkpoint in {self._directory} is whole ({'; '.join(reasons)}); nothing was deleted: "
+                "restore one from a backup, or start in a new workdir"
+            )
+        return None
+
+    def _compare_forms(self, directory: Path, abstract: Any) -> None:
+        metadata: Any = self._checkpointer.metadata((directory / STATE).absolute())
+        stored = _leaf_forms(metadata.item_metadata.tree)
+        wanted = _leaf_forms(abstract)
+        for path in sorted(stored.keys() | wanted.keys()):
+            if stored.get(path) != wanted.get(path):
+                raise UserError(
+                    f"checkpoint {directory} does not fit this run: {path} is {_say(stored.get(path))} there, "
+                    f"and {_say(wanted.get(path))} here"
+                )
+
+
+def _say(form: tuple[tuple[int, ...], str] | None) -> str:
+    return "absent" if form is None else f"{form[1]}{list(form[0])}"
+
+
+def _unused(path: Path) -> Path:
+    candidate, n = path, 1
+    while candidate.exists():
+        candidate, n = path.with_name(f"{path.name}-{n}"), n + 1
+    return candidate

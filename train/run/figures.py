@@ -1,0 +1,48 @@
+"""curves.png of one run."""
+
+from pathlib import Path
+
+from train.files import write_atomic
+from train.run.records import Row
+
+# Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+
+
+def new_figure(columns: int, title: str):
+    """A figure with a row of axes, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * columns, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def save_figure(figure, path: Path) -> None:
+    """Writes the figure atomically; the ending of the path gives the format."""
+    import io
+
+    data = io.BytesIO()
+    figure.savefig(data, format=path.suffix[1:], dpi=150)
+    write_atomic(path, data.getvalue())
+
+
+def draw_curves(rows: list[Row], title: str, path: Path) -> None:
+    """Draws loss (or perplexity) and accuracy of a run over its epochs: training, live weights, slow weights."""
+    language_model = "train_perplexity" in rows[0]
+    figure, axes = new_figure(2, title)
+    quantities = [("perplexity" if language_model else "loss"), "accuracy"]
+    lines = (("train", "training", BLUE, "-"), ("test", "test, live weights", ORANGE, "-"))
+    lines += (("slow_test", "test, slow weights", GREEN, "--"),)
+    for axis, quantity in zip(axes, quantities, strict=True):
+        for prefix, label, colour, style in lines:
+            points = [(row["epoch"], row.get(f"{prefix}_{quantity}")) for row in rows]
+            points = [(epoch, value) for epoch, value in points if value is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, color=colour, label=label, linewidth=1.5)
+        axis.set(xlabel="epoch", ylabel=quantity)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    save_figure(figure, path)

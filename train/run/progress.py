@@ -1,0 +1,100 @@
+"""What a person watching sees: a line an epoch; between them a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+from train.run.records import Row
+
+LOG_SECONDS = 30.0  # between two lines of a long epoch, where there is no terminal
+
+
+class Progress:
+    """Progress of a run in steps.
+
+    Args:
+      total: steps of the whole run.
+      done: steps that earlier starts made.
+      steps_per_epoch: of every epoch.
+      examples_per_step: samples of a full step, for the rate.
+      unit: "img" or "tok".
+      quiet: no line an epoch; the bar, or a line now and then, remains.
+      stream: where to write; the bar shows only on a terminal.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        steps_per_epoch: int,
+        examples_per_step: int,
+        unit: str,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+    ):
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._epochs, self._steps_per_epoch, self._unit = total // steps_per_epoch, steps_per_epoch, unit
+        self._step, self._done_at_start, self._total = done, done, total
+        self._began = self._last_line = time.monotonic()
+        self._bar = tqdm(
+            total=total * examples_per_step,
+            initial=done * examples_per_step,
+            unit=unit,
+            unit_scale=True,
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self._examples_per_step = examples_per_step
+
+    def step(self) -> None:
+        """One more step is done."""
+        self._step += 1
+        self._bar.update(self._examples_per_step)
+        if self._bar.disable and time.monotonic() - self._last_line >= LOG_SECONDS:
+            epoch, step = divmod(self._step - 1, self._steps_per_epoch)
+            rate = (self._step - self._done_at_start) * self._examples_per_step / (time.monotonic() - self._began)
+            parts = [f"epoch {epoch + 1:>3}/{self._epochs}", f"step {step + 1}/{self._steps_per_epoch}"]
+            self.say("  ".join([*parts, f"{rate:.0f} {self._unit}/s", f"left {self._time_left()}"]))
+
+    def go_to(self, step: int) -> None:
+        """The run continues from `step`, which may be behind."""
+        self._bar.update((step - self._step) * self._examples_per_step)
+        self._step = step
+
+    def _time_left(self) -> str:
+        spent = time.monotonic() - self._began
+        steps = max(self._step - self._done_at_start, 1)
+        return tqdm.format_interval(spent / steps * (self._total - self._step))
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._last_line = time.monotonic()
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def epoch(self, row: Row) -> None:
+        """The line of a finished epoch."""
+        if self._quiet:
+            return
+        parts = [f"epoch {row['epoch']:>3}/{self._epochs}", f"lr {row['learning_rate']:.3g}"]
+        if "train_perplexity" in row:
+            parts += [f"perplexity {row['train_perplexity']:.1f}", f"test {row['test_perplexity']:.1f}"]
+            if row["slow_test_perplexity"] is not None:
+                parts.append(f"slow {row['slow_test_perplexity']:.1f}")
+        else:
+            parts += [f"loss {row['train_loss']:.4f}", f"accuracy {row['train_accuracy']:.2%}"]
+            parts.append(f"test {row['test_accuracy']:.2%}")
+            if row["slow_test_accuracy"] is not None:
+                parts.append(f"slow {row['slow_test_accuracy']:.2%}")
+        parts += [f"{row['examples_per_second']:.0f} {self._unit}/s", f"left {self._time_left()}"]
+        self.say("  ".join(parts))
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()

@@ -1,0 +1,63 @@
+"""Describes what a result was made with: machine, package versions, and commit of the source tree."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
+
+
+@functools.cache
+def processor() -> str:
+    """Model name of the processor, or its architecture where that is not known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_words(devices: Sequence[str] = ()) -> str:
+    """The machine in a few words: accelerators among a run's devices (as run.json lists them), processor, cores."""
+    kinds = sorted({device.split(" ", 1)[-1] for device in devices if not device.startswith("cpu")})
+    return ", ".join([*kinds, f"{processor()}, {cores()} core{'s' * (cores() != 1)}"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that figures depend on."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def source_commit() -> str:
+    """The commit of the source tree, with "-dirty" if its Python files have changes; "unknown" outside git.
+
+    Results that a study publishes into the repository do not count as changes.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,154 @@
+"""Where a run stands: taken from a checkpoint, one step further, and back to the last finite state."""
+
+import dataclasses
+import logging
+import math
+
+import jax
+import jax.numpy as jnp
+
+from train.config import Config
+from train.errors import RunFailed
+from train.run.checkpointing import Checkpoints
+from train.run.trainer import Trainer
+from train.step.metrics import Metrics
+from train.step.steps import TrainState
+
+# If this many of the last twice as many steps were skipped, the run is not going anywhere.
+MAX_SKIPS = 10
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteStep(Exception):
+    """A step gave numbers that are not finite.
+
+    Attributes:
+      step: its number, from 1.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"step {step}")
+        self.step = step
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands: what a checkpoint stores.
+
+    Attributes:
+      state: of the training.
+      metrics: sums of the epoch so far.
+      step: updates so far; the host's copy of `state.step`.
+      seconds: spent in the epoch so far.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    step: int
+    seconds: float = 0.0
+
+    @classmethod
+    def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
+        """The newest whole checkpoint; None if there is none."""
+        restored = checkpoints.restore({"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()})
+        if restored is None:
+            return None
+        tree, progress = restored.tree, restored.progress
+        return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"])
+
+    def save(self, checkpoints: Checkpoints, *, score: float | None = None) -> None:
+        """Saves a checkpoint in the background; the one with the highest score is kept."""
+        tree = {"state": self.state, "metrics": self.metrics}
+        checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score})
+
+    def advance(self, trainer: Trainer, order: jax.Array) -> dict[str, jax.Array]:
+        """Takes one step; returns its scalars, which need not be there yet."""
+        last = (self.step + 1) % trainer.recipe.steps_per_epoch == 0
+        self.state, self.metrics, scalars = trainer.train(self.state, self.metrics, order, last=last)
+        self.step += 1
+        return scalars
+
+    def skip_step(self) -> None:
+        """Passes over the next batch: neither parameters nor metrics see it."""
+        self.state = dataclasses.replace(self.state, step=self.state.step + 1)
+        self.step += 1
+
+    def copied(self) -> "Position":
+        """A copy in buffers of its own, since the step donates its arguments."""
+        state, metrics = jax.tree.map(jnp.copy, (self.state, self.metrics))
+        return dataclasses.replace(self, state=state, metrics=metrics)
+
+
+def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int]:
+    """Repeats the steps from `start` to step `until`, looking at every number after each.
+
+    Returns:
+      The position before the first step that left a number that is not finite, and that step's number; the position
+      before step `until` if none did.
+    """
+    position, order = start, trainer.order(start.state)
+    while True:
+        if position.step % trainer.recipe.steps_per_epoch == 0:
+            order = trainer.order(position.state)
+            position.metrics, position.seconds = trainer.zero_metrics(), 0.0
+        before = position.copied()
+        loss = float(position.advance(trainer, order)["loss"])
+        if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
+            return before, position.step
+
+
+class Recovery:
+    """Obeys `config.on_nonfinite`.
+
+    Attributes:
+      skipped: numbers of the steps whose batch was skipped.
+    """
+
+    def __init__(self, config: Config, trainer: Trainer, checkpoints: Checkpoints, config_file: str):
+        self._config, self._trainer, self._checkpoints = config, trainer, checkpoints
+        self._config_file = config_file
+        self.skipped: list[int] = []
+
+    def newest(self) -> Position:
+        """The newest whole checkpoint, or the beginning of the run."""
+        position = Position.load(self._trainer, self._checkpoints)
+        if position is None:
+            position = Position(self._trainer.init(self._config.seed), self._trainer.zero_metrics(), step=0)
+        return position
+
+    def after(self, step: int) -> Position:
+        """Where to continue after step `step` gave a loss that is not finite.
+
+        The steps since the newest checkpoint are repeated one by one, which is exact, to find the last state all of
+        whose numbers are finite: a gradient that overflows shows in the loss one step late.
+
+        Raises:
+          RunFailed: the run is to stop; the last finite state is saved.
+        """
+        self._checkpoints.wait()
+        position, bad = replay(self._trainer, self.newest(), step)
+        epoch = (bad - 1) // self._trainer.recipe.steps_per_epoch + 1
+        what = f"step {bad} (epoch {epoch}) left a loss or a parameter that is not finite"
+        if self._config.on_nonfinite == "stop" or self._skipped_since(bad - 2 * MAX_SKIPS) >= MAX_SKIPS:
+            position.save(self._checkpoints)
+            self._checkpoints.wait()
+            norms = self._trainer.state_norms(position.state)
+            said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in norms.items())
+            raise RunFailed(
+                f"{what}; the state before it is saved as checkpoint {position.step} ({said}); config in "
+                f"{self._config_file}: lower config.optimizer.learning_rate (now "
+                f"{self._trainer.recipe.learning_rate(bad - 1):.3g}), or start anew with --config.on_nonfinite=skip"
+            )
+        if self._config.on_nonfinite == "restore":
+            older = self.newest()
+            # Weights and optimizer of the checkpoint; the data goes on behind the batch that failed.
+            position.state = dataclasses.replace(older.state, step=position.state.step)
+            what += f"; went back to the weights of step {older.step}"
+        position.skip_step()
+        self.skipped.append(bad)
+        log.warning("%s; its batch is skipped", what)
+        return position
+
+    def _skipped_since(self, step: int) -> int:
+        return sum(skipped > step for skipped in self.skipped)

@@ -1,0 +1,153 @@
+"""A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
+
+from typing import Any
+
+import jax
+
+import lookahead_jax as la
+from train.config import Config
+from train.data import Dataset
+from train.experiment import load_dataset, make_recipe
+from train.step import steps
+from train.step.compiling import Compiler, Program, named
+from train.step.input_pipeline import to_host_arrays
+from train.step.metrics import Metrics
+from train.step.parallel import Parallel, local_devices
+from train.step.recalibration import recalibrate
+from train.step.recipe import Recipe
+from train.step.runtime import release_freed_memory
+from train.step.steps import TrainState
+
+
+class Trainer:
+    """What a run executes.
+
+    Attributes:
+      recipe: what its programs are functions of.
+      parallel: the devices.
+      train_data: on the devices.
+      test_data: on the devices.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
+        self.recipe, self.parallel = recipe, parallel
+        self.train_data = parallel.put(to_host_arrays(dataset.train))
+        self.test_data = parallel.put(to_host_arrays(dataset.test))
+        self._compiler = Compiler(parallel.compile)
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far; does not grow after the first epoch."""
+        return self._compiler.compilations
+
+    # The programs
+
+    def _program(self, name: str, function: Any, args: tuple[Any, ...]) -> Program:
+        return Program(name, named(name, function, self.recipe), args)
+
+    def _order_program(self, state: TrainState) -> Program:
+        return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
+
+    def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Program:
+        """The training step, for these arguments or their shapes."""
+        function = named("train_step", steps.train_step, self.recipe, last=last)
+        return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
+
+    def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
+        return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+
+    def _recalibrate_program(self, state: TrainState) -> Program:
+        args = (la.slow_params(state.opt_state), state.batch_stats, state.key, state.step, self.train_data)
+        return self._program("recalibrate", recalibrate, args)
+
+    def compiled(self, program: Program) -> Any:
+        """The compiled program."""
+        return self._compiler.get(program)
+
+    def compile(self) -> None:
+        """Compiles what training will run, two programs at a time; returns when the step is there.
+
+        On one device the others are compiled while the first steps run. Several devices wait for them, as their
+        collectives and what a compilation runs would share threads.
+        """
+        state, metrics = self.abstract_state(), self.abstract_metrics()
+        ordering = self._order_program(state)
+        order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
+        step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
+        programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
+        if self.recipe.recalibration_batches:
+            programs.append(self._recalibrate_program(state))
+        self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
+
+    # State
+
+    def init(self, seed: int) -> TrainState:
+        """The state before the first step."""
+        key = self.parallel.put(jax.random.PRNGKey(seed))
+        return self._compiler.call(self._program("init_state", steps.init_state, (key,)))
+
+    def zero_metrics(self) -> Metrics:
+        """Sums before the first sample."""
+        return self.parallel.put(Metrics.zeros())
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and places of the state, computed without running anything."""
+        return self.parallel.placed(steps.abstract_state(self.recipe))
+
+    def abstract_metrics(self) -> Metrics:
+        """Shapes, dtypes and places of the sums."""
+        return self.parallel.placed(jax.eval_shape(Metrics.zeros))
+
+    # Training
+
+    def order(self, state: TrainState) -> jax.Array:
+        """The order of the epoch that the state is in: int32 [examples]."""
+        return self._compiler.call(self._order_program(state))
+
+    def train(
+        self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool
+    ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+        """One step; `last` says that it ends the epoch. `state` and `metrics` are donated."""
+        return self._compiler.call(self.train_program(state, metrics, order, last=last))
+
+    def all_finite(self, state: TrainState) -> bool:
+        """Whether every number of the state is finite."""
+        return bool(self._compiler.call(Program("all_finite", steps.all_finite, (state,))))
+
+    def state_norms(self, state: TrainState) -> dict[str, float]:
+        """Norms that a state alone has: of the parameters, and from live to slow weights."""
+        slow = la.slow_params(state.opt_state) if self.recipe.lookahead else None
+        return {name: float(value) for name, value in steps.state_norms(state.params, slow).items()}
+
+    # Evaluation
+
+    def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
+        """Sums over the whole test set: of the live weights, or of the slow ones.
+
+        The slow weights get BatchNorm statistics of their own first if the recipe re-estimates them.
+        """
+        params, batch_stats = (la.slow_params(state.opt_state) if slow else state.params), state.batch_stats
+        if slow and self.recipe.recalibration_batches:
+            batch_stats = self.recalibrated_batch_stats(state)
+        return self._compiler.call(self._evaluate_program(params, batch_stats))
+
+    def recalibrated_batch_stats(self, state: TrainState) -> Any:
+        """BatchNorm statistics of the slow weights over the first batches of the state's epoch."""
+        return self._compiler.call(self._recalibrate_program(state))
+
+    def slow_scores_are_live_ones(self, state: TrainState) -> bool:
+        """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
+        their own.
+        """
+        return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
+
+
+def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
+    """Data, recipe and devices of a config; the data is loaded if it is not given.
+
+    Raises:
+      UserError: a name is unknown, the data is missing, or the batch does not fit.
+    """
+    dataset = dataset or load_dataset(config)
+    parallel = Parallel.of(local_devices(config.devices), config.parallel)
+    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)

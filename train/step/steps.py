@@ -1,0 +1,214 @@
+"""The programs of a run, as pure functions of a recipe: first state, order of an epoch, training step, evaluation.
+
+Position in the epoch, order, crops and dropout follow from the state's own `step` and `key`, so that nothing is copied
+from host to device from one step to the next. Every function needs only shapes to be traced, for this machine or
+another one:
+
+    jax.jit(train_step, static_argnums=0).lower(recipe, state, metrics, data, order)
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+import lookahead_jax as la
+from train.step import input_pipeline
+from train.step.input_pipeline import Batch, DeviceSplit
+from train.step.metrics import Metrics
+from train.step.recipe import Recipe
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a run continues from.
+
+    Attributes:
+      step: int32 scalar, updates so far.
+      key: uint32 [2], the run's PRNG key; order, crops and dropout derive from it and `step`.
+      params: float32 tree.
+      batch_stats: float32 tree, BatchNorm's running statistics (empty for models without).
+      opt_state: the optimizer's, slow weights included.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys of order (one for the run), draws (likewise; `draw` folds the step in) and dropout (of this step)."""
+    order_key, draw_key, dropout_key = jax.random.split(key, 3)
+    return order_key, draw_key, jax.random.fold_in(dropout_key, step)
+
+
+def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      recipe: static.
+      key: of the run, uint32 [2].
+    """
+
+    def first_example(data: DeviceSplit) -> jax.Array:
+        return input_pipeline.slice_batch(data, 0, 1, recipe.preprocessing).inputs
+
+    inputs = jax.eval_shape(first_example, recipe.train_data)
+    init_key, run_key = jax.random.split(key)
+    variables = recipe.model.init(init_key, jnp.zeros(inputs.shape, inputs.dtype), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        key=run_key,
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=recipe.tx.init(params),
+    )
+
+
+def abstract_state(recipe: Recipe) -> TrainState:
+    """Shapes and dtypes of the state, computed without running anything."""
+    return jax.eval_shape(lambda key: init_state(recipe, key), jax.ShapeDtypeStruct((2,), jnp.uint32))
+
+
+def epoch_order(recipe: Recipe, key: jax.Array, step: jax.Array) -> jax.Array:
+    """The order of the epoch that `step` is in: int32 [training examples].
+
+    Args:
+      recipe: static.
+      key: the state's.
+      step: int32 scalar, updates so far.
+    """
+    order_key, _, _ = step_keys(key, step)
+    epoch = step // recipe.steps_per_epoch
+    return input_pipeline.epoch_order(order_key, epoch, recipe.train_examples, shuffle=recipe.preprocessing.shuffle)
+
+
+def state_norms(params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
+    """Euclidean norms over all parameters: of the live weights, and of their distance from the slow ones."""
+    norms = {"parameter_norm": optax.tree.norm(params)}
+    if slow_params is not None:
+        norms["slow_distance"] = optax.tree.norm(optax.tree.sub(params, slow_params))
+    return norms
+
+
+def train_step(
+    recipe: Recipe, state: TrainState, metrics: Metrics, data: DeviceSplit, order: jax.Array, *, last: bool = False
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """One update of the parameters, on the batch that `state.step` has in the epoch's order.
+
+    With parameters p, optimizer state s, a batch of B samples (x, y) and the samples' objectives l:
+
+        g      = d/dp  1/B sum_i l(p; x_i, y_i)
+        u, s'  = tx.update(g, s, p)
+        p'     = p + u
+
+    Each of several devices computes its samples' part of the sum, divided by the B of all; gradients are added up.
+
+    Args:
+      recipe: static.
+      state: what the run continues from. Donate it and `metrics`, in this order, which is the outputs'.
+      metrics: the epoch's sums so far.
+      data: the training data.
+      order: int32 [training examples], of this epoch.
+      last: whether the step ends the epoch: its batch takes what remains, and norms are computed, which costs some
+        passes over the parameters; static.
+
+    Returns:
+      The state after the update; the metrics with this batch added; and float32 scalars, which are not donated: the
+      batch's mean "loss" for the host to wait on, and after the last step "gradient_norm", "update_norm" (of u),
+      "parameter_norm" and "slow_distance" (from p' to the slow weights).
+    """
+    share, objective = recipe.share, recipe.objective
+    _, draw_key, dropout_key = step_keys(state.key, state.step)
+    drawn = input_pipeline.draw(
+        draw_key,
+        state.step,
+        order,
+        start=(state.step % recipe.steps_per_epoch) * recipe.batch_size,
+        batch_size=recipe.last_batch_size if last else recipe.batch_size,
+        preprocessing=recipe.preprocessing,
+    )
+    batch = input_pipeline.load(data, share.part(drawn), recipe.preprocessing)
+    dropout_key = share.own_key(dropout_key)
+    count = share.total(jnp.asarray(batch.targets.size, jnp.int32))
+
+    def mean_objective(params):
+        scores, batch_stats = objective(
+            recipe.model,
+            params,
+            state.batch_stats,
+            batch,
+            dropout_key=dropout_key,
+            label_smoothing=recipe.label_smoothing,
+        )
+        # This device's share of the global mean: the shares, and so their gradients, add up to it.
+        mean = jnp.sum(scores.objectives) / count
+        return mean, (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), batch_stats)
+
+    grads, (loss, correct, batch_stats) = jax.grad(mean_objective, has_aux=True)(state.params)
+    grads, loss, correct = share.total(grads), share.total(loss), share.total(correct)
+    updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    scalars = {"loss": loss / count}
+    if last:
+        scalars |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        scalars |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
+    state = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    return state, metrics.add(loss, correct, count), scalars
+
+
+def eval_step(
+    recipe: Recipe, params: Any, batch_stats: Any, metrics: Metrics, batch: Batch, counted: jax.Array
+) -> Metrics:
+    """Adds one batch of evaluation to the sums.
+
+    Args:
+      recipe: static.
+      params: live or slow weights.
+      batch_stats: running statistics.
+      metrics: sums so far.
+      batch: this device's part.
+      counted: bool [B]; False marks an example that only fills the batch.
+    """
+    scores, _ = recipe.objective(recipe.model, params, batch_stats, batch)
+    shape = counted.shape + (1,) * (batch.targets.ndim - 1)
+    counted = jnp.broadcast_to(counted.reshape(shape), batch.targets.shape)
+    sums = (
+        jnp.sum(jnp.where(counted, scores.losses, 0.0)),
+        jnp.sum(counted & scores.correct, dtype=jnp.int32),
+        jnp.sum(counted, dtype=jnp.int32),
+    )
+    return metrics.add(*recipe.share.total(sums))
+
+
+def evaluate(recipe: Recipe, params: Any, batch_stats: Any, data: DeviceSplit) -> Metrics:
+    """Sums over a whole test set, in one program.
+
+    Args:
+      recipe: static.
+      params: live or slow weights.
+      batch_stats: BatchNorm's statistics.
+      data: at least `recipe.test_batch_size` examples.
+    """
+    examples, size = data.inputs.shape[0], recipe.test_batch_size
+
+    def add_batch(metrics, index):
+        # The last batch starts early enough to be full; what it repeats is not counted again.
+        start = jnp.minimum(index * size, examples - size)
+        counted = start + jnp.arange(size) >= index * size
+        batch = input_pipeline.slice_batch(data, start, size, recipe.preprocessing, recipe.share.part)
+        return eval_step(recipe, params, batch_stats, metrics, batch, recipe.share.part(counted)), None
+
+    return jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))[0]
+
+
+def all_finite(state: TrainState) -> jax.Array:
+    """Whether every number of the state is finite: bool scalar."""
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack(finite))

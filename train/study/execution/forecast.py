@@ -1,0 +1,139 @@
+"""What a study's runs will take: time, from runs of the same kind, and disk, from the size of their states."""
+
+import math
+import shutil
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from train.config import Config, from_dict
+from train.errors import UserError
+from train.run.checkpointing import KEEP
+from train.run.records import Row
+from train.study.plan import PlannedRun, Section, Study
+from train.study.results.records import RunRecord
+
+# The last ones, the best one, and the one that is being written.
+CHECKPOINTS_AT_ONCE = KEEP + 2
+
+
+class Forecast(NamedTuple):
+    """What the runs that are left will take.
+
+    Attributes:
+      seconds: of wall time; of those runs alone that have a measured kind.
+      unmeasured: runs of which no kind is measured.
+      checkpoint_bytes: of the largest checkpoint among the runs.
+      free_bytes: on the disk that they are written to.
+    """
+
+    seconds: float
+    unmeasured: int
+    checkpoint_bytes: int
+    free_bytes: int
+
+
+def kind(config: Config) -> tuple:
+    """Returns what runs have in common whose epochs take about as long."""
+    return (
+        config.dataset,
+        config.model.name,
+        config.model.stem,
+        config.train_examples,
+        config.test_examples,
+        config.batch_size,
+        config.sequence_length,
+    )
+
+
+def seconds_per_epoch(rows: Sequence[Mapping]) -> float | None:
+    """Returns the mean time of an epoch, the first one left out where there are more: it has compilation in it."""
+    seconds = [float(row["seconds"]) for row in rows[1:] or rows if row["seconds"]]
+    return statistics.fmean(seconds) if seconds else None
+
+
+def measured_paces(runs: Iterable[RunRecord]) -> dict[tuple, float]:
+    """Returns the median seconds of an epoch for each kind of the finished runs."""
+    found: dict[tuple, list[float]] = {}
+    for run in runs:
+        rows: list[Row] = run.rows
+        if run.status == "finished" and (pace := seconds_per_epoch(rows)) is not None:
+            found.setdefault(kind(from_dict(run.config)), []).append(pace)
+    return {key: statistics.median(paces) for key, paces in found.items()}
+
+
+def tree_bytes(tree: Any) -> int:
+    """Returns the size of a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def forecast(
+    left: Sequence[PlannedRun], runs: Mapping[str, RunRecord], checkpoint_bytes: int, out: Path, *, jobs: int
+) -> Forecast:
+    """Works out what the runs that are left will take.
+
+    Args:
+      left: the runs to do.
+      runs: the published ones, whose times are the measure.
+      checkpoint_bytes: of the largest checkpoint among the runs.
+      out: where they go; made already.
+      jobs: runs at once.
+    """
+    paces = measured_paces(runs.values())
+    times = [paces[kind(run.config)] * run.config.epochs for run in left if kind(run.config) in paces]
+    return Forecast(
+        seconds=sum(times) / max(1, min(jobs, len(times))),
+        unmeasured=len(left) - len(times),
+        checkpoint_bytes=checkpoint_bytes,
+        free_bytes=shutil.disk_usage(out).free,
+    )
+
+
+def check_space(found: Forecast, *, jobs: int) -> None:
+    """Checks that the checkpoints of the runs that go on at once fit on the disk.
+
+    Raises:
+      UserError: They do not.
+    """
+    needed = found.checkpoint_bytes * CHECKPOINTS_AT_ONCE * jobs
+    if needed > found.free_bytes:
+        raise UserError(
+            f"the checkpoints of --jobs={jobs} runs take up to {needed / 1e9:.1f} GB, and only "
+            f"{found.free_bytes / 1e9:.1f} GB are free; make room, or use fewer jobs"
+        )
+
+
+def in_words(found: Forecast, *, jobs: int) -> str:
+    """Returns the forecast as a line."""
+    time = f"about {_duration(found.seconds)} with --jobs={jobs}" if found.seconds else "time not known"
+    if found.seconds and found.unmeasured:
+        time += f", and {found.unmeasured} runs of kinds that have not been timed"
+    size = found.checkpoint_bytes * CHECKPOINTS_AT_ONCE * jobs
+    return f"{time}; checkpoints take up to {size / 1e6:.0f} MB at once, {found.free_bytes / 1e9:.0f} GB are free"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
+
+
+def plan_in_words(
+    study: Study, sections: Iterable[Section], planned: Sequence[PlannedRun], runs: Mapping[str, RunRecord]
+) -> str:
+    """Returns the plan: a line for each variant, with the seeds that are done out of those planned."""
+    seeds: dict[str, list[bool]] = {}
+    for run in planned:
+        done = run.id in runs and runs[run.id].status == "finished"
+        seeds.setdefault(run.variant_id, []).append(done)
+    lines = [study.title]
+    for section in sections:
+        lines.append(f"\n{section.key}  {section.title}" + (f" ({section.budget})" if section.budget else ""))
+        width = max(len(variant.label) for variant in section.variants)
+        for variant in section.variants:
+            done = seeds[variant.id]
+            lines.append(f"  {variant.label:{width}}  {sum(done)} of {len(done)} seeds done")
+    return "\n".join(lines) + "\n"

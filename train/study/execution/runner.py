@@ -1,0 +1,178 @@
+"""Gets a study's runs done: those there are skipped, those that failed tried again, those done published at once."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config import differences, to_dict
+from train.errors import UserError
+from train.files import with_patience
+from train.run.records import read_rows
+from train.run.signals import StopRequest
+from train.study.execution.executor import Executor, RunEnd
+from train.study.execution.live import Live
+from train.study.execution.worker import FAILED, FINISHED, REFUSED, log_name, run_directory
+from train.study.plan import PlannedRun, Study
+from train.study.results.published import RUNS, write_runs
+from train.study.results.records import RunRecord, Status
+
+POLL_SECONDS = 0.5
+
+
+@dataclasses.dataclass
+class Report:
+    """How a session of a study went.
+
+    Attributes:
+      finished: runs that it finished.
+      failed: runs that were given up, with the reason.
+      open: runs that a signal left for later.
+    """
+
+    finished: list[PlannedRun] = dataclasses.field(default_factory=list)
+    failed: list[tuple[PlannedRun, str]] = dataclasses.field(default_factory=list)
+    open: list[PlannedRun] = dataclasses.field(default_factory=list)
+
+
+class Runner:
+    """Runs what is planned and not published yet.
+
+    Args:
+      study: the plan.
+      out: the out directory, held by `published.open_directory`.
+      runs: the published runs; grows.
+      executor: where runs are trained.
+      retries: how often a failed run is tried again.
+      live: what a person watching sees.
+      published: called with the report so far whenever a run has ended.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        runs: dict[str, RunRecord],
+        executor: Executor,
+        *,
+        retries: int,
+        live: Live,
+        published: Callable[[Report], None] = lambda report: None,
+    ):
+        self._study, self._out, self._runs = study, out, runs
+        self._executor, self._retries, self._live, self._published = executor, retries, live, published
+
+    def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Report:
+        """Goes through the runs in their order; returns when all are done or given up, or after a signal.
+
+        Raises:
+          RunFailed: what is finished cannot be published, since the disk stayed full.
+        """
+        report = Report()
+        waiting = [run for run in planned if not self._is_published(run)]
+        going: dict[str, PlannedRun] = {}
+        attempts = dict.fromkeys((run.id for run in waiting), 0)
+        asked = False
+        while going or (waiting and not stop):
+            while waiting and not stop and self._executor.has_room():
+                run = waiting.pop(0)
+                if self._publish_if_finished(run):
+                    self._live.found(run, self._runs[run.id].rows)
+                    report.finished.append(run)
+                    self._published(report)
+                    continue
+                attempts[run.id] += 1
+                going[run.id] = run
+                self._executor.start(run)
+                self._live.started(run)
+            if stop and not asked:
+                asked = True
+                self._live.say(f"{stop.signal.name if stop.signal else 'stop'}: the runs in flight save and stop ...")
+                self._executor.stop()
+            for end in self._executor.wait(POLL_SECONDS):
+                if end.id not in going:
+                    continue  # the end of a process that had reported before
+                run = going.pop(end.id)
+                if end.status == FAILED and attempts[run.id] <= self._retries and not stop:
+                    self._live.failed(run, end.message, again=True)
+                    waiting.insert(0, run)
+                else:
+                    self._ended(run, end, report)
+                    self._published(report)
+            self._live.update()
+        report.open = waiting + report.open
+        return report
+
+    def _is_published(self, run: PlannedRun) -> bool:
+        return run.id in self._runs and self._runs[run.id].status == "finished"
+
+    def _ended(self, run: PlannedRun, end: RunEnd, report: Report) -> None:
+        if end.status == FINISHED and self._publish_if_finished(run):
+            self._live.finished(run, self._runs[run.id].rows)
+            report.finished.append(run)
+        elif end.status in (FAILED, REFUSED, FINISHED):
+            message = end.message or self._what_is_wrong(run)
+            self._live.failed(run, message, again=False)
+            report.failed.append((run, message))
+            self._publish(run, "failed", facts=self._facts(run))
+        else:
+            self._live.stopped(run)
+            report.open.append(run)
+
+    def _publish_if_finished(self, run: PlannedRun) -> bool:
+        """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""
+        directory, facts = run_directory(self._out, run.id), self._facts(run)
+        with contextlib.suppress(OSError, ValueError, AttributeError, UserError):
+            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            rows = read_rows(directory / "metrics.csv")
+            if (
+                facts.get("status") == "finished"
+                and len(rows) == run.config.epochs
+                and facts.get("data", {}).get("digest") == run.data
+                and not differences(config, run.config)
+            ):
+                self._publish(run, "finished", rows, facts=facts)
+                return True
+        return False
+
+    def _what_is_wrong(self, run: PlannedRun) -> str:
+        """Why a run that says it is finished cannot be published."""
+        trained_on = self._facts(run).get("data", {}).get("digest", run.data)
+        return "it left no complete metrics.csv" if trained_on == run.data else "its data changed during the study"
+
+    def _facts(self, run: PlannedRun) -> dict[str, Any]:
+        """The run's run.json; empty where there is none, or it is damaged."""
+        with contextlib.suppress(OSError, ValueError):
+            facts = json.loads((run_directory(self._out, run.id) / "run.json").read_text(encoding="utf-8"))
+            return facts if isinstance(facts, dict) else {}
+        return {}
+
+    def _publish(self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), *, facts: dict[str, Any]) -> None:
+        versions = facts.get("versions", {})
+        self._runs[run.id] = RunRecord(
+            id=run.id,
+            variant_id=run.variant_id,
+            data=run.data,
+            scale=self._study.scale,
+            config=to_dict(run.config),
+            seed=run.config.seed,
+            rows=list(rows),
+            status=status,
+            seconds=float(facts.get("wall_seconds", 0.0)),
+            log=log_name(run.id) if (self._out / log_name(run.id)).exists() else "",
+            provenance={
+                "date": facts.get("updated") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "machine": facts.get("machine", ""),
+                "python": facts.get("python", ""),
+                "versions": ", ".join(f"{name} {versions[name]}" for name in sorted(versions)),
+                "commit": facts.get("commit", ""),
+            },
+        )
+        with_patience(
+            lambda: write_runs(self._out, self._study, self._runs),
+            seconds=run.config.disk_wait,
+            what=str(self._out / RUNS),
+        )

@@ -1,0 +1,145 @@
+"""What the page says of a section in tables: last epochs, gains, settings, runs. None of it needs a script."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from train.config import Config, leaves
+from train.run.records import Row
+from train.study.page.data import test_quantities, train_quantity
+from train.study.page.figures import LABELS, report_rows
+from train.study.page.markup import Child, Element, link, table, tag
+from train.study.page.summary import Summary
+from train.study.plan import Section
+from train.study.plan.quantities import QUANTITIES
+from train.study.results.records import RunRecord, StudyResults
+from train.study.verdicts.wording import NONE, gain_words, is_accuracy
+
+# Final figures of a section
+
+
+def _last(runs: Sequence[RunRecord], quantity: str) -> str:
+    values = [run.rows[-1].get(quantity) for run in runs]
+    numbers = np.array([value for value in values if value is not None], float)
+    return _mean(numbers, quantity) if len(numbers) else NONE
+
+
+def _mean(numbers: np.ndarray, quantity: str) -> str:
+    factor, digits = (100, ".2f") if is_accuracy(quantity) else (1, ".4g")
+    mean = format(factor * numbers.mean(), digits)
+    return mean if len(numbers) < 2 else f"{mean} ± {format(factor * numbers.std(ddof=1), '.2g')}"
+
+
+def _report_last(rows: Sequence[Row], quantity: str) -> str:
+    value = rows[-1].get(quantity) if rows else None
+    return NONE if value is None else _mean(np.array([value], float), quantity)
+
+
+def final_table(section: Section, results: StudyResults) -> Element:
+    """The last epoch of each variant: mean and standard deviation over the seeds."""
+    test = test_quantities(section)[0]
+    quantities = [train_quantity(section), *test_quantities(section), f"slow_{test}"]
+    headings: list[Child] = ["variant", "seeds", *(_label(quantity) for quantity in quantities)]
+    if section.report_budget:
+        headings += [f"the report's {LABELS[test]}"]
+    rows: list[list[Child]] = []
+    for variant in section.variants:
+        runs = results.by_variant(section, variant.name)
+        cells: list[Child] = [variant.label, str(len(runs)), *(_last(runs, quantity) for quantity in quantities)]
+        if section.report_budget:
+            cells.append(_report_last(report_rows(section, variant), test))
+        rows.append(cells)
+    label = f"{section.title}: last epoch"
+    return table(headings, rows, label, numbers=tuple(range(1, len(headings))))
+
+
+def _label(quantity: str) -> str:
+    return ("slow weights' " if quantity.startswith("slow_") else "") + LABELS[quantity.removeprefix("slow_")]
+
+
+# Gains over the baseline
+
+IMAGE_GAINS = ("late_accuracy", "final_accuracy", "slow_final_accuracy", "loss_area", "epochs_to_loss")
+TEXT_GAINS = ("late_perplexity", "perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
+
+
+def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Element | None:
+    """Gains over what each variant is held against, paired by seed; None where nothing has a pair.
+
+    Args:
+      section: the section.
+      records: of `summarise`, by section, variant and quantity.
+    """
+    quantities = TEXT_GAINS if section.language_model else IMAGE_GAINS
+    rows: list[list[Child]] = []
+    for variant in section.variants:
+        found = [records.get((section.ref, variant.name, quantity)) for quantity in quantities]
+        pairs = max((record.pairs for record in found if record), default=0)
+        if not pairs:
+            continue
+        gains = [NONE if r is None else gain_words(r.quantity, r.gain, r.gain_low, r.gain_high) for r in found]
+        rows.append([variant.label, section.against(variant).label, str(pairs), *gains])
+    if not rows:
+        return None
+    headings: list[Child] = ["variant", "against", "seeds", *(QUANTITIES[quantity].words for quantity in quantities)]
+    return table(headings, rows, f"{section.title}: gains", numbers=tuple(range(2, len(headings))))
+
+
+# Settings and runs of a section
+
+
+def _settings(config: Config) -> dict[str, str]:
+    found = {}
+    for name, value, field in leaves(config):
+        if field.metadata["identity"] and name != "seed":
+            found[name] = (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+    return found
+
+
+def settings(section: Section) -> Element:
+    """What tells the variants apart, and what they have in common."""
+    by_variant = {variant.label: _settings(variant.config) for variant in section.variants}
+    names = list(next(iter(by_variant.values())))
+    differing = [name for name in names if len({given[name] for given in by_variant.values()}) > 1]
+    rows: list[list[Child]] = [[label, *(given[name] for name in differing)] for label, given in by_variant.items()]
+    common = next(iter(by_variant.values()))
+    items = [tag("div", tag("dt", name), tag("dd", common[name])) for name in names if name not in differing]
+    words = f"they differ in {', '.join(differing)}" if differing else "all the same"
+    made = tag("details", tag("summary", f"Settings: {words}"))
+    if differing:
+        made.append(table(["variant", *differing], rows, f"{section.title}: settings that differ"))
+    made.append(tag("h4", f"{len(items)} in common"))
+    made.append(tag("dl", *items))
+    return made
+
+
+def runs_table(section: Section, results: StudyResults) -> Element:
+    """Every run of the section with its log."""
+    train, test = train_quantity(section), test_quantities(section)[0]
+    rows: list[list[Child]] = []
+    for variant in section.variants:
+        runs = sorted((r for r in results.runs.values() if r.variant_id == variant.id), key=lambda r: r.seed)
+        for run in runs:
+            finished = [run] if run.rows else []
+            rows.append(
+                [
+                    variant.label,
+                    str(run.seed),
+                    run.status,
+                    str(len(run.rows)) if run.rows else NONE,
+                    *(_last(finished, quantity) for quantity in (train, test, f"slow_{test}")),
+                    f"{run.seconds / 60:.1f}" if run.seconds else NONE,
+                    run.provenance.get("date", NONE)[:16],
+                    tag("code", run.id),
+                    link(run.log, "log") if run.log else NONE,
+                ]
+            )
+    done = sum(row[2] == "finished" for row in rows)
+    headings: list[Child] = ["variant", "seed", "status", "epochs", *map(_label, (train, test, f"slow_{test}"))]
+    headings += ["minutes", "date", "run", "log"]
+    label = f"{section.title}: runs"
+    return tag(
+        "details",
+        tag("summary", f"Runs: {done} of {len(rows)} finished"),
+        table(headings, rows, label, numbers=(1, 3, 4, 5, 6, 7)),
+    )

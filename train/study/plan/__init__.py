@@ -1,0 +1,24 @@
+"""What a study consists of, and which runs follow from it. Everything that a study file needs is here."""
+
+from train.study.plan.claims import Claim, Comparison, Pair
+from train.study.plan.runs import PlannedRun, planned_runs, select, with_data, with_data_dir
+from train.study.plan.study import SCALES, Section, Study, Variant
+from train.study.plan.study_file import copy_study_file, load_study, run_study_file
+
+__all__ = [
+    "SCALES",
+    "Claim",
+    "Comparison",
+    "Pair",
+    "PlannedRun",
+    "Section",
+    "Study",
+    "Variant",
+    "copy_study_file",
+    "load_study",
+    "planned_runs",
+    "run_study_file",
+    "select",
+    "with_data",
+    "with_data_dir",
+]

@@ -1,0 +1,90 @@
+"""Which runs follow from a study: each once, seed by seed, with its data's digest in its id."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from train.config import Config
+from train.errors import UserError
+from train.identity import run_id
+from train.study.plan.study import Section, Study, Variant
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+      id: of its config and data, see `train.identity`.
+      variant_id: that of seed 0.
+      config: with its seed.
+      data: digest of its data set; "" where that is not at hand.
+      name: section and name of the first variant that needs it, and the seed: for people.
+    """
+
+    id: str
+    variant_id: str
+    config: Config
+    data: str
+    name: str
+
+
+def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = None) -> list[PlannedRun]:
+    """All runs, each once, seed by seed, so that an interrupted study has whole comparisons.
+
+    Args:
+      study: the plan.
+      only: sections to run, by key ("2.3" means 2.3.1 and 2.3.2), or by key and data set ("2.4:cifar100"); all where
+        empty.
+      seeds: 0 .. seeds - 1; by default the study's own number.
+
+    Raises:
+      UserError: `only` names no section.
+    """
+    sections = select(study, only)
+    found: dict[str, PlannedRun] = {}
+    for seed in range(study.seeds if seeds is None else seeds):
+        for section in sections:
+            for variant in section.variants:
+                config = variant.at(seed)
+                name = f"{section.ref} {variant.label}, seed {seed}"
+                run = PlannedRun(run_id(config, variant.data), variant.id, config, variant.data, name)
+                found.setdefault(run.id, run)
+    return list(found.values())
+
+
+def with_data_dir(config: Config, data_dir: str) -> Config:
+    """The config with that folder, unless it names one of its own."""
+    return dataclasses.replace(config, data_dir=data_dir) if data_dir and not config.data_dir else config
+
+
+def with_data(study: Study, digest: Callable[[Config], str]) -> Study:
+    """Returns the study with the digest of each variant's data filled in."""
+
+    def filled(variant: Variant) -> Variant:
+        return dataclasses.replace(variant, data=digest(variant.config))
+
+    sections = tuple(
+        dataclasses.replace(section, variants=tuple(map(filled, section.variants))) for section in study.sections
+    )
+    return dataclasses.replace(study, sections=sections)
+
+
+def select(study: Study, only: Iterable[str]) -> tuple[Section, ...]:
+    """The sections that `only` names (see `planned_runs`), in the study's order."""
+    wanted = tuple(only)
+    if not wanted:
+        return study.sections
+    chosen: set[str] = set()
+    for word in wanted:
+        key, _, dataset = word.partition(":")
+        hits = {
+            section.ref
+            for section in study.sections
+            if (section.key == key or section.key.startswith((f"{key}.", f"{key}-")))
+            and dataset in ("", section.dataset)
+        }
+        if not hits:
+            refs = ", ".join(section.ref for section in study.sections)
+            raise UserError(f"--only={word}: no such section; the sections are {refs}")
+        chosen |= hits
+    return tuple(section for section in study.sections if section.ref in chosen)

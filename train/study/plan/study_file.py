@@ -1,0 +1,84 @@
+"""Study files: Python with a `get_study()`, run here, and copied for the processes that train."""
+
+import importlib.util
+import inspect
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from train.errors import UserError
+from train.study.plan.study import Study
+
+
+def run_study_file(path: Path) -> ModuleType:
+    """Runs a study file, which may import its neighbours, as a script may.
+
+    Raises:
+      UserError: There is no such file, or it cannot be run.
+    """
+    if not path.is_file():
+        raise UserError(f"--study={path} is not a file; the studies are in configs/studies")
+    spec = importlib.util.spec_from_file_location("study_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--study={path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise UserError(f"--study={path} cannot be read: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def load_study(path: Path, *, scale: str = "") -> Study:
+    """Runs a study file and returns its plan.
+
+    Args:
+      path: a Python file.
+      scale: given to `get_study` where that takes one.
+
+    Raises:
+      UserError: there is no such file, it is not a study, or the scale is not one that it has.
+    """
+    get_study = getattr(run_study_file(path), "get_study", None)
+    if get_study is None:
+        raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
+    has_scales = "scale" in inspect.signature(get_study).parameters
+    if scale and not has_scales:
+        raise UserError(f"--scale={scale}: the study {path} has one scale only; leave --scale out")
+    study = get_study(scale=scale) if scale else get_study()
+    if not isinstance(study, Study):
+        raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
+    return study
+
+
+def copy_study_file(path: Path, folder: Path) -> Path:
+    """Copies a study file, and the neighbours that it imported, so that processes started later run the same code.
+
+    Args:
+      path: the file, which `load_study` has run in this process.
+      folder: made anew.
+
+    Returns:
+      The copy of the file.
+    """
+    home = path.resolve().parent
+    ours = (__name__.partition(".")[0], "lookahead_jax")  # the same for every process, wherever it lies
+    imported = [
+        Path(file)
+        for name, module in tuple(sys.modules.items())
+        if name.partition(".")[0] not in ours and (file := getattr(module, "__file__", None))
+    ]
+    neighbours = {
+        file for file in imported if home in file.parents and file.suffix == ".py" and "site-packages" not in file.parts
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in {path.resolve(), *neighbours}:
+        target = folder / file.relative_to(home)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return folder / path.name

@@ -1,0 +1,250 @@
+"""The published form of a study, in its out directory: small files for people, spreadsheets and later sessions.
+
+| file | a row is |
+|---|---|
+| runs.csv | a run: where it belongs, its last epoch's metrics, what ran it, every setting |
+| curves.csv.gz | an epoch of a run: its id, and the columns of metrics.csv |
+| claims.csv | a comparison of a claim, with the claim's verdict |
+| summary.csv | a quantity of a variant (`train.study.page.summary`) |
+| study.json | – : command, versions, machine, and a record of each session (`train.study.execution.session`) |
+
+runs.csv and curves.csv.gz are what later sessions read; the others follow from them. All are written atomically, and
+with the same runs bit for bit the same (but study.json). runs.csv and curves.csv.gz are read back before they replace
+what was there, and each number that can be checked when they are read is: a run's id is the hash of its row's settings.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from train.config import FORMER, Config, from_dict, leaves
+from train.errors import RunFailed, UserError
+from train.files import csv_text, write_atomic
+from train.identity import run_id
+from train.locks import exclusive
+from train.run.records import COLUMNS, PERPLEXITIES, Row
+from train.study.plan import Study
+from train.study.results.cells import exact, short
+from train.study.results.records import RunRecord
+
+RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
+# Copies of the study file and its neighbours, as the session that goes on has read them.
+STUDY_FILES = ".study"
+
+METRICS = (*COLUMNS, *PERPLEXITIES)
+FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))
+PROVENANCE = ("date", "machine", "python", "versions", "commit")
+SETTINGS = {name: field for name, _, field in leaves(Config()) if field.metadata["identity"] and name != "seed"}
+_PLACES = ("scale", "sections", "variants", "report_run")
+RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_done")
+
+
+@contextlib.contextmanager
+def open_directory(out: Path, study: Study) -> Iterator[None]:
+    """Makes or opens an out directory, and keeps other studies out of it while the block runs.
+
+    Raises:
+      UserError: it cannot be made or written, is in use, or belongs to another study or scale.
+    """
+    with exclusive(out, f"--out={out}", by="study"):
+        facts = read_facts(out)
+        if not facts and (out / RUNS).exists():
+            raise UserError(f"{out} has {RUNS} but no {FACTS}; bring it back, e.g. from git, or choose another --out")
+        for what in ("name", "scale"):
+            theirs, ours = facts.get(what), getattr(study, what)
+            if facts and theirs != ours:
+                raise UserError(f"--out={out} holds a study of {what} {theirs!r}, not {ours!r}; choose another")
+        yield
+
+
+# Reading
+
+
+def read_facts(out: Path) -> dict[str, Any]:
+    """study.json; empty where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = out / FACTS
+    if not path.exists():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts | {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); bring it back, or choose another --out") from error
+
+
+def read_runs(out: Path) -> dict[str, RunRecord]:
+    """The published runs by id; none where nothing is published yet.
+
+    Raises:
+      UserError: a file is damaged, a number in one does not fit the others, or one has runs that the other lacks.
+    """
+    if not (out / RUNS).exists():
+        if (out / CURVES).exists():
+            raise UserError(f"{out} has {CURVES} but no {RUNS}; bring it back, e.g. from git, or choose another --out")
+        return {}
+    try:
+        return _parse((out / RUNS).read_text(encoding="utf-8"), (out / CURVES).read_bytes())
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{out / RUNS} and {CURVES} cannot be read ({error}); bring them back, e.g. from git"
+        ) from error
+
+
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, UserError, zlib.error, csv.Error)
+
+
+def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
+    rows = _read_curves(gzip.decompress(curves).decode())
+    reader = csv.DictReader(io.StringIO(runs_text, newline=""))
+    if missing := sorted({*RUN_COLUMNS, "seconds", "log", *PROVENANCE} - set(reader.fieldnames or ())):
+        raise ValueError(f"{RUNS} has no column {missing[0]!r}")
+    runs: dict[str, RunRecord] = {}
+    for cells in reader:
+        if None in cells or None in cells.values():
+            raise ValueError(f"line {reader.line_num} of {RUNS} has too many or too few cells")
+        run = _read_run(cells, rows.get(cells["id"], []))
+        if run.id in runs:
+            raise ValueError(f"run {run.id} is in {RUNS} twice")
+        runs[run.id] = run
+    if lost := sorted(rows.keys() - runs.keys()):
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise ValueError(f"{RUNS} has lost the runs {', '.join(lost[:3])}{more}, whose curves are in {CURVES}")
+    return runs
+
+
+def _read_curves(text: str) -> dict[str, list[Row]]:
+    curves: dict[str, list[Row]] = {}
+    for cells in csv.DictReader(io.StringIO(text, newline="")):
+        run = cells.pop("run")
+        curves.setdefault(run, []).append(
+            {
+                name: None if cell == "" else int(cell) if name in ("epoch", "step") else float(cell)
+                for name, cell in cells.items()
+            }
+        )
+    return curves
+
+
+def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
+    run, seed, status = cells["id"], int(cells["seed"]), cells["status"]
+    settings: dict[str, Any] = {"seed": seed}
+    for name, field in SETTINGS.items():
+        if name not in cells:
+            if name not in FORMER:
+                raise ValueError(f"{RUNS} has no column {name!r}")
+            continue
+        *nest, last = name.split(".")
+        inner = settings
+        for part in nest:
+            inner = inner.setdefault(part, {})
+        inner[last] = _parse_setting(cells[name], field)
+    config = from_dict(settings)
+    for column, expected in (
+        ("id", run_id(config, cells["data"])),
+        ("variant_id", run_id(dataclasses.replace(config, seed=0), cells["data"])),
+    ):
+        if cells[column] != expected:
+            raise ValueError(f"the settings of run {run} have the {column} {expected}: a cell of its row has changed")
+    if status not in ("finished", "failed"):
+        raise ValueError(f"run {run} has the status {status!r}, not finished or failed")
+    if [row["epoch"] for row in rows] != list(range(1, int(cells["epochs_done"]) + 1)):
+        raise ValueError(f"run {run} does not have the epochs 1 to {cells['epochs_done']}, in this order, in {CURVES}")
+    if status == "finished" and int(cells["epochs_done"]) != config.epochs:
+        raise ValueError(f"run {run} is finished after {cells['epochs_done']} epochs, of {config.epochs}")
+    for name in FINAL:
+        last = short(rows[-1].get(name)) if rows else ""
+        if rows and cells[name] != last:
+            raise ValueError(f"run {run} has {name} {cells[name]} in {RUNS}, and {last} in {CURVES}")
+    return RunRecord(
+        id=run,
+        variant_id=cells["variant_id"],
+        data=cells["data"],
+        scale=cells["scale"],
+        config=settings,
+        seed=seed,
+        rows=rows,
+        status=status,
+        seconds=float(cells["seconds"]),
+        log=cells["log"],
+        provenance={name: cells[name] for name in PROVENANCE},
+    )
+
+
+def _parse_setting(cell: str, field: Any) -> Any:
+    if field.type in (int, float, str):
+        return field.type(cell)
+    return cell == "True" if field.type is bool else [int(part) for part in cell.split("/") if part]
+
+
+# Writing
+
+
+def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
+    """Writes curves.csv.gz and runs.csv, in the plan's order, runs that it does not have behind.
+
+    The curves first: a run counts once it is in runs.csv.
+    """
+    places: dict[str, list[tuple[str, str, str]]] = {}
+    for section in study.sections:
+        for variant in section.variants:
+            places.setdefault(variant.id, []).append((section.ref, variant.name, variant.report_run))
+    order = {variant_id: number for number, variant_id in enumerate(places)}
+    published = sorted(
+        (run for run in runs.values() if run.status != "missing"),
+        key=lambda run: (order.get(run.variant_id, len(order)), run.variant_id, run.seed),
+    )
+    epochs = (
+        {"run": run.id} | {name: short(row.get(name)) for name in METRICS} for run in published for row in run.rows
+    )
+    curves = gzip.compress(csv_text(("run", *METRICS), epochs).encode(), 9, mtime=0)
+    records = [_run_record(run, places.get(run.variant_id, [])) for run in published]
+    text = csv_text((*RUN_COLUMNS, *FINAL, "seconds", *PROVENANCE, "log", *SETTINGS), records)
+    try:
+        back = _parse(text, curves)
+        if [(run.id, run.seed, len(run.rows)) for run in published] != [
+            (run.id, run.seed, len(run.rows)) for run in back.values()
+        ]:
+            raise ValueError("they read back as other runs")
+    except _UNREADABLE as error:
+        raise RunFailed(
+            f"{RUNS} and {CURVES} could not be read back ({error}), so those in {out} are left as they were; this is a "
+            "fault of the program: please report it"
+        ) from error
+    write_atomic(out / CURVES, curves)
+    write_atomic(out / RUNS, text)
+
+
+def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str, str]:
+    record = {
+        "id": run.id,
+        "variant_id": run.variant_id,
+        "data": run.data,
+        "scale": run.scale,
+        "sections": ";".join(place[0] for place in places),
+        "variants": ";".join(place[1] for place in places),
+        "report_run": next((place[2] for place in places if place[2]), ""),
+        "seed": str(run.seed),
+        "status": run.status,
+        "epochs_done": str(len(run.rows)),
+        "seconds": f"{run.seconds:.1f}",
+        "log": run.log,
+    }
+    record |= {name: short(run.rows[-1].get(name)) if run.rows else "" for name in FINAL}
+    record |= {name: run.provenance.get(name, "") for name in PROVENANCE}
+    for name in SETTINGS:
+        value: Any = run.config
+        for part in name.split("."):
+            value = value[part]
+        record[name] = exact(value)
+    return record

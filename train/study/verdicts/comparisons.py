@@ -1,0 +1,103 @@
+"""A comparison with all its numbers: of the two tests, of the quantity beside, of the report's own logs."""
+
+from collections.abc import Sequence
+
+from train.reproduction.logs import report_curves
+from train.study.plan import Study
+from train.study.plan.claims import Pair
+from train.study.plan.quantities import QUANTITIES, gain, values_of_pair
+from train.study.results.records import Beside, ComparisonResult, Reading
+from train.study.verdicts.measurements import Measured, Paired
+from train.study.verdicts.rulings import Finding
+from train.study.verdicts.seeds import seeds_at_edge, seeds_if_seen
+from train.study.verdicts.statistics import Gain, Sample, sample
+
+Logged = tuple[float | None, float | None, float | None]
+
+
+def compared(
+    study: Study,
+    measured: Measured,
+    measured_plain: Measured,
+    finding: Finding,
+    finding_plain: Finding,
+    level: float,
+) -> ComparisonResult:
+    """The result of a comparison.
+
+    Args:
+      study: the plan.
+      measured: at the look that the verdict is of.
+      measured_plain: at the look that the plain test's verdict is of.
+      finding: of the moderated test.
+      finding_plain: of the plain test.
+      level: what its p-value must be below, for the numbers of seeds.
+    """
+    comparison, first = measured.comparison, measured.pairs[0]
+    unresolved = finding.outcome == "not resolved"
+    variant_mean, baseline_mean = _means(first)
+    return ComparisonResult(
+        comparison,
+        first.variant,
+        first.baseline,
+        measured.n,
+        QUANTITIES[comparison.quantity].relative,
+        variant_mean,
+        baseline_mean,
+        Gain(*measured.plain).estimate.mean if measured.n else None,
+        _reading(finding, measured.moderated if measured.n else ()),
+        _reading(finding_plain, measured_plain.plain if measured_plain.n else ()),
+        _beside(study, measured),
+        seeds_if_seen(measured, level) if unresolved else None,
+        seeds_at_edge(measured, level) if unresolved else None,
+        *_of_report(study, measured, measured.pairs, comparison.quantity, comparison.baseline_quantity),
+    )
+
+
+def _reading(finding: Finding, samples: Sequence[Sample]) -> Reading:
+    if not samples or min(one.n for one in samples) < 2:
+        return Reading(finding.outcome)
+    found = Gain(*samples)
+    _, deviation, low, high, _ = found.estimate
+    return Reading(finding.outcome, low, high, finding.p, finding.p_holm, deviation, found.freedom)
+
+
+def _means(pair: Paired) -> tuple[float | None, float | None]:
+    if not pair.values:
+        return None, None
+    ours, theirs = zip(*pair.values, strict=True)
+    return sum(ours) / len(ours), sum(theirs) / len(theirs)
+
+
+def _beside(study: Study, measured: Measured) -> Beside | None:
+    quantity, pairs = measured.comparison.beside, measured.beside
+    if not quantity:
+        return None
+    logged = _of_report(study, measured, pairs, quantity)
+    if not all(pair.gains for pair in pairs):
+        return Beside(quantity, *_means(pairs[0]), None, None, None, *logged)
+    mean, _, low, high, _ = Gain(*(sample(pair.gains) for pair in pairs)).estimate
+    return Beside(quantity, *_means(pairs[0]), mean, low, high, *logged)
+
+
+def _of_report(
+    study: Study, measured: Measured, chosen: Sequence[Paired], quantity: str, baseline_quantity: str = ""
+) -> Logged:
+    """Variant, baseline and gain from the report's own logs, of one seed; None where it has none."""
+
+    def logs(pair: Pair, found: Paired) -> tuple[float, float] | None:
+        names = [study.section(pair.section).variant(name).report_run for name in (found.variant, found.baseline)]
+        # The report has no slow weights' scores: those would be the live ones'.
+        if not all(names) or quantity.startswith("slow_"):
+            return None
+        ours, theirs = (report_curves()[name] for name in names)
+        return values_of_pair(ours, theirs, quantity, baseline_quantity)
+
+    values = [logs(pair, found) for pair, found in zip(measured.comparison.pairs, chosen, strict=True)]
+    if values[0] is None:
+        return None, None, None
+    gains = [gain(both, quantity) if both else None for both in values]
+    if None in gains:
+        return *values[0], None
+    first, *less = (value for value in gains if value is not None)
+    return *values[0], first - sum(less)

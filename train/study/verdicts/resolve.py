@@ -1,0 +1,52 @@
+"""Which runs --until=resolved adds: seeds for the claims that they can still decide.
+
+The decision is made once, from the seeds of the first look alone, so that a study that was interrupted between the two
+looks goes on with the same runs. A claim gets all seeds up to the limit or none: the number at which it is looked at a
+second time does not depend on what was seen in between, which would make its p-value untrue.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from train.study.plan import PlannedRun, Study, planned_runs
+from train.study.plan.claims import Claim
+from train.study.results.records import RunRecord
+from train.study.verdicts.judge import Decided, decide
+from train.study.verdicts.measurements import runs_by_variant, variant_ids
+from train.study.verdicts.notes import variants_of
+from train.study.verdicts.seeds import would_resolve
+
+
+def next_runs(study: Study, runs: Iterable[RunRecord], *, max_seeds: int, only: Iterable[str] = ()) -> list[PlannedRun]:
+    """The runs to add to those of the first look, the ones among them that are there already included.
+
+    Args:
+      study: the plan.
+      runs: that have ended.
+      max_seeds: the number of seeds that a claim may have in the end.
+      only: sections to run (`train.study.plan.planned_runs`).
+    """
+    by_variant = {
+        variant: {seed: rows for seed, rows in by_seed.items() if seed < study.seeds}
+        for variant, by_seed in runs_by_variant(runs).items()
+    }
+    claims = decidable(decide(study, variant_ids(study), by_variant), max_seeds)
+    wanted = {variant.id for claim in claims for variant in variants_of(study, claim)}
+    planned = planned_runs(study, only=only, seeds=max_seeds)
+    return [run for run in planned if run.config.seed >= study.seeds and run.variant_id in wanted]
+
+
+def decidable(decided: Sequence[Decided], max_seeds: int) -> list[Claim]:
+    """The claims that are not resolved and would be, at the gains seen, with at most so many seeds."""
+    found = []
+    for one in decided:
+        if one.moderated.verdict != "not resolved":
+            continue
+        # A claim's number is the largest of its open comparisons, or the smallest where one of them is enough.
+        within = (
+            would_resolve(measured, one.level, max_seeds)
+            for measured, finding in zip(one.first, one.moderated.findings, strict=True)
+            if finding.outcome == "not resolved"
+        )
+        if all(measured.testable for measured in one.first) and (any(within) if one.claim.any_of else all(within)):
+            found.append(one.claim)
+    return found

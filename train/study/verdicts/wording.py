@@ -1,0 +1,62 @@
+"""How quantities and gains are written: accuracies in points, what is compared by ratio in per cent."""
+
+import math
+
+from train.study.plan.quantities import QUANTITIES, per_cent_lower
+from train.study.verdicts.power import MOST_SEEDS
+
+NONE = "–"
+
+
+def is_accuracy(quantity: str) -> bool:
+    """Whether it is a fraction that is written in per cent."""
+    return "accuracy" in quantity
+
+
+def gain_number(quantity: str, gain: float) -> str:
+    """A gain with its sign and without its unit."""
+    if QUANTITIES[quantity].relative:
+        text = f"{per_cent_lower(gain):+.1f}"
+    elif is_accuracy(quantity):
+        text = f"{100 * gain:+.2f}"
+    else:
+        text = f"{gain:+.4g}"
+    # A gain that rounds to nothing has no sign.
+    return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")
+
+
+def gain_unit(quantity: str) -> str:
+    """The unit behind `gain_number`, with its space."""
+    if QUANTITIES[quantity].relative:
+        return " %"
+    return " points" if is_accuracy(quantity) else ""
+
+
+def gain_words(quantity: str, gain: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A gain with its interval, where it has one, and unit."""
+    if gain is None:
+        return NONE
+    interval = ""
+    if low is not None and high is not None:
+        interval = f" [{gain_number(quantity, low)}, {gain_number(quantity, high)}]"
+    return gain_number(quantity, gain) + interval + gain_unit(quantity)
+
+
+def seeds_words(number: int | None) -> str:
+    """A number of seeds that would resolve something."""
+    if number is None:
+        return NONE
+    return f"> {MOST_SEEDS}" if number > MOST_SEEDS else str(number)
+
+
+def two_values(quantity: str, first: float | None, second: float | None) -> str:
+    """Two values of a quantity with their unit."""
+    if first is None or second is None:
+        return NONE
+    if is_accuracy(quantity):
+        return f"{100 * first:.2f} / {100 * second:.2f} %"
+    return f"{_number(first)} / {_number(second)}"
+
+
+def _number(value: float) -> str:
+    return format(value, ".4g") if math.isfinite(value) else NONE
