@@ -44,7 +44,7 @@ def get_study():
     optimizer = OptimizerConfig(name="adam", learning_rate=0.01, lookahead=False, decay_epochs=())
     config = Config(dataset="digits", epochs=1, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)
     variants = Variant("α – β", config), Variant("“b”", config.__class__(**{**config.__dict__, "batch_size": 64}))
-    return Study("s", "Adam – and ± its rate", (Section("1", "digits", "T – t", "α – β", variants, "f"),))
+    return Study(name="s", title="Adam – and ± its rate", sections=[Section(key="1", variants=variants, title="T – t")])
 """
 
 

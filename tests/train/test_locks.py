@@ -59,7 +59,7 @@ def test_a_lock_that_another_has_is_no_missing_lock(name, tmp_path, monkeypatch)
 def test_a_file_where_the_directory_should_be_is_refused(tmp_path):
     (tmp_path / "w").write_text("")
     with (
-        pytest.raises(UserError, match="workdir w cannot be used: File exists"),
+        pytest.raises(UserError, match="it cannot be used: File exists"),
         exclusive(tmp_path / "w", "it"),
     ):
         pass
