@@ -3,13 +3,16 @@
     python -m benchmarks.optimizer [--rounds=30] [--torch] [--out=FILE]
 
 One program applies one update: inner optimizer, Lookahead, `optax.apply_updates`; jitted, parameters and state donated.
-A round is two whole sync periods (k = 5), so that syncs weigh as they do in training. All sides of an inner optimizer
-run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX against plain torch.optim.Adam, foreach and fused,
-in processes that run in turn with the same number of threads.
+A round is two whole sync periods (k = 5), so that syncs weigh as they do in training. "Static sync" compiles two
+programs, ``update(..., sync=False)`` and ``sync=True``, and calls the second on every fifth step. All sides of an inner
+optimizer run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX, with one program and with two, against
+plain torch.optim.Adam, foreach and fused, in processes that run in turn with the same number of threads.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +27,47 @@ from train.models import create_model
 
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
 STEPS = 2 * SYNC_PERIOD
-WORKERS = ("jax", "torch-foreach", "torch-fused")
+WORKERS = ("jax", "jax-static", "torch-foreach", "torch-fused")
 
-INNER: dict[str, tuple[Callable[[], optax.GradientTransformation], float]] = {
-    "adam": (lambda: optax.adam(1e-3), 1.15),
-    "radam": (lambda: optax.radam(1e-3), 1.15),
-    "sgd, momentum 0.9": (lambda: optax.sgd(1e-2, 0.9), 1.20),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An inner optimizer and a Lookahead around it.
+
+    Attributes:
+        title: of the Lookahead.
+        inner: makes the inner optimizer.
+        wrapped: makes Lookahead around it.
+        allowed: ratio of time to the inner optimizer alone with one program; 0 for no bound.
+        allowed_static: the same with two programs.
+    """
+
+    title: str
+    inner: Callable[[], optax.GradientTransformation]
+    wrapped: Callable[[optax.GradientTransformation], optax.GradientTransformation]
+    allowed: float
+    allowed_static: float
+
+
+def plain(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    return la.lookahead(inner, SYNC_PERIOD, SLOW_STEP_SIZE)
+
+
+def nesterov(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    return la.snoo(inner, SYNC_PERIOD, 0.7, 0.9)
+
+
+def adaptive(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    return la.lookahead(inner, SYNC_PERIOD, la.adaptive_step_size(b2=0.999))
+
+
+ROWS = (
+    Row("Lookahead(adam)", lambda: optax.adam(1e-3), plain, 1.15, 1.06),
+    Row("Lookahead(radam)", lambda: optax.radam(1e-3), plain, 1.15, 0),
+    Row("Lookahead(sgd, momentum 0.9)", lambda: optax.sgd(1e-2, 0.9), plain, 1.20, 1.12),
+    Row("Nesterov outer step(adam)", lambda: optax.adam(1e-3), nesterov, 0, 1.30),
+    Row("adaptive step size(adam)", lambda: optax.adam(1e-3), adaptive, 0, 1.30),
+)
 
 
 def resnet18_shapes() -> list[tuple[int, ...]]:
@@ -45,21 +82,27 @@ def arrays(scale: float) -> list[jax.Array]:
     return [jnp.asarray(rng.normal(scale=scale, size=shape), jnp.float32) for shape in resnet18_shapes()]
 
 
-def side(tx: optax.GradientTransformation, wrap_params: Callable[[Any], Any] = lambda params: params):
+def side(
+    tx: optax.GradientTransformation,
+    wrap_params: Callable[[Any], Any] = lambda params: params,
+    static_sync: bool = False,
+):
     """A round of `tx`: STEPS donated updates of the same gradients, and the wait for the last."""
     grads = arrays(0.01)
 
-    def step(params, opt_state, grads):
-        updates, opt_state = tx.update(grads, opt_state, params)
+    @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnames="sync")
+    def step(params, opt_state, grads, sync=None):
+        extra_args = {} if sync is None else {"sync": sync}
+        updates, opt_state = tx.update(grads, opt_state, params, **extra_args)
         return optax.apply_updates(params, updates), opt_state
 
-    step = jax.jit(step, donate_argnums=(0, 1))
     params = wrap_params(arrays(0.05))
     state = [params, tx.init(params)]
 
     def run() -> None:
-        for _ in range(STEPS):
-            state[:] = step(state[0], state[1], grads)
+        for i in range(STEPS):
+            sync = la.is_sync_step(i + 1, SYNC_PERIOD) if static_sync else None
+            state[:] = step(state[0], state[1], grads, sync=sync)
         jax.block_until_ready(state)
 
     return run
@@ -72,21 +115,25 @@ def optax_lookahead(inner: optax.GradientTransformation):
 
 
 def against_inner(rounds: int) -> list[dict[str, Any]]:
-    """For each inner optimizer: milliseconds a step alone, and the ratios of both Lookaheads to it."""
+    """For each row: milliseconds a step alone, and the ratios of the Lookaheads to it."""
     results = []
-    for name, (inner, target) in INNER.items():
+    for row in ROWS:
+        tx = row.wrapped(row.inner())
         sides = {
-            "alone": side(inner()),
-            "lookahead_jax": side(la.lookahead(inner(), SYNC_PERIOD, SLOW_STEP_SIZE)),
-            "optax.lookahead": optax_lookahead(inner()),
+            "alone": side(row.inner()),
+            "lookahead_jax": side(tx),
+            "static sync": side(tx, static_sync=True),
+            "optax.lookahead": optax_lookahead(row.inner()),
         }
         seconds = harness.seconds_in_turn(sides, rounds)
         results.append(
             {
-                "inner": name,
-                "target": target,
+                "title": row.title,
+                "allowed": row.allowed,
+                "allowed_static": row.allowed_static,
                 "milliseconds_alone": harness.Summary.of([1e3 * s / STEPS for s in seconds["alone"]]),
                 "ratio": harness.ratio(seconds["lookahead_jax"], seconds["alone"]),
+                "ratio_static": harness.ratio(seconds["static sync"], seconds["alone"]),
                 "ratio_of_minima": min(seconds["lookahead_jax"]) / min(seconds["alone"]),
                 "ratio_of_optax_lookahead": harness.ratio(seconds["optax.lookahead"], seconds["alone"]),
                 "seconds": seconds,
@@ -119,7 +166,7 @@ def serve(worker: str, threads: int) -> None:
         torch.set_num_threads(threads)
         harness.serve(torch_adam(fused="fused" in worker), threads=torch.get_num_threads())
     else:
-        harness.serve(side(la.lookahead(optax.adam(1e-3), SYNC_PERIOD, SLOW_STEP_SIZE)), threads=threads)
+        harness.serve(side(plain(optax.adam(1e-3)), static_sync=worker == "jax-static"), threads=threads)
 
 
 def against_torch(rounds: int) -> dict[str, Any]:
@@ -137,25 +184,31 @@ def against_torch(rounds: int) -> dict[str, Any]:
         }
         seconds = harness.workers_in_turn(workers, rounds)
     speeds = {name: harness.Summary.of([STEPS / s for s in values]) for name, values in seconds.items()}
-    ratios = {name: harness.ratio(seconds[name], seconds["jax"]) for name in WORKERS[1:]}
-    bounds = {"torch-foreach": ("1.4", "1.8"), "torch-fused": ("", "")}
+    pairs = [(ours, theirs) for ours in WORKERS[:2] for theirs in WORKERS[2:]]
+    ratios = {f"{ours} / {theirs}": harness.ratio(seconds[theirs], seconds[ours]) for ours, theirs in pairs}
+    bounds = {"torch-foreach": ("1.4", "1.8"), "torch-fused": ("0.9", "")}
+    programs = {"jax": "", "jax-static": ", static sync"}
     return {
         "threads": threads,
         "updates_per_second": speeds,
         "ratio": ratios,
         "table": [
             harness.table_line(
-                f"Lookahead(Adam) of ours / Adam({name.removeprefix('torch-')}) of torch, updates/s",
-                speeds["jax"].text(1),
-                speeds[name].text(1),
-                ratios[name],
-                *bounds[name],
+                f"Lookahead(Adam) of ours{programs[ours]} / Adam({theirs.removeprefix('torch-')}) of torch, updates/s",
+                speeds[ours].text(1),
+                speeds[theirs].text(1),
+                ratios[f"{ours} / {theirs}"],
+                *bounds[theirs],
                 rounds,
             )
-            for name in ratios
+            for ours, theirs in pairs
         ],
         "seconds": seconds,
     }
+
+
+def bound(allowed: float) -> str:
+    return f"at most {allowed:.2f}" if allowed else ""
 
 
 def main() -> None:
@@ -173,24 +226,35 @@ def main() -> None:
     inner = against_inner(args.rounds)
     lines = [
         harness.table_line(
-            f"time of Lookahead({r['inner']}) / {r['inner']} alone",
+            f"time of {r['title']}{programs} / its inner optimizer alone",
             "",
             "",
-            r["ratio"],
-            f"at most {r['target']:.2f}",
+            r[ratio],
+            bound(r[allowed]),
             "",
             args.rounds,
         )
         for r in inner
+        for programs, ratio, allowed in (("", "ratio", "allowed"), (", static sync", "ratio_static", "allowed_static"))
     ]
     rows = {"against_inner": {"rounds": args.rounds, "steps_per_round": STEPS, "table": lines, "inner": inner}}
-    header = ["inner optimizer", "alone, ms a step", "lookahead_jax", "allowed", "optax.lookahead"]
+    header = [
+        "optimizer",
+        "inner alone, ms a step",
+        "lookahead_jax",
+        "bound",
+        "static sync",
+        "bound",
+        "optax.lookahead",
+    ]
     cells = [
         [
-            r["inner"],
+            r["title"],
             r["milliseconds_alone"].text(1),
             r["ratio"].text(),
-            f"{r['target']:.2f}",
+            bound(r["allowed"]),
+            r["ratio_static"].text(),
+            bound(r["allowed_static"]),
             r["ratio_of_optax_lookahead"].text(),
         ]
         for r in inner

@@ -4,28 +4,57 @@
 >>> import lookahead_jax as la
 >>> tx = la.lookahead(optax.adam(1e-3), sync_period=5, slow_step_size=0.8)
 
-`tx` stands wherever `optax.adam(1e-3)` stood: plain parameters in, plain updates out. The slow weights are in the
+Use `tx` wherever you would use `optax.adam(1e-3)`: plain parameters in, plain updates out. The slow weights are in the
 optimizer state; `la.slow_params(opt_state)` finds them, for evaluation.
+
+============================ ======================================================================================
+:func:`lookahead`            k steps forward, 1 step back; any inner optimizer, any outer step
+:func:`ranger`               Lookahead around RAdam
+:func:`snoo`, :func:`diloco` a Nesterov outer step; for one worker, and averaged over several
+:func:`primal_averaging`     an average at every step in place of syncs (GPA)
+:func:`slow_params`          the slow weights in an optimizer state
+:func:`resync`               slow weights taken from parameters that were edited
+:func:`is_sync_step`         for ``update(..., sync=...)`` in loops that know their step
+:func:`check_chain`          a test that nothing changes the updates after Lookahead
+:func:`adaptive_step_size`   the paper's step size for a quadratic model of the loss
+============================ ======================================================================================
 
 Migration
 ---------
-From **optax.lookahead**: delete `LookaheadParams`; nothing else changes. The parameters are the fast weights
-themselves: `params.fast` becomes `params`, and `params.slow` becomes `la.slow_params(opt_state)`. In place of
-`reset_state=True` there is `fast_state_at_sync="reset"`, which resets the moments and leaves step counts,
-learning-rate schedules and random keys as they are.
+Their arguments, and ours:
 
-From **optax.contrib.schedule_free**: `la.lookahead` takes no learning rate of its own and asks for no change of the
-inner optimizer's momentum. `schedule_free_eval_params(opt_state, params)` becomes `la.slow_params(opt_state)`, which
-computes nothing. With BatchNorm both have the same caveat: running statistics belong to the live weights. Right after
-a sync these are the slow weights, so evaluate there (after a multiple of `sync_period` steps) or estimate the
-statistics anew.
+=================================== =================================== ============================================
+there                               argument                            here
+=================================== =================================== ============================================
+optax.lookahead                     fast_optimizer, sync_period,        the same
+                                    slow_step_size
+optax.lookahead                     reset_state=True                    fast_state_at_sync="reset"
+optax.lookahead                     LookaheadParams(fast, slow)         plain params; la.slow_params(opt_state)
+optax.contrib.schedule_free         base_optimizer, b1                  la.primal_averaging(fast_optimizer, mu_x, mu_y)
+schedule_free_eval_params(s, p)                                         la.slow_params(s)
+torch_optimizer.Lookahead           optimizer, k=5, alpha=0.5           fast_optimizer, sync_period, slow_step_size=0.5
+pytorch_optimizer.Lookahead         the same, and pullback_momentum     fast_state_at_sync, see below
+michaelrzhang/lookahead             la_steps=5, la_alpha=0.8            sync_period=5, slow_step_size=0.8
+michaelrzhang/lookahead             pullback_momentum="none"            fast_state_at_sync="maintain"
+michaelrzhang/lookahead             pullback_momentum="reset"           fast_state_at_sync="reset"
+michaelrzhang/lookahead             pullback_momentum="pullback"        fast_state_at_sync="pullback"
+michaelrzhang/lookahead             _backup_and_load_cache()            la.slow_params(opt_state)
+timm.optim.Lookahead                base_optimizer, alpha=0.5, k=6      fast_optimizer, slow_step_size, sync_period
+tfa.optimizers.Lookahead            sync_period=6, slow_step_size=0.5   the same
+Ranger (lessw2020)                  lr, alpha=0.5, k=6, betas=(.95,     la.ranger(lr, 0.95, 0.999, 1e-5, sync_period=6,
+                                    .999), eps=1e-5, N_sma_threshhold   slow_step_size=0.5, threshold=5)
+=================================== =================================== ============================================
 
-From **torch Lookahead wrappers** (michaelrzhang/lookahead, timm, pytorch-optimizer): `la_steps` or `k` is
-`sync_period`, `la_alpha` or `alpha` is `slow_step_size`; `pullback_momentum="none" | "reset" | "pullback"` is
-`fast_state_at_sync="maintain" | "reset" | "pullback"`; `_backup_and_load_cache()` before an evaluation and
-`_clear_and_load_backup()` after it become `la.slow_params(opt_state)`. Slow weights, pulled-back moments and the step
-counter are part of the optimizer state, so a checkpoint of that state holds them. The slow weights start as the
-initial parameters, and the first sync comes after exactly `sync_period` steps.
+With ``reset_state=True`` `optax.lookahead` restarts the whole inner state, with step counts, learning-rate schedules
+and random keys; "reset" restarts the moments and the count of their bias correction only.
+
+The slow weights, pulled-back moments and the step counter are part of the optimizer state, so a checkpoint of that
+state has them. The slow weights start as the parameters of the first `update`, and the first sync comes after exactly
+`sync_period` steps (timm's slow weights start after step 1; TensorFlow's original period is k + 1).
+
+With BatchNorm, running statistics belong to the live weights. Right after a sync these are the slow weights, so
+evaluate there (after a multiple of `sync_period` steps, or after an update with ``sync=True``), or re-estimate the
+statistics.
 """
 
 import importlib.metadata

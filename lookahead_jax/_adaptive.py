@@ -111,6 +111,7 @@ def estimate_step_size(
         slow: the slow weights.
         fast_state: the fast optimizer's state after the step.
     """
+
     # On a quadratic with curvature A and minimum t, with d = slow - fast,
     #
     #   alpha* = <slow - t, A d> / <d, A d>
@@ -122,13 +123,12 @@ def estimate_step_size(
     # which divides by nothing. Of complex numbers these are the products of their real and imaginary parts,
     # Re(conj(x) y). The conditional spares the other steps the reading of five trees; its result is a scalar, so it
     # keeps no buffer from being updated in place.
-    known = jax.tree.map(_left_out, rule.curvature(fast_state), slow, is_leaf=_trees.is_left_out)
-    _, rows = _trees.columns(slow, grads, params, updates, known)
-    rows = [row for row in zip(*rows, strict=True) if _takes_part(*row)]
-
     def on_sync() -> jax.Array:
+        # The curvature inside, or the conditional would be handed a tree of it at each step.
+        known = jax.tree.map(_left_out, rule.curvature(fast_state), slow, is_leaf=_trees.is_left_out)
+        _, rows = _trees.columns(slow, grads, params, updates, known)
         numerator, denominator = jnp.zeros([], float), jnp.zeros([], float)
-        for s, g, p, u, a in rows:
+        for s, g, p, u, a in (row for row in zip(*rows, strict=True) if _takes_part(*row)):
             s, g, p, u = _sync.widen(s, g, p, u)
             a = jnp.real(a).astype(jnp.real(s).dtype)
             d = s - (p + u)
@@ -142,7 +142,7 @@ def estimate_step_size(
 
     if isinstance(sync, bool):
         return on_sync()
-    return jax.lax.cond(sync, on_sync, lambda: _varying(_as_float(rule.minimum), rows, rule.axis_name))
+    return jax.lax.cond(sync, on_sync, lambda: _varying(_as_float(rule.minimum), (grads, params, slow), rule.axis_name))
 
 
 def _second_moment(b2: Any, fast_state: optax.OptState) -> optax.Params:
@@ -178,12 +178,17 @@ def _as_float(x: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(x).astype(float)
 
 
-def _varying(x: jax.Array, rows: Any, axis_name: Any) -> jax.Array:
-    """`x` with the type that a sum over the rows has inside a `shard_map`: varying over the axes of any of them."""
+def _varying(x: jax.Array, trees: Any, axis_name: Any) -> jax.Array:
+    """`x` with the type that a sum over the trees has inside a `shard_map`: varying over the axes of any leaf."""
     summed = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    axes = frozenset[Any]().union(*(getattr(jax.typeof(leaf), "vma", ()) for row in rows for leaf in row))
+    axes = frozenset[Any]().union(*(_axes_of(jax.typeof(leaf)) for leaf in jax.tree.leaves(trees)))
     axes = tuple(sorted(axes - frozenset(summed), key=str))
     if not axes:
         return x
     # jax.lax.pcast is newer than the oldest JAX.
     return jax.lax.pcast(x, axes, to="varying") if hasattr(jax.lax, "pcast") else getattr(jax.lax, "pvary")(x, axes)  # noqa: B009
+
+
+def _axes_of(aval: Any) -> Any:
+    # Up to JAX 0.9 the attribute is `vma`.
+    return aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else getattr(aval, "vma", ())

@@ -100,7 +100,9 @@ def lookahead(
             completed syncs, or :func:`adaptive_step_size`. None is 0.8.
         slow_optimizer: the outer step in general, in place of `slow_step_size`: a transformation of the
             pseudo-gradient :math:`\phi_t - \theta_{t,k}`, called with the slow weights as its parameters.
-            ``optax.sgd(alpha)`` is plain Lookahead; see :func:`snoo` and :func:`diloco`.
+            ``optax.sgd(alpha)`` is plain Lookahead; see :func:`snoo` and :func:`diloco`. Its arithmetic and its state
+            are in float32 at least. On a CPU it costs XLA temporary buffers, as an adaptive step size does: with one
+            program for all steps an update takes 5 times as long as Adam's, with a static `sync` 1.7 times.
         fast_state_at_sync: what becomes of the fast optimizer's moments at a sync. "maintain" leaves them;
             "reset" sets them to their initial value, together with the count of their bias correction, so that Adam
             keeps its step length; "pullback" interpolates them, like the weights, with :math:`\alpha` between their
@@ -164,7 +166,7 @@ def lookahead(
             slow_params=slow_params,
             steps_since_sync=jnp.zeros([], jnp.int32),
             sync_count=jnp.zeros([], jnp.int32),
-            slow_state=() if slow is None else slow.init(slow_params),
+            slow_state=() if slow is None else slow.init(_sync.widened(slow_params)),
             after_sync=_fast_state.init_after_sync(fast_state_at_sync, fast, fast_state),
         )
 
@@ -183,7 +185,7 @@ def lookahead(
         if axis_name is not None:
             pseudo_grads = _workers.mean_at(sync, pseudo_grads, axis_name)
         if slow is not None:
-            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, base, **extra_args)
+            slow_updates, slow_state = slow.update(pseudo_grads, state.slow_state, _sync.widened(base), **extra_args)
             return slow_updates, _sync.select(sync, slow_state, state.slow_state), 1.0
         if isinstance(step_size, AdaptiveStepSize):
             alpha = estimate_step_size(step_size, sync, grads, params, updates, base, fast_state)
@@ -255,6 +257,8 @@ def _reached(steps: jax.Array, period: Any) -> jax.Array:
 
 
 def _descend(step_size: jax.typing.ArrayLike, grads: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(grads.dtype, jnp.inexact):
+        return grads  # zeros, which take no step
     return -jnp.asarray(step_size).astype(grads.dtype) * grads
 
 
@@ -263,5 +267,5 @@ def _slow_copy(dtype: Any, param: jax.typing.ArrayLike) -> jax.Array:
     # with an explicit dtype, since a Python number would give a weakly typed array and a second compilation.
     own = jnp.asarray(param).dtype
     if dtype is not None and jnp.issubdtype(own, jnp.inexact):
-        own = jnp.promote_types(own, dtype)
+        own = _sync.promoted(own, dtype)
     return jnp.array(param, dtype=own, copy=True)

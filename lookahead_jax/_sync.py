@@ -21,14 +21,12 @@ def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array
     A select and never a blend `c * a + (1 - c) * b`: a blend keeps a NaN of the side that was not chosen
     alive, and fails on integers, booleans and PRNG keys.
     """
+    on_false = jnp.asarray(on_false)
     if isinstance(condition, bool):
-        chosen = jnp.asarray(on_true if condition else on_false)
-    elif on_true is on_false:
-        chosen = jnp.asarray(on_false)
-    else:
-        with jax.numpy_dtype_promotion("standard"):
-            chosen = jnp.where(condition, on_true, on_false)
-    return chosen.astype(jnp.asarray(on_false).dtype)
+        return jnp.asarray(on_true).astype(on_false.dtype) if condition else on_false
+    return (
+        on_false if on_true is on_false else jnp.where(condition, jnp.asarray(on_true).astype(on_false.dtype), on_false)
+    )
 
 
 def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
@@ -171,12 +169,22 @@ def widen(*leaves: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
     """The leaves in one dtype, at least float32: bfloat16 loses a small `alpha * (fast - slow)`."""
     arrays = [jnp.asarray(x) for x in leaves]
     dtype = jnp.dtype(jnp.float32)
-    with jax.numpy_dtype_promotion("standard"):  # the promotion is meant, under "strict" too
-        for x in arrays:
-            # float8 and float4 promote with nothing; they are narrower than the float32 of the start.
-            if _is_inexact(x) and x.dtype.itemsize > 1:
-                dtype = jnp.promote_types(dtype, x.dtype)
+    for x in arrays:
+        dtype = promoted(x.dtype, dtype) if _is_inexact(x) else dtype
     return tuple(x.astype(dtype) for x in arrays)
+
+
+def widened(tree: optax.Params) -> optax.Params:
+    """The tree in the dtypes of :func:`pseudo_gradients`: floating-point leaves in at least float32."""
+    return jax.tree.map(lambda x: widen(x)[0] if _is_inexact(x) else x, tree)
+
+
+def promoted(dtype: Any, least: Any) -> Any:
+    """The dtype that holds both; `least` for a float8 or narrower, which JAX promotes with nothing."""
+    if dtype.itemsize == 1:
+        return least
+    with jax.numpy_dtype_promotion("standard"):  # the promotion is meant, under "strict" too
+        return jnp.promote_types(dtype, least)
 
 
 def _is_inexact(x: jax.typing.ArrayLike) -> bool:

@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import jax.experimental
 import pytest
 
 from train.step.runtime import enable_compilation_cache
@@ -43,7 +44,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""
-    with jax.enable_x64(True):
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(True):
         yield
 
 

@@ -8,8 +8,7 @@ Nothing is downloaded; one to two minutes on two CPU cores.
 import dataclasses
 
 from train.config import Config, ModelConfig, OptimizerConfig
-from train.study.plan import Section, Study, Variant
-from train.study.plan.claims import Claim, Comparison, Pair
+from train.study.plan import Claim, Comparison, Pair, Section, Study, Variant
 
 
 def get_study() -> Study:
@@ -18,27 +17,24 @@ def get_study() -> Study:
     )
     lookahead = dataclasses.replace(radam, lookahead=True, sync_period=5, slow_step_size=0.8)
     base = Config(dataset="digits", epochs=30, batch_size=64, checkpoint_every=10, model=ModelConfig(name="small_cnn"))
+    section = Section(
+        key="quick",
+        title="Handwritten digits, small CNN: RAdam with and without Lookahead",
+        variants=[
+            Variant("RAdam", dataclasses.replace(base, optimizer=radam)),
+            Variant("Lookahead(RAdam)", dataclasses.replace(base, optimizer=lookahead)),
+        ],
+        figure="digits",
+        budget="1,347 images, 30 epochs",
+    )
     pair = Pair("quick:digits", variant="Lookahead(RAdam)", baseline="RAdam")
     return Study(
         name="quick",
         title="Handwritten digits: RAdam with and without Lookahead",
-        sections=(
-            Section(
-                key="quick",
-                dataset="digits",
-                title="Handwritten digits, small CNN: RAdam with and without Lookahead",
-                baseline="RAdam",
-                variants=(
-                    Variant("RAdam", dataclasses.replace(base, optimizer=radam)),
-                    Variant("Lookahead(RAdam)", dataclasses.replace(base, optimizer=lookahead)),
-                ),
-                figure="digits",
-                budget="1,347 images, 30 epochs",
-            ),
-        ),
-        claims=(
+        sections=[section],
+        claims=[
             Claim("faster", "Lookahead(RAdam) converges faster.", (Comparison(pair, "better", "loss_area", 0.02),)),
             Claim("equal", "The final accuracies are equal.", (Comparison(pair, "equal", "final_accuracy", 0.005),)),
-        ),
+        ],
         seeds=3,
     )

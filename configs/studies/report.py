@@ -31,6 +31,7 @@ from report_claims import at_rate, claims  # the file beside this one
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
+from train.reproduction.logs import reference
 from train.study.plan import SCALES, Section, Study, Variant
 
 CIFAR = ("cifar10", "cifar100")
@@ -208,19 +209,19 @@ class Plan:
     def _section(self, key: str, dataset: str, title: str, figure: str, variants: Sequence[Variant]) -> Section:
         place = {"hw2": 1, "ptb": 2, "imdb": 3}.get(dataset, 0)
         return Section(
-            key,
-            dataset,
-            f"{TITLES[dataset]}: {title}",
-            variants[0].name,
-            tuple(variants),
-            figure,
+            key=key,
+            dataset=dataset,
+            title=f"{TITLES[dataset]}: {title}",
+            variants=variants,
+            figure=figure,
             budget=self.budget.words[place],
-            report_budget=self.scale == "full" or (self.scale == "mini" and dataset in ("ptb", "imdb")),
+            same_budget=self.scale == "full" or (self.scale == "mini" and dataset in ("ptb", "imdb")),
         )
 
     def _variant(self, dataset: str, name: str, log: str = "", against: str = "", **settings: Any) -> Variant:
         suffix = "_cifar100" if dataset == "cifar100" else ""
-        return Variant(name, self.cifar(dataset, **settings), log and log + suffix, against=against)
+        redone = reference(log + suffix) if log else None
+        return Variant(name, self.cifar(dataset, **settings), against=against, reference=redone)
 
     def _base(self, dataset: str) -> Section:
         variants = (
@@ -319,7 +320,10 @@ def without_decay(rate: float, k: int) -> OptimizerConfig:
 
 def pair(build: Callable[[int], Config], without: str, with_: str) -> tuple[Variant, Variant]:
     """RAdam with and without Lookahead."""
-    return Variant("RAdam", build(0), without), Variant("Lookahead(RAdam)", build(5), with_)
+    return (
+        Variant("RAdam", build(0), reference=reference(without)),
+        Variant("Lookahead(RAdam)", build(5), reference=reference(with_)),
+    )
 
 
 def tiny(config: Config) -> Config:
@@ -341,4 +345,6 @@ def get_study(scale: str = "mini") -> Study:
         seeds=2 if scale == "smoke" else 3,
         scale=scale,
         quick_compile=scale == "smoke",  # 35 programs for a second of training each
+        reference="the report",
+        sources={"report": "What the report claims", "control": "What this study adds"},
     )

@@ -111,4 +111,4 @@ def test_a_checkpoint_is_timed(tmp_path):
 def test_lookaheads_cost_is_timed(tmp_path):
     out = tmp_path / "optimizer.json"
     bench("optimizer", "--rounds=1", f"--out={out}")
-    assert len(rows(out)["against_inner"]["table"]) == 3
+    assert len(rows(out)["against_inner"]["table"]) == 10

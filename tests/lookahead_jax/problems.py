@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 import lookahead_jax as la
+
+as_pure = nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure  # its name before Flax 0.12
 
 
 def weights(size=7, seed=0):

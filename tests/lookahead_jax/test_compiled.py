@@ -65,3 +65,33 @@ def test_the_search_for_copies_sees_those_of_optax_lookahead():
     opt_state = jax.eval_shape(fast.init, params)
     text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile().as_text()
     assert sum(n > 1 for n in copied_arrays(text)) > 50
+
+
+# Compile time grows with the kernels of a leaf: Adam has 3 (two moments and the parameters), Lookahead with all of its
+# modes at most twice as many; the adaptive step size has to read everything once more.
+KERNELS = {
+    "plain": (la.lookahead(optax.adam(1e-3)), 5),
+    "reset": (la.lookahead(optax.adam(1e-3), fast_state_at_sync="reset"), 5),
+    "pullback": (la.lookahead(optax.adam(1e-3), fast_state_at_sync="pullback"), 7),
+    "snoo": (la.snoo(optax.adam(1e-3), 5, 0.7, 0.9), 7),
+    "adaptive": (la.lookahead(optax.adam(1e-3), slow_step_size=la.adaptive_step_size(b2=0.999)), 12),
+    "primal_averaging": (la.primal_averaging(optax.adam(1e-3), 0.9, 0.9), 6),
+}
+
+
+@pytest.mark.parametrize("mode", KERNELS)
+@pytest.mark.parametrize("sync", [None, False], ids=["dynamic", "no sync"])
+def test_the_kernels_of_a_leaf_are_few(mode, sync):
+    tx, most = KERNELS[mode]
+    extra_args = {} if sync is None or mode == "primal_averaging" else {"sync": sync}
+    params = [jax.ShapeDtypeStruct((16 + i, 16), jnp.float32) for i in range(20)]
+
+    def step(params, opt_state, grads):
+        updates, opt_state = tx.update(grads, opt_state, params, **extra_args)
+        return optax.apply_updates(params, updates), opt_state
+
+    text = (
+        jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params).compile().as_text()
+    )
+    kernels = text.count(" fusion(") / len(params)
+    assert kernels < (3 if extra_args else most) + 0.5  # the rest are scalars

@@ -13,7 +13,7 @@ from flax.training.train_state import TrainState
 
 import lookahead_jax as la
 from tests import reference
-from tests.lookahead_jax.problems import gradient, weights
+from tests.lookahead_jax.problems import as_pure, gradient, weights
 
 K, ALPHA = 2, 0.5
 
@@ -193,8 +193,8 @@ def test_resync_of_an_nnx_optimizer():
     one = nnx.State({"w": nnx.Param(jnp.array([1.0]))})
     optimizer.update(model, one)
     nnx.update(model, nnx.State({"w": nnx.Param(jnp.array([10.0]))}))
-    params = nnx.as_pure(nnx.state(model, nnx.Param))
-    nnx.update(optimizer.opt_state, nnx.state(la.resync(nnx.as_pure(optimizer.opt_state), params)))
+    params = as_pure(nnx.state(model, nnx.Param))
+    nnx.update(optimizer.opt_state, nnx.state(la.resync(as_pure(optimizer.opt_state), params)))
     for _ in range(2):
         optimizer.update(model, one)
     assert float(model.w[...][0]) == 9.0

@@ -17,13 +17,15 @@ import io
 import math
 from typing import Any
 
+from train.errors import UserError
 from train.run.records import COLUMNS, PERPLEXITIES, Row
+from train.study.plan import Reference
 
 # Logs that are at fault themselves, and what is wrong with them.
 FAULTY = {
     "sgd_no_cifar100": (
-        "the report's log sgd_no_cifar100 stalls from epoch 3 and shows no drop at 61, 121 or 161, unlike its other 27 "
-        "CIFAR runs: its learning rate must have been cut early, so the 41.6 % are of a broken baseline"
+        "The report's log sgd_no_cifar100 stalls from epoch 3 and shows no drop at 61, 121 or 161, unlike its other 27 "
+        "CIFAR runs: its learning rate must have been cut early, so the 41.6 % comes from a broken baseline."
     )
 }
 
@@ -52,6 +54,17 @@ def report_runs() -> dict[str, dict[str, Any]]:
         row["run"]: {name: _value(name, cell) for name, cell in row.items() if name != "run"}
         for row in csv.DictReader(io.StringIO(_text("report_runs.csv")))
     }
+
+
+def reference(name: str) -> Reference:
+    """The log of that name as a study's reference.
+
+    Raises:
+      UserError: The report has no such log.
+    """
+    if name not in report_runs():
+        raise UserError(f"the report has no log {name!r}; it has {', '.join(report_runs())}")
+    return Reference(name, report_curves()[name], FAULTY.get(name, ""))
 
 
 @functools.cache

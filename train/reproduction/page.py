@@ -31,7 +31,7 @@ Made by `python -m train.reproduction.fidelity` from `fidelity/*.csv` (the first
 ours / the report's (relative difference); a row is one run with one seed."""
 
 CIFAR_NOTE = """\
-SGD on CIFAR-100 is compared at epochs 1 and 2 alone: {faulty}.
+SGD on CIFAR-100 is compared at epochs 1 and 2 alone. {faulty}
 
 RAdam at learning rate .1 is noisy, hence its wider tolerance. How far its seeds are apart, (largest - smallest) over
 their mean:"""

@@ -35,24 +35,26 @@ class TensorBoard:
         """
         from tensorboardX.proto import event_pb2, summary_pb2
 
+        events: Any = event_pb2  # their names are made when they are imported
+        summaries: Any = summary_pb2
         if self._file is None and not self._unwritten:
             self._unwritten += [
-                _record(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")),
+                _record(events.Event(wall_time=time.time(), file_version="brain.Event:2")),
                 _record(
-                    event_pb2.Event(
+                    events.Event(
                         wall_time=time.time(),
                         step=self._after_epoch + 1,
-                        session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+                        session_log=events.SessionLog(status=events.SessionLog.START),
                     )
                 ),
             ]
         values = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            summaries.Summary.Value(tag=name, simple_value=value)
             for name, value in row.items()
             if isinstance(value, int | float) and name not in ("epoch", "step")
         ]
-        summary = summary_pb2.Summary(value=values)
-        self._unwritten.append(_record(event_pb2.Event(wall_time=time.time(), step=row["epoch"], summary=summary)))
+        summary = summaries.Summary(value=values)
+        self._unwritten.append(_record(events.Event(wall_time=time.time(), step=row["epoch"], summary=summary)))
         self._write()
 
     def _write(self) -> None:

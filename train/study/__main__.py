@@ -32,7 +32,7 @@ from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.executor import LocalExecutor
 from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
 from train.study.execution.live import Live
-from train.study.execution.runner import Report, Runner
+from train.study.execution.runner import Runner, Tally
 from train.study.execution.session import Session
 from train.study.execution.worker import log_name
 from train.study.page.csv_tables import write_tables
@@ -104,7 +104,7 @@ def run_session(
     study: Study,
     planned: list[PlannedRun],
     runs: dict[str, RunRecord],
-) -> Report:
+) -> Tally:
     """Runs what is planned and not in `runs`, which grows; publishes each run and the session's facts."""
     live = Live(flags.out, planned, runs, jobs=flags.jobs)
     live.say(f"{study.title}\n{len(planned)} runs, {live.done} of them done")
@@ -117,12 +117,12 @@ def run_session(
             runner = Runner(
                 study, flags.out, runs, executor, retries=flags.retries, live=live, published=session.record
             )
-            report = runner.run(planned, stop)
+            tally = runner.run(planned, stop)
     finally:
         live.close()
         executor.close()
-    session.record(report)
-    return report
+    session.record(tally)
+    return tally
 
 
 def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
@@ -135,7 +135,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
 
     planned = planned_runs(study, only=only, seeds=flags.seeds)
     with open_directory(flags.out, study):
-        runs, report = read_runs(flags.out), Report()
+        runs, tally = read_runs(flags.out), Tally()
         if flags.report_only and not runs:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
         checked = Checked({}, 0)
@@ -153,20 +153,20 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
                 return 0
             if left:
                 check_space(found, jobs=flags.jobs)
-            report = run_session(flags, arguments, study, planned, runs)
+            tally = run_session(flags, arguments, study, planned, runs)
             more = []
-            if flags.until == "resolved" and not report.open:
+            if flags.until == "resolved" and not tally.open:
                 more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
             if more:
                 more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
                 later = run_session(flags, arguments, study, more, runs)
-                report = Report(report.finished + later.finished, report.failed + later.failed, later.open)
+                tally = Tally(tally.finished + later.finished, tally.failed + later.failed, later.open)
                 planned = planned + more
             patiently(lambda: write_runs(flags.out, study, runs))
         results = assemble(study, runs, read_facts(flags.out))
         patiently(lambda: write_tables(flags.out, results))
-        if report.open:
-            left = len(report.open)
+        if tally.open:
+            left = len(tally.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
@@ -182,9 +182,9 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         print(f"page:    {flags.out / PAGE}")
     for what, why in extras.missing.items():
         print(f"missing: {what}: {why}; runs and tables are whole, --report_only draws it", file=sys.stderr)
-    for run, message in report.failed:
+    for run, message in tally.failed:
         print(f"failed:  {run.name}: {message}; log: {flags.out / log_name(run.id)}", file=sys.stderr)
-    return 1 if report.failed or extras.missing else 0
+    return 1 if tally.failed or extras.missing else 0
 
 
 def draw(results: StudyResults, out: Path, extras: Extras) -> list[Path]:

@@ -33,15 +33,15 @@ def repeated(study, change=lambda name, seed, rows: rows, *, noise=NOISE):
     rng, runs = np.random.default_rng(0), {}
     for section in study.sections:
         for variant in section.variants:
-            if not variant.report_run:
+            if not variant.reference:
                 continue
             for seed in range(SEEDS):
                 factor = 1.0 + noise * rng.normal()
                 rows = [
                     {k: v if v is None or k in ("epoch", "step") else v * factor for k, v in row.items()}
-                    for row in report_curves()[variant.report_run]
+                    for row in variant.reference.rows
                 ]
-                rows = change(variant.report_run, seed, rows)
+                rows = change(variant.reference.name, seed, rows)
                 config = variant.at(seed)
                 run = run_id(config, variant.data)
                 runs[run] = RunRecord(run, variant.id, "", "full", to_dict(config), seed, rows, "finished")
@@ -59,9 +59,7 @@ def test_what_the_report_claims_is_what_its_own_logs_show(study):
     found = {key: verdict.verdict for key, verdict in verdicts.items()}
     assert found == {key: "contradicted" if key in OUTSIDE_ITS_MARGINS else "supported" for key in found}
     # That the report does not fit our margin is said beside our verdict.
-    said = {
-        key for key, verdict in verdicts.items() if "The report's own logs, of one seed, do not show it" in verdict.note
-    }
+    said = {key for key, verdict in verdicts.items() if "The runs of the report do not show it" in verdict.note}
     assert said == OUTSIDE_ITS_MARGINS
     faulty = {key for key, verdict in verdicts.items() if "sgd_no_cifar100 stalls" in verdict.note}
     assert faulty == {"6d", "6e", "6f", "6g"}

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from train.errors import RunFailed, UserError
-from train.files import write_json
+from train.files import csv_text, read_csv, write_json
 from train.run import workdir as workdir_module
 from train.run.loop import train
-from train.run.records import MetricsFile
+from train.run.records import MetricsFile, read_rows
 from train.run.signals import StopRequest
 from train.run.trainer import Trainer
+from train.run.workdir import open_workdir
 from train.step import runtime
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,35 +78,26 @@ def test_what_jax_refuses_is_one_line_and_recorded(variable, value, words, tmp_p
     assert "Traceback" in status(workdir)["traceback"]
 
 
-ERRORS = {
-    "compile": RuntimeError("XLA ran out of memory\nallocating\na tensor"),
-    "order": TypeError("a size that does not fit"),
-    "train": MemoryError(),
-    "evaluate": FloatingPointError("invalid value"),
-    "abstract_state": ValueError("an optimizer of one's own"),
-}
+ERRORS = [
+    ("compile", RuntimeError("XLA ran out of memory\nallocating\na tensor")),
+    ("abstract_state", ValueError("an optimizer of one's own")),
+    ("abstract_state", MemoryError()),
+    ("abstract_state", OSError(5, "Input/output error")),
+]
 
 
-@pytest.mark.parametrize("method", ERRORS)
-def test_an_error_before_the_first_row_is_recorded_and_the_workdir_stays_free(
-    method, small_config, replace, tmp_path, fails, at_once, monkeypatch
-):
-    fails(method, ERRORS[method])
+@pytest.mark.parametrize(("method", "error"), ERRORS)
+def test_an_error_before_the_first_row_is_one_line_and_recorded(method, error, small_config, tmp_path, fails):
+    fails(method, error)
     with pytest.raises(RunFailed) as raised:
         train(small_config, tmp_path, quiet=True)
     assert "\n" not in str(raised.value)
-    assert type(ERRORS[method]).__name__ in str(raised.value)
-    assert raised.value.__cause__ is ERRORS[method]
+    assert type(error).__name__ in str(raised.value)
+    assert raised.value.__cause__ is error
     facts = status(tmp_path)
     assert facts["status"] == "failed"
-    assert facts["error"].startswith(type(ERRORS[method]).__name__)
-    assert f"in {'fail'}" in facts["traceback"]
-    # Nothing came of it, so that the corrected command may be of another config.
-    monkeypatch.undo()
-    config = replace(small_config, optimizer={"learning_rate": 0.02})
-    assert train(config, tmp_path, stop=at_once, quiet=True).status == "stopped"
-    assert status(tmp_path)["status"] == "stopped"
-    assert "error" not in status(tmp_path)
+    assert facts["error"].startswith(type(error).__name__)
+    assert "in fail" in facts["traceback"]
 
 
 def test_an_error_after_the_first_epoch_is_itself_and_recorded(small_config, tmp_path, monkeypatch):
@@ -159,19 +151,23 @@ def test_a_refused_command_leaves_nothing_and_the_corrected_one_runs(case, small
     "left",
     [{}, {"run.json": "[]"}, {"run.json": '{"status": "failed"}'}, {"run.json": '{"status": "failed", "starts": 1}'}],
 )
-def test_a_workdir_in_which_no_run_came_to_anything_belongs_to_nobody(left, small_config, replace, tmp_path, at_once):
+def test_a_workdir_in_which_no_run_came_to_anything_belongs_to_nobody(left, small_config, replace, tmp_path):
     write_json(tmp_path / "config.json", {"batch_size": 5000})
     for name, text in left.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "checkpoints").mkdir()
-    assert train(replace(small_config, resume=False), tmp_path, stop=at_once, quiet=True).status == "stopped"
+    with open_workdir(tmp_path, replace(small_config, resume=False)) as workdir:
+        workdir.start(["cpu:0 cpu"])
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == small_config.batch_size
+    # Now one has started.
+    with pytest.raises(UserError, match="of another config"), open_workdir(tmp_path, replace(small_config, seed=8)):
+        pass
 
 
 # A full disk
 
 
-@pytest.mark.parametrize("call", [0, 1, 2])  # config.json, run.json at the start, run.json of the first epoch
+@pytest.mark.parametrize("call", [0, 1, 2])  # config.json, run.json at the start, run.json at the end
 def test_a_disk_that_is_full_for_a_while_ends_nothing(call, small_config, replace, tmp_path, monkeypatch):
     calls = []
 
@@ -183,13 +179,14 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing(call, small_config, replac
 
     monkeypatch.setattr(workdir_module, "write_json", write)
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
-    outcome = train(replace(small_config, epochs=2, disk_wait=60.0), tmp_path, quiet=True)
-    assert outcome.status == "finished"
-    assert len(outcome.rows) == 2
+    with open_workdir(tmp_path, replace(small_config, disk_wait=60.0)) as workdir:
+        workdir.start(["cpu:0 cpu"])
+        workdir.record("finished", patient=True)
     assert status(tmp_path)["status"] == "finished"
+    assert (tmp_path / "config.json").exists()
 
 
-def test_a_disk_that_is_full_when_the_workdir_is_made_is_waited_for(small_config, tmp_path, monkeypatch, at_once):
+def test_a_disk_that_is_full_when_the_workdir_is_made_is_waited_for(small_config, tmp_path, monkeypatch):
     mkdir, calls = Path.mkdir, []
 
     def full_twice(self, *arguments, **keywords):
@@ -200,20 +197,21 @@ def test_a_disk_that_is_full_when_the_workdir_is_made_is_waited_for(small_config
 
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
     monkeypatch.setattr(Path, "mkdir", full_twice)
-    assert train(small_config, tmp_path / "run", stop=at_once, quiet=True).status == "stopped"
+    with open_workdir(tmp_path / "run", small_config):
+        assert len(calls) == 3
 
 
-@pytest.mark.parametrize("method", ["abstract_state", "compile", "evaluate"])
-def test_a_disk_that_stays_full_hides_no_error(method, small_config, replace, tmp_path, fails, monkeypatch):
-    def full_from_then_on(*arguments, **keywords):
+@pytest.mark.parametrize("error", [RuntimeError("no device"), ValueError("a size"), OSError(5, "Input/output error")])
+def test_a_disk_that_stays_full_hides_no_error(error, small_config, replace, tmp_path, monkeypatch):
+    def full_from_then_on(self):
         monkeypatch.setattr(workdir_module, "write_json", lambda path, value: (_ for _ in ()).throw(FULL))
-        raise ERRORS[method]
+        raise error
 
-    monkeypatch.setattr(Trainer, method, full_from_then_on)
+    monkeypatch.setattr(Trainer, "abstract_state", full_from_then_on)
     with pytest.raises(RunFailed) as raised:
         train(replace(small_config, disk_wait=0.0), tmp_path, quiet=True)
-    assert raised.value.__cause__ is ERRORS[method]
-    assert ERRORS[method].__context__ is None
+    assert raised.value.__cause__ is error
+    assert error.__context__ is None
 
 
 def test_a_full_disk_at_the_start_is_one_error(small_config, replace, tmp_path, monkeypatch):
@@ -307,20 +305,23 @@ def test_a_run_killed_before_its_first_checkpoint_goes_on(copied, at_once):
         ("comment", ["two\nlines", "'"], 3),
     ],
 )
-def test_columns_of_the_users_own_are_kept(name, cells, place, copied):
-    from train.files import csv_text, read_csv
-
-    config, workdir = copied
-    columns, rows = read_csv(workdir / "metrics.csv")
+def test_columns_of_the_users_own_are_kept(name, cells, place, tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    for epoch in (1, 2):
+        metrics.append({"epoch": epoch, "step": 7 * epoch, "train_loss": 1.0 / epoch})
+    columns, rows = read_csv(tmp_path / "metrics.csv")
     columns = [*columns[:place], name, *columns[place:]] if place is not None else [*columns, name]
     rows = [row | {name: cell} for row, cell in zip(rows, cells, strict=True)]
-    (workdir / "metrics.csv").write_text(csv_text(columns, rows))
-    assert train(config, workdir, quiet=True).status == "finished"
-    found, after = read_csv(workdir / "metrics.csv")
+    (tmp_path / "metrics.csv").write_text(csv_text(columns, rows))
+    # As a resume from the first epoch does.
+    again = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    again.keep_until(7)
+    again.append({"epoch": 2, "step": 14, "train_loss": 0.25})
+    found, after = read_csv(tmp_path / "metrics.csv")
     assert list(found) == columns
-    assert after[:2] == rows
-    assert [row[name] for row in after] == [*cells, ""]
-    assert [row["epoch"] for row in MetricsFile(workdir / "metrics.csv", language_model=False).rows] == [1, 2, 3]
+    assert after[0] == rows[0]
+    assert after[1][name] == ""
+    assert [row["train_loss"] for row in read_rows(tmp_path / "metrics.csv")] == [1.0, 0.25]
 
 
 # Permissions: as an ordinary user
@@ -349,7 +350,7 @@ CLOSED = {
     "metrics.csv": (0o000, "metrics.csv"),
     "checkpoints": (0o000, "checkpoints"),
     "config.json": (0o000, "config.json"),
-    "checkpoints/14": (0o000, "checkpoints"),
+    "checkpoints/14": (0o000, "SHA256SUMS is missing or cannot be read"),
     "checkpoints/14/SHA256SUMS": (0o000, "SHA256SUMS is missing or cannot be read"),
     ".lock": (0o400, "cannot be used: Permission denied"),
     ".": (0o500, "Permission denied"),
@@ -360,7 +361,7 @@ CLOSED = {
 def test_what_may_not_be_read_or_written_is_one_line_that_names_it(name, ordinary_user, at_once):
     config, workdir = ordinary_user
     mode, words = CLOSED[name]
-    if name.endswith("SUMS"):
+    if name.startswith("checkpoints/14"):  # else the one before is taken
         shutil.rmtree(workdir / "checkpoints" / "7")
     (workdir / name).chmod(mode)
     try:

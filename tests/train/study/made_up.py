@@ -6,10 +6,11 @@ import math
 import numpy as np
 
 from train.config import Config, ModelConfig, OptimizerConfig
-from train.study.plan import Section, Study, Variant
-from train.study.plan.claims import Claim, Comparison, Pair
+from train.reproduction.logs import reference
+from train.study.plan import Claim, Comparison, Pair, Section, Study, Variant
 from train.study.results.records import Beside, ComparisonResult, Reading, RunRecord, StudyResults, Verdict
 
+SOURCES = {"report": "What the report claims", "control": "What this study adds", "own": "What this study claims"}
 PROVENANCE = {"date": "2026-01-02T03:04:05+0000", "machine": "a machine", "python": "3.11.2"}
 
 
@@ -68,7 +69,16 @@ def record(variant, seed, *, scale, status="finished"):
 
 def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported", "contradicted", "not resolved")):
     """Every run of the sections finished; verdicts in turn; the last claim without numbers."""
-    study = Study("made-up", "A made-up study", tuple(sections), tuple(claims), seeds=seeds, scale=scale)
+    study = Study(
+        name="made-up",
+        title="A made-up study",
+        sections=sections,
+        claims=claims,
+        seeds=seeds,
+        scale=scale,
+        reference="the report",
+        sources=SOURCES,
+    )
     runs = {}
     for section in study.sections:
         for variant in section.variants:
@@ -130,32 +140,46 @@ def base_section(dataset="cifar10", key="2.1", *, epochs=12, report=False, names
     """RAdam with and without Lookahead."""
     suffix = "_cifar100" if dataset == "cifar100" else ""
     variants = (
-        Variant(names[0], config(dataset=dataset, epochs=epochs), "radam_no" + suffix),
-        Variant(names[1], config(k=5, dataset=dataset, epochs=epochs), "radam_yes" + suffix),
+        Variant(names[0], config(dataset=dataset, epochs=epochs), reference=reference("radam_no" + suffix)),
+        Variant(names[1], config(k=5, dataset=dataset, epochs=epochs), reference=reference("radam_yes" + suffix)),
     )
     title = f"{dataset.upper()}: RAdam with and without Lookahead"
     budget = f"12,800 training images, {epochs} epochs"
-    return Section(key, dataset, title, names[0], variants, f"{dataset}_base", budget, report)
+    return Section(
+        key=key,
+        dataset=dataset,
+        title=title,
+        variants=variants,
+        figure=f"{dataset}_base",
+        budget=budget,
+        same_budget=report,
+    )
 
 
 def pairs_section(dataset="cifar100", *, epochs=12):
     """Three optimizers, each with and without Lookahead."""
     variants = []
     for inner, name in (("radam", "RAdam"), ("sgd", "SGD"), ("adam", "Adam")):
-        variants.append(Variant(name, config(inner, dataset=dataset, epochs=epochs), f"{inner}_no_cifar100"))
+        variants.append(
+            Variant(name, config(inner, dataset=dataset, epochs=epochs), reference=reference(f"{inner}_no_cifar100"))
+        )
         lookahead = config(inner, 5, dataset=dataset, epochs=epochs)
-        variants.append(Variant(f"Lookahead({name})", lookahead, f"{inner}_yes_cifar100", against=name))
+        variants.append(
+            Variant(f"Lookahead({name})", lookahead, against=name, reference=reference(f"{inner}_yes_cifar100"))
+        )
     title = f"{dataset.upper()}: inner optimizers"
-    return Section("2.4", dataset, title, "RAdam", tuple(variants), f"{dataset}_ablation")
+    return Section(key="2.4", dataset=dataset, title=title, variants=variants, figure=f"{dataset}_ablation")
 
 
 def text_section(*, epochs=100):
     """The language model, at the report's budget."""
+    plain, lookahead = (config(k=k, dataset="ptb", epochs=epochs, rate=0.001, model="gru") for k in (0, 5))
     variants = (
-        Variant("RAdam", config(dataset="ptb", epochs=epochs, rate=0.001, model="gru"), "nlp_no"),
-        Variant("Lookahead(RAdam)", config(k=5, dataset="ptb", epochs=epochs, rate=0.001, model="gru"), "nlp_yes"),
+        Variant("RAdam", plain, reference=reference("nlp_no")),
+        Variant("Lookahead(RAdam)", lookahead, reference=reference("nlp_yes")),
     )
-    return Section("2.6.2", "ptb", "Penn Treebank: GRU language model", "RAdam", variants, "nlp", "100 epochs", True)
+    title = "Penn Treebank: GRU language model"
+    return Section(key="2.6.2", title=title, variants=variants, figure="nlp", budget="100 epochs", same_budget=True)
 
 
 def claims(section="2.1:cifar10"):

@@ -9,6 +9,7 @@ baseline; the noise has heavy tails (t with four degrees of freedom) and unequal
 variants or for one.
 """
 
+import dataclasses
 import itertools
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.study.plan import Study, load_study
+from train.study.plan import load_study
 from train.study.verdicts.judge import decide
 from train.study.verdicts.measurements import names_of, variant_ids
 from train.study.verdicts.notes import variants_of
@@ -61,7 +62,7 @@ class Plan:
     def __init__(self):
         study = load_study(REPORT, scale="mini")
         claims = tuple(claim for claim in study.claims if claim.source == "report")
-        self.study = Study(study.name, study.title, study.sections, claims, study.seeds, study.scale)
+        self.study = dataclasses.replace(study, claims=claims)
         self.ids = variant_ids(self.study)
         self.variants = {claim.key: {variant.id for variant in variants_of(self.study, claim)} for claim in claims}
         self.against = {}

@@ -21,8 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 STUDY = """
 from train.config import Config, ModelConfig, OptimizerConfig
-from train.study.plan.claims import Claim, Comparison, Pair
-from train.study.plan import Section, Study, Variant
+from train.study.plan import Claim, Comparison, Pair, Section, Study, Variant
 
 def config(lookahead, **changes):
     settings = dict(dataset="digits", epochs={epochs}, batch_size=32, train_examples=96, test_examples=40, devices=1,
@@ -35,8 +34,8 @@ def get_study():
     pair = Pair("1:digits", "slow", "plain")
     claims = [Claim(kind, kind, (Comparison(pair, kind, quantity, 0.02),))
               for kind, quantity in (("better", "loss_area"), ("equal", "final_accuracy"), ("not_worse", "loss_area"))]
-    return Study("tiny", "A tiny study", (Section("1", "digits", "Tiny", "plain", tuple(variants), "tiny"),),
-                 tuple(claims), seeds=2)
+    return Study(name="tiny", title="A tiny study", sections=[Section(key="1", variants=variants, figure="tiny")],
+                 claims=claims, seeds=2)
 """
 
 

@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass
-class Report:
+class Tally:
     """How a session of a study went.
 
     Attributes:
@@ -48,7 +48,7 @@ class Runner:
       executor: where runs are trained.
       retries: how often a failed run is tried again.
       live: what a person watching sees.
-      published: called with the report so far whenever a run has ended.
+      published: called with the tally so far whenever a run has ended.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class Runner:
         *,
         retries: int,
         live: Live,
-        published: Callable[[Report], None] = lambda report: None,
+        published: Callable[[Tally], None] = lambda tally: None,
     ):
         self._study, self._out, self._runs = study, out, runs
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
 
-    def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Report:
+    def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
 
         Raises:
           RunFailed: what is finished cannot be published, since the disk stayed full.
         """
-        report = Report()
+        tally = Tally()
         waiting = [run for run in planned if not self._is_published(run)]
         going: dict[str, PlannedRun] = {}
         attempts = dict.fromkeys((run.id for run in waiting), 0)
@@ -81,8 +81,8 @@ class Runner:
                 run = waiting.pop(0)
                 if self._publish_if_finished(run):
                     self._live.found(run, self._runs[run.id].rows)
-                    report.finished.append(run)
-                    self._published(report)
+                    tally.finished.append(run)
+                    self._published(tally)
                     continue
                 attempts[run.id] += 1
                 going[run.id] = run
@@ -100,27 +100,27 @@ class Runner:
                     self._live.failed(run, end.message, again=True)
                     waiting.insert(0, run)
                 else:
-                    self._ended(run, end, report)
-                    self._published(report)
+                    self._ended(run, end, tally)
+                    self._published(tally)
             self._live.update()
-        report.open = waiting + report.open
-        return report
+        tally.open = waiting + tally.open
+        return tally
 
     def _is_published(self, run: PlannedRun) -> bool:
         return run.id in self._runs and self._runs[run.id].status == "finished"
 
-    def _ended(self, run: PlannedRun, end: RunEnd, report: Report) -> None:
+    def _ended(self, run: PlannedRun, end: RunEnd, tally: Tally) -> None:
         if end.status == FINISHED and self._publish_if_finished(run):
             self._live.finished(run, self._runs[run.id].rows)
-            report.finished.append(run)
+            tally.finished.append(run)
         elif end.status in (FAILED, REFUSED, FINISHED):
             message = end.message or self._what_is_wrong(run)
             self._live.failed(run, message, again=False)
-            report.failed.append((run, message))
+            tally.failed.append((run, message))
             self._publish(run, "failed", facts=self._facts(run))
         else:
             self._live.stopped(run)
-            report.open.append(run)
+            tally.open.append(run)
 
     def _publish_if_finished(self, run: PlannedRun) -> bool:
         """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""

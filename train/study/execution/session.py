@@ -11,7 +11,7 @@ from typing import Any
 from train.config import Config
 from train.files import with_patience, write_json
 from train.run.provenance import machine_words, source_commit, versions
-from train.study.execution.runner import Report
+from train.study.execution.runner import Tally
 from train.study.plan import Study
 from train.study.results.published import FACTS, read_facts
 
@@ -81,18 +81,18 @@ class Session:
         if not before:
             write_json(self._path, self._facts | {"sessions": []})
 
-    def record(self, report: Report) -> None:
+    def record(self, tally: Tally) -> None:
         """Writes what it has come to so far.
 
         Raises:
           RunFailed: the disk stayed full.
         """
-        if report.finished or report.failed:
+        if tally.finished or tally.failed:
             session = dataclasses.replace(
                 self._session,
                 seconds=round(time.monotonic() - self._began, 1),
-                finished=len(report.finished),
-                failed=len(report.failed),
+                finished=len(tally.finished),
+                failed=len(tally.failed),
             )
             facts = self._facts | {"sessions": [*self._earlier, dataclasses.asdict(session)]}
             with_patience(lambda: write_json(self._path, facts), seconds=Config().disk_wait, what=str(self._path))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from train.run.records import Row
-from train.study.page.figures import LABELS, curve, line_styles, report_rows, values
+from train.study.page.figures import LABELS, curve, line_styles, reference_rows, values
 from train.study.plan import Section, Variant
 from train.study.results.records import RunRecord, StudyResults
 
@@ -54,7 +54,7 @@ def _curve_json(section: Section, runs: Sequence[RunRecord]) -> dict[str, Any]:
     return made
 
 
-def _report_json(section: Section, rows: Sequence[Row]) -> dict[str, Any]:
+def _reference_json(section: Section, rows: Sequence[Row]) -> dict[str, Any]:
     columns = {quantity: values(rows, quantity) for quantity in _shown(section)}
     return {name: rounded(column) for name, column in columns.items() if np.isfinite(column).any()}
 
@@ -79,14 +79,14 @@ class _Shared:
 
 def page_data(results: StudyResults) -> dict[str, Any]:
     """What page.js draws: curves by section and variant, with means over the seeds."""
-    curves, reports = _Shared(), _Shared()
+    curves, references = _Shared(), _Shared()
 
     def of(section: Section, variant: Variant) -> tuple[int | None, int | None]:
-        runs, rows = results.by_variant(section, variant.name), report_rows(section, variant)
-        kind = section.language_model
+        runs, rows = results.by_variant(section, variant.name), reference_rows(section, variant)
+        kind, name = section.language_model, variant.reference and variant.reference.name
         return (
             curves.index((variant.id, kind), lambda: _curve_json(section, runs)),
-            reports.index((variant.report_run, kind), lambda: _report_json(section, rows)) if rows else None,
+            references.index((name, kind), lambda: _reference_json(section, rows)) if rows else None,
         )
 
     sections = []
@@ -95,7 +95,7 @@ def page_data(results: StudyResults) -> dict[str, Any]:
         for variant, style in zip(section.variants, line_styles(section), strict=True):
             ours, logged = of(section, variant)
             look = {"colour": style.colour, "dash": style.dash}
-            variants.append({"label": variant.label, "curve": ours, "report": logged, **look})
+            variants.append({"label": variant.label, "curve": ours, "reference": logged, **look})
         if any(v["curve"] is not None for v in variants):
             sections.append(
                 {
@@ -106,7 +106,14 @@ def page_data(results: StudyResults) -> dict[str, Any]:
                 }
             )
     labels = LABELS | {f"slow_{q}": f"{text}: slow weights" for q, text in LABELS.items() if q.startswith("test_")}
-    return {"labels": labels, "hint": HINT, "curves": curves.items, "reports": reports.items, "sections": sections}
+    return {
+        "labels": labels,
+        "hint": HINT,
+        "curves": curves.items,
+        "references": references.items,
+        "reference": results.study.reference.removeprefix("the "),
+        "sections": sections,
+    }
 
 
 def section_id(index: int) -> str:

@@ -1,9 +1,9 @@
-"""The report's pictures by their names, from a study's runs: a line a variant, a band over its seeds.
+"""The figures of a study's runs: a line for each variant, a band over its seeds.
 
 Each section draws two files of each kind: `<stem>_loss` and `<stem>_acc`, for language models `<stem>_train` and
 `<stem>_test` (perplexity). The line is the mean over seeds, the band reaches from the lowest seed to the highest.
-Tested are the live weights, as the report does it; where a variant has slow weights, a diamond behind its last epoch
-says where those end. The report's own log is a thin dashed line where the section has the report's budget.
+The live weights are tested; where a variant has slow weights, a diamond behind its last epoch
+says where those end. A reference is a thin dashed line where it has the section's budget.
 
 Drawn again from the same numbers, the files are the same byte for byte, so that a repository can hold them.
 """
@@ -18,7 +18,6 @@ import numpy as np
 
 from train.files import write_atomic
 from train.output import Extras
-from train.reproduction.logs import report_curves
 from train.run.figures import own_style, plain
 from train.run.records import Row
 from train.study.plan import Section, Variant
@@ -119,9 +118,9 @@ def curve(runs: Sequence[RunRecord], quantity: str) -> Curve | None:
     return Curve(epochs, columns.mean(axis=0), columns.min(axis=0), columns.max(axis=0), len(runs))
 
 
-def report_rows(section: Section, variant: Variant) -> list[Row]:
-    """The report's log of a variant; empty where it has none, or another budget than the section."""
-    return report_curves().get(variant.report_run, []) if section.report_budget else []
+def reference_rows(section: Section, variant: Variant) -> Sequence[Row]:
+    """The epochs of a variant's reference; none where it has no reference, or one of another budget."""
+    return variant.reference.rows if variant.reference and section.same_budget else ()
 
 
 def save_both(figure: Any, folder: Path, stem: str) -> list[Path]:
@@ -199,7 +198,7 @@ def _draw(section: Section, results: StudyResults, quantity: str) -> Any:
         _draw_variant(axis, style, variant.label, found)
         several |= found.seeds > 1
         colour = COLOURS[style.colour]
-        if rows := report_rows(section, variant):
+        if rows := reference_rows(section, variant):
             logged = True
             epochs = [row["epoch"] for row in rows]
             axis.plot(epochs, values(rows, quantity), linestyle=(0, (4, 2)), color=colour, linewidth=0.7, alpha=0.9)
@@ -218,7 +217,7 @@ def _draw(section: Section, results: StudyResults, quantity: str) -> Any:
     axis.grid(alpha=0.3, which="both")
     said = ["line: mean over seeds", "band: lowest to highest"] if several else ["one seed each"]
     said += ["diamond: slow weights at the end"] if slow_weights else []
-    said += ["thin dashed: the report's log"] if logged else []
+    said += [f"thin dashed: {results.study.reference}'s run"] if logged else []
     axis.set_title(plain("\n".join(filter(None, (section.budget, "; ".join(said))))), fontsize=7.5, color="#444444")
     figure.suptitle(plain(f"{section.key}  {section.title}"), fontsize=11)
     if many:

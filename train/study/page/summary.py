@@ -24,7 +24,7 @@ class Summary(NamedTuple):
       pairs: seeds that both have.
       unit: of the gain: "difference", or "log ratio" (times 100: about per cent).
       gain, gain_low, gain_high: mean over the pairs, positive where the variant is better; 95 % t interval.
-      report: the quantity in the report's log.
+      reference: the quantity in the reference run.
     """
 
     section: str
@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     gain: float | None
     gain_low: float | None
     gain_high: float | None
-    report: float | None
+    reference: float | None
 
 
 IMAGE_QUANTITIES = (
@@ -84,8 +84,6 @@ def summarise(results: StudyResults) -> list[Summary]:
 def _summary(
     section: Section, name: str, quantity: str, rows: Mapping[str, Mapping[int, Sequence[Row]]]
 ) -> Summary | None:
-    from train.reproduction.logs import report_curves
-
     rule, variant = QUANTITIES[quantity], section.variant(name)
     if quantity.startswith("slow_") and not variant.config.optimizer.lookahead:
         return None
@@ -99,9 +97,7 @@ def _summary(
     if not values and not gains:
         return None
     own, paired = (estimate(numbers) if numbers else None for numbers in (values, gains))
-    log = report_curves().get(variant.report_run)
-    # The report has no slow weights' scores.
-    report = rule.of(log) if log and not quantity.startswith("slow_") else None
+    published = variant.reference if not quantity.startswith("slow_") else None  # it has no scores of slow weights
     return Summary(
         section=section.ref,
         variant=name,
@@ -117,7 +113,7 @@ def _summary(
         gain=paired and paired.mean,
         gain_low=paired and paired.low,
         gain_high=paired and paired.high,
-        report=report,
+        reference=rule.of(published.rows) if published else None,
     )
 
 

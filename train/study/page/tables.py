@@ -7,7 +7,7 @@ import numpy as np
 from train.config import Config, leaves
 from train.run.records import Row
 from train.study.page.data import test_quantities, train_quantity
-from train.study.page.figures import LABELS, report_rows
+from train.study.page.figures import LABELS, reference_rows
 from train.study.page.markup import Child, Element, link, table, tag
 from train.study.page.summary import Summary
 from train.study.plan import Section
@@ -30,7 +30,7 @@ def _mean(numbers: np.ndarray, quantity: str) -> str:
     return mean if len(numbers) < 2 else f"{mean} ± {format(factor * numbers.std(ddof=1), '.2g')}"
 
 
-def _report_last(rows: Sequence[Row], quantity: str) -> str:
+def _reference_last(rows: Sequence[Row], quantity: str) -> str:
     value = rows[-1].get(quantity) if rows else None
     return NONE if value is None else _mean(np.array([value], float), quantity)
 
@@ -40,14 +40,14 @@ def final_table(section: Section, results: StudyResults) -> Element:
     test = test_quantities(section)[0]
     quantities = [train_quantity(section), *test_quantities(section), f"slow_{test}"]
     headings: list[Child] = ["variant", "seeds", *(_label(quantity) for quantity in quantities)]
-    if section.report_budget:
-        headings += [f"the report's {LABELS[test]}"]
+    if section.same_budget:
+        headings += [f"{results.study.reference}'s {LABELS[test]}"]
     rows: list[list[Child]] = []
     for variant in section.variants:
         runs = results.by_variant(section, variant.name)
         cells: list[Child] = [variant.label, str(len(runs)), *(_last(runs, quantity) for quantity in quantities)]
-        if section.report_budget:
-            cells.append(_report_last(report_rows(section, variant), test))
+        if section.same_budget:
+            cells.append(_reference_last(reference_rows(section, variant), test))
         rows.append(cells)
     label = f"{section.title}: last epoch"
     return table(headings, rows, label, numbers=tuple(range(1, len(headings))))

@@ -1,4 +1,4 @@
-"""The page's tables of verdicts: a group of rows a claim, a row a comparison, the report's own figures beside."""
+"""The page's tables of verdicts: a group of rows a claim, a row a comparison, the reference's figures beside."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -65,10 +65,10 @@ def _p_words(p: float | None) -> str:
 
 
 def _logged(quantity: str, found: ComparisonResult | Beside) -> list[Child]:
-    """The report's own two values, behind its gain."""
-    if found.report_estimate is None or found.report_variant is None:
+    """The reference's two values, behind its gain."""
+    if found.reference_estimate is None or found.reference_variant is None:
         return []
-    both = two_values(quantity, found.report_variant, found.report_baseline)
+    both = two_values(quantity, found.reference_variant, found.reference_baseline)
     return [" ", tag("span", f"({both})", class_="part")]
 
 
@@ -77,13 +77,13 @@ def _seeds_part(if_seen: int | None, at_edge: int | None) -> str:
 
 
 def _beside_lines(beside: Beside | None) -> tuple[list[Child], list[Child], list[Child]]:
-    """What stands beside the gain, the means and the report's gain: a line each, where there is something to say."""
+    """What stands beside the gain, the means and the reference's gain: a line each, where there is something to say."""
     if beside is None:
         return [], [], []
     quantity, words = beside.quantity, QUANTITIES[beside.quantity].words
     gain = gain_words(quantity, beside.estimate, beside.low, beside.high)
     means = two_values(quantity, beside.variant_mean, beside.baseline_mean)
-    theirs = gain_words(quantity, beside.report_estimate)
+    theirs = gain_words(quantity, beside.reference_estimate)
     lines: list[list[Child]] = [
         [tag("span", f"{words}: ", tag("span", text, class_="part"), *more, class_="beside")] if text != NONE else []
         for text, more in ((gain, []), (means, []), (theirs, _logged(quantity, beside)))
@@ -100,7 +100,7 @@ def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
         tag("span", *_stated(test, place), class_="test"),
         class_="comparison",
     )
-    gain_beside, means_beside, report_beside = _beside_lines(test.beside)
+    gain_beside, means_beside, reference_beside = _beside_lines(test.beside)
     by_plain = tag("span", "plain: ", tag("span", _p_words(plain.p_holm), class_="part"), class_="beside")
     cells = [what]
     for label, text, more in (
@@ -108,7 +108,7 @@ def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
         ("means", two_values(quantity, test.variant_mean, test.baseline_mean), means_beside),
         ("p (Holm)", _p_words(moderated.p_holm), [by_plain] if plain.p_holm is not None else []),
         ("seeds needed", _seeds_part(test.seeds_if_seen, test.seeds_at_edge), []),
-        ("report", gain_words(quantity, test.report_estimate), [*_logged(quantity, test), *report_beside]),
+        ("reference", gain_words(quantity, test.reference_estimate), [*_logged(quantity, test), *reference_beside]),
     ):
         value = tag("span", tag("span", text, class_="part"), *more)
         cells.append(tag("td", value, class_="number", data_label=label))
@@ -155,7 +155,7 @@ def verdict_counts(verdicts: Sequence[Verdict]) -> Element:
 def verdict_table(verdicts: Sequence[Verdict], study: Study) -> Element:
     """All verdicts of a source: a group of rows a claim, a row a comparison."""
     headings = ("Claim", "Verdict", "Comparison", "Gain [95 % interval]", "Means", "p (Holm)", "Seeds needed")
-    headings += ("The report's own",)
+    headings += (study.reference[:1].upper() + study.reference[1:],)
     made = tag("table", tag("thead", tag("tr", *(tag("th", text, scope="col") for text in headings))))
     made.set("class", "verdicts")
     for index, heading in enumerate(made[0][0]):

@@ -41,7 +41,6 @@ READING = (
 )
 # Of the picture's files in figures/, which `python -m train.insight` writes.
 STEM = "insight"
-HEADINGS = {"report": "What the report claims", "control": "What this study adds", "own": "What this study claims"}
 
 
 def _asset(name: str) -> str:
@@ -77,7 +76,7 @@ def _verdicts(results: StudyResults) -> list[Element]:
         )
     for source in dict.fromkeys(verdict.claim.source for verdict in results.verdicts):
         claims = [verdict for verdict in results.verdicts if verdict.claim.source == source]
-        made.append(tag("h3", HEADINGS.get(source, f"Claims: {source}")))
+        made.append(tag("h3", results.study.sources[source]))
         if found := [verdict for verdict in claims if not verdict.waits]:
             made.append(verdict_table(found, results.study))
         if waiting := [verdict for verdict in claims if verdict.waits]:

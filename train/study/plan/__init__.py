@@ -2,7 +2,7 @@
 
 from train.study.plan.claims import Claim, Comparison, Pair
 from train.study.plan.runs import PlannedRun, planned_runs, select, with_data, with_data_dir
-from train.study.plan.study import SCALES, Section, Study, Variant
+from train.study.plan.study import SCALES, Reference, Section, Study, Variant
 from train.study.plan.study_file import copy_study_file, load_study, run_study_file
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Comparison",
     "Pair",
     "PlannedRun",
+    "Reference",
     "Section",
     "Study",
     "Variant",

@@ -84,10 +84,10 @@ class Claim:
     it is supported where one is shown, and contradicted where every one is refuted.
 
     Attributes:
-      key: short, such as "1a": the number of the report's claim, and a letter for its part.
+      key: short, such as "1a"; claims are sorted and referred to by it.
       text: the statement in one sentence.
       comparisons: all that it says; at least one.
-      source: who states it, in a word: "report"; "control" for what a study adds to it; "own" for the study itself. The
+      source: who states it, in a word: "paper"; "own" for the study itself. `Study.sources` has a heading for each. The
         claims of one source are a family for Holm's correction.
       note: what a reader of its verdict must know.
       any_of: one comparison that is shown is enough.

@@ -17,7 +17,7 @@ Why the area under the loss itself and not its logarithm: the early and middle p
 and there the loss is large; under the logarithm the last epochs of a run that has long converged (0.05 against 0.06)
 would weigh as much. Areas are then compared by their ratio, so that data sets can be compared with each other.
 
-Why the last sixth: it averages out the noise between epochs, and with the report's decay epochs it lies behind the last
+Why the last sixth: it averages out the noise between epochs, and with the usual step schedules it lies behind the last
 drop of the learning rate (epochs 11 and 12 of 12, 167 to 200 of 200).
 """
 

@@ -1,7 +1,7 @@
 """Which runs follow from a study: each once, seed by seed, with its data's digest in its id."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from train.config import Config
 from train.errors import UserError
@@ -69,7 +69,7 @@ def with_data(study: Study, digest: Callable[[Config], str]) -> Study:
     return dataclasses.replace(study, sections=sections)
 
 
-def select(study: Study, only: Iterable[str]) -> tuple[Section, ...]:
+def select(study: Study, only: Iterable[str]) -> Sequence[Section]:
     """The sections that `only` names (see `planned_runs`), in the study's order."""
     wanted = tuple(only)
     if not wanted:

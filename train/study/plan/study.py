@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 
 from train.config import Config, validate
 from train.errors import UserError
 from train.identity import run_id
-from train.reproduction.logs import report_runs
+from train.run.records import Row
 from train.study.plan.claims import Claim
 
 SCALES = ("smoke", "mini", "full")
@@ -26,31 +27,44 @@ def check_name(what: str, name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+    """A run that someone else published, for comparison.
+
+    Attributes:
+      name: of the run, in a word.
+      rows: an epoch each, in the columns of metrics.csv.
+      fault: what is wrong with it, as a sentence; "" for nothing.
+    """
+
+    name: str
+    rows: Sequence[Row] = dataclasses.field(compare=False, repr=False)
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Variant:
     """One line of a comparison.
 
     Attributes:
       name: short; claims refer to it, unique within its section.
       config: its run; `seed` is set for each seed of the study.
-      report_run: name of the report's log that it redoes (`train.reproduction.logs`); "" for none.
-      label: as legends and tables show it; the name where not given.
-      against: name of the variant that its difference is taken from; "" for the section's baseline.
+      label: as legends and tables show it; the name by default.
+      against: name of the variant that its gain is taken over; "" for the section's baseline.
+      reference: the published run that it redoes.
       data: digest of the data set that the config names, as `with_data` fills it in; "" where the data is not at hand.
     """
 
     name: str
     config: Config
-    report_run: str = ""
+    _: dataclasses.KW_ONLY
     label: str = ""
     against: str = ""
+    reference: Reference | None = None
     data: str = ""
 
     def __post_init__(self):
         check_name("variant", self.name)
         validate(self.config)
-        if self.report_run and self.report_run not in report_runs():
-            known = ", ".join(report_runs())
-            raise UserError(f"variant {self.name!r}: the report has no log {self.report_run!r}; it has {known}")
         if not self.label:
             object.__setattr__(self, "label", self.name)
         check_name(f"label of variant {self.name!r}:", self.label)
@@ -65,32 +79,43 @@ class Variant:
         return dataclasses.replace(self.config, seed=seed)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
     """Variants that are compared with each other on one data set, paired by seed.
 
     Attributes:
-      key: number in the report, such as "2.3.1"; "2.5-controls" and the like for what the study adds.
-      dataset: word of the data set that it speaks of, such as "cifar10" (at smoke scale the runs use a smaller one).
-      title: of its figures.
-      baseline: name of the variant that differences are taken from.
-      variants: all of them, the baseline included.
-      figure: stem of its figures' files, such as "cifar10_base".
+      key: a word, such as "2.3.1"; claims and --only refer to it.
+      variants: all of them; at least one.
+      dataset: word for the data set, for claims and --only; that of the first variant's config by default.
+      baseline: name of the variant that gains are taken over; the first one by default.
+      title: of its figures; by default the key.
+      figure: stem of its figures' file names; made of key and data set by default.
       budget: epochs and examples in words.
-      report_budget: whether that is the report's own budget, so that its logged curves may be laid beside ours.
+      same_budget: whether the references had this budget, so that their curves can be laid over ours.
     """
 
     key: str
-    dataset: str
-    title: str
-    baseline: str
-    variants: tuple[Variant, ...]
-    figure: str
+    variants: Sequence[Variant]
+    dataset: str = ""
+    baseline: str = ""
+    title: str = ""
+    figure: str = ""
     budget: str = ""
-    report_budget: bool = False
+    same_budget: bool = False
 
     def __post_init__(self):
         check_name("section", self.key)
+        if not self.variants:
+            raise UserError(f"section {self.key}: no variants")
+        defaults = {
+            "variants": tuple(self.variants),
+            "dataset": self.dataset or self.variants[0].config.dataset,
+            "baseline": self.baseline or self.variants[0].name,
+            "title": self.title or self.key,
+        }
+        defaults["figure"] = self.figure or re.sub(r"\W+", "_", f"{self.key}_{defaults['dataset']}")
+        for name, value in defaults.items():
+            object.__setattr__(self, name, value)
         check_name(f"section {self.key}: dataset", self.dataset)
         if not re.fullmatch(r"\w[\w.-]*", self.figure):
             raise UserError(
@@ -107,7 +132,7 @@ class Section:
             while chain[-1].against:
                 chain.append(self.against(chain[-1]))
                 if chain[-1] in chain[:-1]:
-                    raise UserError(f"section {self.ref}: variant {variant.name!r} is held against itself in the end")
+                    raise UserError(f"section {self.ref}: variant {variant.name!r} is compared with itself")
 
     def against(self, variant: Variant) -> Variant:
         """What a variant's difference is taken from; itself for the baseline."""
@@ -136,30 +161,40 @@ class Section:
         raise UserError(f"section {self.ref} has no variant {name!r}; its variants are {names}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
     """Sections and claims.
 
     Attributes:
       name: of the study; a word.
-      title: of its page.
-      sections: each with the runs that it compares; a run that occurs in several is run once.
+      sections: each with the variants that it compares; a run that occurs in several is run once.
+      title: of its page; the name by default.
       claims: what is tested.
       seeds: how many seeds each variant has.
       scale: the budgets: "smoke", "mini" or "full"; "" for a study that has but one.
       quick_compile: compile the training programs with few of XLA's optimizations: for runs so short that compiling
         takes longer than training. Each run's run.json records it.
+      reference: whose runs the variants' references are, in words, such as "the paper".
+      sources: heading of the verdicts on the claims of each source (`train.study.plan.claims.Claim.source`).
     """
 
     name: str
-    title: str
-    sections: tuple[Section, ...]
-    claims: tuple[Claim, ...] = ()
+    sections: Sequence[Section]
+    title: str = ""
+    claims: Sequence[Claim] = ()
     seeds: int = 3
     scale: str = ""
     quick_compile: bool = False
+    reference: str = "the reference"
+    sources: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"own": "What this study claims"})
 
     def __post_init__(self):
+        for name, value in (
+            ("sections", tuple(self.sections)),
+            ("claims", tuple(self.claims)),
+            ("title", self.title or self.name),
+        ):
+            object.__setattr__(self, name, value)
         check_name("study", self.name)
         for what, keys in (
             ("sections", [section.ref for section in self.sections]),
@@ -173,6 +208,9 @@ class Study:
         if self.seeds < 1:
             raise UserError(f"study {self.name}: seeds={self.seeds} must be at least 1")
         for claim in self.claims:
+            if claim.source not in self.sources:
+                known = ", ".join(self.sources)
+                raise UserError(f"claim {claim.key}: source {claim.source!r} has no heading in Study.sources ({known})")
             for comparison in claim.comparisons:
                 for pair in comparison.pairs:
                     for names in (pair.variant, pair.baseline):

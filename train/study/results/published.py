@@ -42,7 +42,7 @@ METRICS = (*COLUMNS, *PERPLEXITIES)
 FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))
 PROVENANCE = ("date", "machine", "python", "versions", "commit")
 SETTINGS = {name: field for name, _, field in leaves(Config()) if field.metadata["identity"] and name != "seed"}
-_PLACES = ("scale", "sections", "variants", "report_run")
+_PLACES = ("scale", "sections", "variants", "reference")
 RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_done")
 
 
@@ -200,7 +200,8 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
     places: dict[str, list[tuple[str, str, str]]] = {}
     for section in study.sections:
         for variant in section.variants:
-            places.setdefault(variant.id, []).append((section.ref, variant.name, variant.report_run))
+            redone = variant.reference.name if variant.reference else ""
+            places.setdefault(variant.id, []).append((section.ref, variant.name, redone))
     order = {variant_id: number for number, variant_id in enumerate(places)}
     published = sorted(
         (run for run in runs.values() if run.status != "missing"),
@@ -235,7 +236,7 @@ def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str,
         "scale": guarded(run.scale),
         "sections": guarded(";".join(place[0] for place in places)),
         "variants": guarded(";".join(place[1] for place in places)),
-        "report_run": guarded(next((place[2] for place in places if place[2]), "")),
+        "reference": guarded(next((place[2] for place in places if place[2]), "")),
         "seed": str(run.seed),
         "status": run.status,
         "epochs_done": str(len(run.rows)),

@@ -76,7 +76,7 @@ class Beside:
       quantity: a name of `train.study.plan.quantities.QUANTITIES`.
       variant_mean, baseline_mean, estimate: as in `ComparisonResult`.
       low, high: Student's 95 % interval of the gain; None where n < 2.
-      report_variant, report_baseline, report_estimate: as in `ComparisonResult`.
+      reference_variant, reference_baseline, reference_estimate: as in `ComparisonResult`.
     """
 
     quantity: str
@@ -85,9 +85,9 @@ class Beside:
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
-    report_variant: float | None = None
-    report_baseline: float | None = None
-    report_estimate: float | None = None
+    reference_variant: float | None = None
+    reference_baseline: float | None = None
+    reference_estimate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +107,8 @@ class ComparisonResult:
       seeds_if_seen: seeds that would resolve it if the true gain is `estimate`; a number above
         `train.study.verdicts.power.MOST_SEEDS` stands for all of those. None where it is resolved or cannot be tested.
       seeds_at_edge: likewise if the true gain is at the edge of the margin; or zero, for kinds that say there is none.
-      report_variant, report_baseline: the quantity in the report's own logs (one seed), where it has them.
-      report_estimate: the gain in the report's own logs.
+      reference_variant, reference_baseline: the quantity in the reference runs (one seed each), where there are any.
+      reference_estimate: the gain in the reference runs.
     """
 
     comparison: Comparison
@@ -124,9 +124,9 @@ class ComparisonResult:
     beside: Beside | None = None
     seeds_if_seen: int | None = None
     seeds_at_edge: int | None = None
-    report_variant: float | None = None
-    report_baseline: float | None = None
-    report_estimate: float | None = None
+    reference_variant: float | None = None
+    reference_baseline: float | None = None
+    reference_estimate: float | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -144,7 +144,7 @@ class Verdict:
       plain: what the plain paired t-test would make of it.
       tests: a result for each of the claim's comparisons.
       p_holm: corrected over looks and over the claims of the same source; None where no comparison can be tested.
-      note: what a reader must know: the claim's own note, runs that are missing, a faulty log of the report.
+      note: what a reader must know: the claim's own note, runs that are missing, a fault of a reference.
       scale: that it was measured at, and speaks of.
       look: 1 at the study's own number of seeds, 2 with the seeds that were added.
       progress: "run" once every run of the first look has ended, "not run" where none of its comparisons has any.

@@ -1,8 +1,7 @@
-"""A comparison with all its numbers: of the two tests, of the quantity beside, of the report's own logs."""
+"""A comparison with all its numbers: of the two tests, of the quantity beside, of the references."""
 
 from collections.abc import Sequence
 
-from train.reproduction.logs import report_curves
 from train.study.plan import Study
 from train.study.plan.claims import Pair
 from train.study.plan.quantities import QUANTITIES, gain, values_of_pair
@@ -50,7 +49,7 @@ def compared(
         _beside(study, measured),
         seeds_if_seen(measured, level) if unresolved else None,
         seeds_at_edge(measured, level) if unresolved else None,
-        *_of_report(study, measured, measured.pairs, comparison.quantity, comparison.baseline_quantity),
+        *_of_references(study, measured, measured.pairs, comparison.quantity, comparison.baseline_quantity),
     )
 
 
@@ -73,27 +72,27 @@ def _beside(study: Study, measured: Measured) -> Beside | None:
     quantity, pairs = measured.comparison.beside, measured.beside
     if not quantity:
         return None
-    logged = _of_report(study, measured, pairs, quantity)
+    logged = _of_references(study, measured, pairs, quantity)
     if not all(pair.gains for pair in pairs):
         return Beside(quantity, *_means(pairs[0]), None, None, None, *logged)
     mean, _, low, high, _ = Gain(*(sample(pair.gains) for pair in pairs)).estimate
     return Beside(quantity, *_means(pairs[0]), mean, low, high, *logged)
 
 
-def _of_report(
+def _of_references(
     study: Study, measured: Measured, chosen: Sequence[Paired], quantity: str, baseline_quantity: str = ""
 ) -> Logged:
-    """Variant, baseline and gain from the report's own logs, of one seed; None where it has none."""
+    """Variant, baseline and gain in the reference runs, of one seed; None where there are none."""
 
-    def logs(pair: Pair, found: Paired) -> tuple[float, float] | None:
-        names = [study.section(pair.section).variant(name).report_run for name in (found.variant, found.baseline)]
-        # The report has no slow weights' scores: those would be the live ones'.
-        if not all(names) or quantity.startswith("slow_"):
+    def published(pair: Pair, found: Paired) -> tuple[float, float] | None:
+        section = study.section(pair.section)
+        ours, theirs = (section.variant(name).reference for name in (found.variant, found.baseline))
+        # Where a reference has no scores of the slow weights, those would be the live ones'.
+        if ours is None or theirs is None or quantity.startswith("slow_"):
             return None
-        ours, theirs = (report_curves()[name] for name in names)
-        return values_of_pair(ours, theirs, quantity, baseline_quantity)
+        return values_of_pair(ours.rows, theirs.rows, quantity, baseline_quantity)
 
-    values = [logs(pair, found) for pair, found in zip(measured.comparison.pairs, chosen, strict=True)]
+    values = [published(pair, found) for pair, found in zip(measured.comparison.pairs, chosen, strict=True)]
     if values[0] is None:
         return None, None, None
     gains = [gain(both, quantity) if both else None for both in values]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from train.reproduction.logs import FAULTY
 from train.study.plan import Study, Variant
 from train.study.plan.claims import Claim
 from train.study.results.records import ComparisonResult, Outcome, Progress
@@ -51,13 +50,13 @@ def note(
     if moderated.look == 2:
         found.append("At the second look, with more seeds.")
     found += _out_of_reach(results)
-    logged = [_fits(result) for result in results if result.report_estimate is not None]
+    logged = [_fits(result) for result in results if result.reference_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):
-        found.append("The report's own logs, of one seed, do not show it within the margins used here.")
-    if study.scale != "full" and all(study.section(ref).report_budget for ref in claim.sections):
-        found.append("Measured at the report's own budget.")
-    logs = {variant.report_run for variant in variants_of(study, claim)}
-    found += [f"{fault[0].upper()}{fault[1:]}." for name, fault in FAULTY.items() if name in logs]
+        found.append(f"The runs of {study.reference} do not show it within the margins used here.")
+    if study.scale != "full" and all(study.section(ref).same_budget for ref in claim.sections):
+        found.append(f"Measured at the budget of {study.reference}.")
+    faults = [variant.reference.fault for variant in variants_of(study, claim) if variant.reference]
+    found += dict.fromkeys(filter(None, faults))
     return " ".join(found)
 
 
@@ -105,8 +104,8 @@ def _out_of_reach(results: Sequence[ComparisonResult]) -> list[str]:
 
 
 def _fits(result: ComparisonResult) -> bool:
-    """Whether the report's own gain lies where the comparison says; one seed differs where it does by the margin."""
-    gain, margin = result.report_estimate, result.comparison.margin
+    """Whether the reference's gain lies where the comparison says; one seed differs where it does by the margin."""
+    gain, margin = result.reference_estimate, result.comparison.margin
     assert gain is not None
     return {
         "better": gain > 0,

@@ -43,8 +43,8 @@ def make_study(names=("plain", "slow"), **changes):
         )
         for number, name in enumerate(names)
     )
-    section = Section("1", "digits", "A section", names[0], variants, "digits")
-    return Study("s", "S", (section,), **{"seeds": 2, "scale": "mini"} | changes)
+    section = Section(key="1", title="A section", variants=variants, figure="digits")
+    return Study(name="s", title="S", sections=[section], **{"seeds": 2, "scale": "mini"} | changes)
 
 
 def write_workdir(out, run, status="finished", epochs=2):
@@ -113,14 +113,14 @@ class Stop:
         return self.asked
 
 
-def run_all(study, out, *, seeds=None, retries=1, stop=None, published=lambda report: None, **executor):
+def run_all(study, out, *, seeds=None, retries=1, stop=None, published=lambda tally: None, **executor):
     planned = planned_runs(study, seeds=seeds)
     runs, said = read_runs(out), io.StringIO()
     pretend = Pretend(out, planned, **executor)
     live = Live(out, planned, runs, jobs=pretend.jobs, stream=said)
     runner = Runner(study, out, runs, pretend, retries=retries, live=live, published=published)
-    report = runner.run(planned, stop or Stop())
-    return report, pretend, said.getvalue()
+    tally = runner.run(planned, stop or Stop())
+    return tally, pretend, said.getvalue()
 
 
 NAMES = ["1:digits plain, seed 0", "1:digits slow, seed 0", "1:digits plain, seed 1", "1:digits slow, seed 1"]
@@ -135,10 +135,10 @@ def out(tmp_path):
 
 def test_runs_go_seed_by_seed_and_are_published_as_they_end(out):
     seen = []
-    report, pretend, said = run_all(make_study(), out, during=lambda name: seen.append(len(read_runs(out))))
+    tally, pretend, said = run_all(make_study(), out, during=lambda name: seen.append(len(read_runs(out))))
     assert pretend.started == NAMES
     assert seen == [0, 1, 2, 3]
-    assert [run.name for run in report.finished] == NAMES
+    assert [run.name for run in tally.finished] == NAMES
     assert "run 4 of 4  1:digits slow, seed 1: loss 0.8000, test 50.00%" in said
 
 
@@ -177,8 +177,8 @@ def test_a_full_disk_is_waited_for(out, monkeypatch):
 
     monkeypatch.setattr("train.study.execution.runner.write_runs", write)
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
-    report, _, _ = run_all(make_study(), out)
-    assert len(report.finished) == len(read_runs(out)) == 4
+    tally, _, _ = run_all(make_study(), out)
+    assert len(tally.finished) == len(read_runs(out)) == 4
 
 
 def test_a_disk_that_stays_full_is_one_line(out, monkeypatch):
@@ -205,11 +205,11 @@ def test_what_is_published_is_not_run_again_even_without_its_workdir(out):
 def test_a_run_that_finished_unpublished_is_published_and_not_run(out):
     study = make_study()
     write_workdir(out, planned_runs(study)[1])
-    report, pretend, said = run_all(study, out)
+    tally, pretend, said = run_all(study, out)
     assert "run 2 of 4  1:digits slow, seed 0: finished before" in said
     assert "run 4 of 4" in said
     assert pretend.started == [name for name in NAMES if name != NAMES[1]]
-    assert len(report.finished) == len(read_runs(out)) == 4
+    assert len(tally.finished) == len(read_runs(out)) == 4
 
 
 @pytest.mark.parametrize(("status", "epochs"), [("running", 2), ("finished", 1), ("failed", 2)])
@@ -221,9 +221,9 @@ def test_a_workdir_that_is_not_whole_is_continued(status, epochs, out):
 
 def test_a_failed_run_is_tried_again_and_then_given_up_while_the_others_go_on(out):
     script = {NAMES[0]: ["failed", "finished"], NAMES[1]: ["failed", "failed"], NAMES[2]: ["refused"]}
-    report, pretend, said = run_all(make_study(), out, script=script)
+    tally, pretend, said = run_all(make_study(), out, script=script)
     assert pretend.started == [NAMES[0], NAMES[0], NAMES[1], NAMES[1], NAMES[2], NAMES[3]]
-    assert [(run.name, message) for run, message in report.failed] == [
+    assert [(run.name, message) for run, message in tally.failed] == [
         (NAMES[1], "its numbers gave out"),
         (NAMES[2], "its numbers gave out"),
     ]
@@ -245,8 +245,8 @@ def test_a_run_that_says_finished_and_left_no_rows_has_failed(out):
     pretend = Pretend(out, planned)
     pretend.wait = lambda seconds: [RunEnd(run, "finished", "") for run in [pretend.going.pop()]]
     live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
-    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, Stop())
-    assert [message for _, message in report.failed] == ["it left no complete metrics.csv"] * 2
+    tally = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, Stop())
+    assert [message for _, message in tally.failed] == ["it left no complete metrics.csv"] * 2
 
 
 def test_a_signal_stops_what_is_going_and_starts_nothing_more(out):
@@ -265,10 +265,10 @@ def test_a_signal_stops_what_is_going_and_starts_nothing_more(out):
     planned = planned_runs(study)
     pretend = Asked(out, planned, jobs=2)
     live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
-    report = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, stop)
+    tally = Runner(study, out, {}, pretend, retries=1, live=live).run(planned, stop)
     assert pretend.started == NAMES[:2]
-    assert {run.name for run in report.open} == set(NAMES)
-    assert not report.failed
+    assert {run.name for run in tally.open} == set(NAMES)
+    assert not tally.failed
 
 
 def test_a_terminal_gets_one_line_of_what_goes_on_and_time_left(out, monkeypatch):
@@ -458,9 +458,9 @@ def test_data_that_changes_during_a_study_is_not_published(out):
 
     pretend.wait = wait
     live = Live(out, planned, {}, jobs=1, stream=io.StringIO())
-    report = Runner(study, out, {}, pretend, retries=0, live=live).run(planned, Stop())
-    assert [message for _, message in report.failed] == ["its data changed during the study"] * 2
-    assert not report.finished
+    tally = Runner(study, out, {}, pretend, retries=0, live=live).run(planned, Stop())
+    assert [message for _, message in tally.failed] == ["its data changed during the study"] * 2
+    assert not tally.finished
 
 
 def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):

@@ -17,7 +17,7 @@ from train.study.page import figures, write
 from train.study.plan import Section, Variant
 from train.study.results.records import StudyResults
 
-PAGE = Path(figures.__file__).parent / "page"
+PAGE = Path(figures.__file__).parent / "assets"
 
 
 def test_each_section_draws_the_reports_pictures_as_png_and_svg(tmp_path):
@@ -96,7 +96,7 @@ def test_variants_are_told_apart_by_more_than_colour():
         return Variant(f"{index}", made_up.config(k=5 if lookahead else 0, rate=0.001 * (index + 1)))
 
     variants = tuple(variant(index, index % 2 == 0) for index in range(14))
-    styles = figures.line_styles(Section("1", "cifar10", "many", "0", variants, "many"))
+    styles = figures.line_styles(Section(key="1", title="many", variants=variants))
     assert len(set(styles)) == len(styles)
     # In grey: neighbours differ in dashes or marker.
     assert all(a[1:] != b[1:] for a, b in itertools.pairwise(styles))

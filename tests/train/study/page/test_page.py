@@ -185,7 +185,7 @@ def test_curves_are_what_the_runs_logged_and_shared_ones_are_stored_once(results
     np.testing.assert_allclose(np.add(stored["mean"], stored["above"]), columns.max(0), atol=0.03 * width)
     # Section 2.4 compares the run of 2.1 again.
     assert data["sections"][2]["variants"][1]["curve"] == index
-    assert [v["report"] for v in data["sections"][1]["variants"]] == [None, None]
+    assert [v["reference"] for v in data["sections"][1]["variants"]] == [None, None]
 
 
 def test_numbers_are_short():
@@ -340,11 +340,11 @@ def test_hovering_shows_the_values_of_live_and_slow_weights(opened, results):
 
 def test_the_reports_curves_switch(opened):
     page = opened()
-    assert series(page, 1, 0, "reports") == ["RAdam", "Lookahead(RAdam)"]
+    assert series(page, 1, 0, "references") == ["RAdam", "Lookahead(RAdam)"]
     assert "report" in hover(page, 1, 0, 0.5).inner_text()
-    page.locator("#charts-section-1 .report input").uncheck()
-    assert series(page, 1, 0, "reports") == []
-    assert page.locator("#charts-section-2 .report").count() == 0
+    page.locator("#charts-section-1 .reference input").uncheck()
+    assert series(page, 1, 0, "references") == []
+    assert page.locator("#charts-section-2 .reference").count() == 0
 
 
 def test_it_can_be_used_by_keyboard(opened):

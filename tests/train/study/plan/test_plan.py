@@ -12,7 +12,7 @@ import pytest
 from train.config import FORMER, Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict
 from train.errors import UserError
 from train.identity import identity, run_id
-from train.reproduction.logs import report_curves, report_runs
+from train.reproduction.logs import reference, report_curves, report_runs
 from train.study.plan import (
     SCALES,
     Section,
@@ -40,11 +40,11 @@ def config(**optimizer):
 
 def section(key="1", names=("plain", "slow"), **changes):
     variants = tuple(Variant(name, config(lookahead=name != "plain", sync_period=5)) for name in names)
-    return Section(key, "digits", "Title", names[0], variants, f"figure_{key}", **changes)
+    return Section(key=key, variants=variants, **{"dataset": "digits"} | changes)
 
 
 def study(*sections, **changes):
-    return Study("s", "S", sections or (section(),), **changes)
+    return Study(name="s", sections=sections or [section()], **changes)
 
 
 # Identity
@@ -115,13 +115,13 @@ def test_a_name_that_would_not_read_back_is_refused(name):
         lambda: Variant(name, Config()),
         lambda: Variant("a", Config(), label=name or "\t"),
         lambda: section(name),
-        lambda: dataclasses.replace(section("1"), dataset=name),
+        lambda: dataclasses.replace(section("1"), dataset=name or "\t"),
     ):
         with pytest.raises(UserError, match="must be a non-empty text of printable characters"):
             make()
 
 
-@pytest.mark.parametrize("figure", ["../x", "a/b", "", ".hidden", "a\nb"])
+@pytest.mark.parametrize("figure", ["../x", "a/b", " ", ".hidden", "a\nb"])
 def test_a_figure_is_a_file_name_without_a_folder(figure):
     with pytest.raises(UserError, match="must be a file name without a folder"):
         dataclasses.replace(section("1"), figure=figure)
@@ -194,14 +194,16 @@ def compare(**changes):
     [
         (lambda: section(names=("plain", "plain")), "two variants have the same name; names are plain, plain"),
         (lambda: dataclasses.replace(section(), baseline="other"), "the baseline 'other' is not among plain, slow"),
-        (lambda: Variant("x", config(), "radam_maybe"), "the report has no log 'radam_maybe'; it has "),
+        (lambda: reference("radam_maybe"), "the report has no log 'radam_maybe'; it has "),
         (
-            lambda: Section("1", "digits", "T", "a", (Variant("a", config()), Variant("b", config(), against="c"),
-                                                       Variant("c", config(), against="b")), "f"),
-            "variant 'b' is held against itself in the end",
+            lambda: Section(key="1", variants=[Variant("a", config()), Variant("b", config(), against="c"),
+                                               Variant("c", config(), against="b")]),
+            "variant 'b' is compared with itself",
         ),
         (lambda: study(section("1"), section("1")), "two sections are called '1:digits'"),
-        (lambda: Study("s", "S", ()), "no sections"),
+        (lambda: Study(name="s", sections=()), "no sections"),
+        (lambda: section(names=()), "section 1: no variants"),
+        (lambda: study(claims=[dataclasses.replace(compare(), source="x")]), "has no heading in Study.sources"),
         (lambda: study(seeds=0), "seeds=0 must be at least 1"),
         (lambda: study(claims=(compare(), compare())), "two claims are called 'a'"),
         (lambda: study(claims=(compare(section="9:digits"),)), "has no section '9:digits'; it has 1:digits"),
@@ -214,8 +216,9 @@ def compare(**changes):
         (
             lambda: study(
                 section("1"),
-                Section("2", "text", "T", "a", (Variant("a", dataclasses.replace(section().variants[0].config,
-                                                                                 data_dir="/x")),), "f"),
+                Section(key="2", dataset="text", variants=[
+                    Variant("a", dataclasses.replace(section().variants[0].config, data_dir="/x"))
+                ]),
             ),
             "variant 'a' of section 2:text occurs with two data_dir",
         ),
@@ -276,10 +279,10 @@ def test_full_is_what_the_reports_logs_say():
     datasets = {"cifar10": "cifar10", "cifar100": "cifar100", "images": "hw2", "ptb": "ptb", "imdb_reviews": "imdb"}
     for s in load_study(REPORT, scale="full").sections:
         for variant in s.variants:
-            if not variant.report_run:
+            if not variant.reference:
                 continue
-            log, ours = runs[variant.report_run], variant.config
-            seen.add(variant.report_run)
+            log, ours = runs[variant.reference.name], variant.config
+            seen.add(variant.reference.name)
             optimizer = ours.optimizer
             assert datasets[ours.dataset] == log["dataset"]
             assert (ours.model.name, optimizer.name) == (log["model"], log["inner"])
@@ -305,7 +308,7 @@ def test_mini_is_the_budget_that_was_agreed():
     assert mini.section("2.3.2:cifar10").variant("RAdam").config.optimizer.decay_epochs == (2, 3, 4)
     assert mini.section("2.6.1:hw2").variant("RAdam").config.epochs == 20
     assert mini.section("2.6.2:ptb").variant("RAdam").config.epochs == 100
-    assert [s.ref for s in mini.sections if s.report_budget] == ["2.6.2:ptb", "imdb:imdb"]
+    assert [s.ref for s in mini.sections if s.same_budget] == ["2.6.2:ptb", "imdb:imdb"]
 
 
 def test_controls_have_equal_steps_where_they_say_so():

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig
+from train.reproduction.logs import reference
 from train.study.page.summary import format_tables, format_verdicts, summarise
 from train.study.plan import Section, Study, Variant
 from train.study.plan.claims import Claim, Comparison, Pair
@@ -85,12 +86,19 @@ def section(key, names):
     for number, name in enumerate(names, 1):
         optimizer = OptimizerConfig(learning_rate=float(number), lookahead=name.startswith("L"))
         config = Config(dataset="digits", batch_size=int(key), optimizer=optimizer, model=ModelConfig("small_cnn"))
-        variants.append(Variant(name, config, "sgd_no_cifar100" if name == "faulty" else ""))
-    return Section(key, "digits", f"Section {key}", names[0], tuple(variants), f"figure{key}")
+        faulty = reference("sgd_no_cifar100") if name == "faulty" else None
+        variants.append(Variant(name, config, reference=faulty))
+    return Section(key=key, dataset="digits", variants=variants)
 
 
 def study(*claims, names=("plain", "Look", "Look 2")):
-    return Study("s", "S", (section("1", names), section("2", names)), claims, scale="mini")
+    return Study(
+        name="s",
+        sections=[section("1", names), section("2", names)],
+        claims=claims,
+        scale="mini",
+        sources=dict.fromkeys(("own", "report", "control"), "Claims"),
+    )
 
 
 def better(variant="Look", quantity="final_accuracy", kind="better", section="1:digits", than=None, baseline="plain"):
@@ -290,21 +298,25 @@ def test_a_claim_on_the_reports_faulty_log_says_so_and_has_its_figures():
     )
     (verdict,) = judge(plan, runs(plan, PLAIN))
     assert "sgd_no_cifar100 stalls from epoch 3" in verdict.note
-    assert verdict.tests[0].report_baseline is None  # its twin has no log here
+    assert verdict.tests[0].reference_baseline is None  # its twin has no log here
     comparison = Comparison(Pair("2.4:cifar100", "Lookahead(SGD)", "SGD"), "better", "final_accuracy", 0.005)
-    (verdict,) = judge(reported(comparison), {})
+    (verdict,) = judge(redone(comparison), {})
     test = verdict.tests[0]
-    assert (test.report_variant, test.report_baseline) == (0.5563, 0.4155)
-    assert test.report_estimate == pytest.approx(0.1408)
+    assert (test.reference_variant, test.reference_baseline) == (0.5563, 0.4155)
+    assert test.reference_estimate == pytest.approx(0.1408)
 
 
-def reported(comparison):
+def redone(comparison):
     variants = [
-        Variant(name, Config(optimizer=OptimizerConfig(lookahead=name != "SGD")), f"sgd_{word}_cifar100")
+        Variant(
+            name,
+            Config(optimizer=OptimizerConfig(lookahead=name != "SGD")),
+            reference=reference(f"sgd_{word}_cifar100"),
+        )
         for name, word in (("SGD", "no"), ("Lookahead(SGD)", "yes"))
     ]
-    section = Section("2.4", "cifar100", "T", "SGD", tuple(variants), "f")
-    return Study("s", "S", (section,), (Claim("a", "A.", (comparison,)),))
+    section = Section(key="2.4", dataset="cifar100", variants=variants)
+    return Study(name="s", sections=[section], claims=[Claim("a", "A.", (comparison,))])
 
 
 def test_the_summary_is_means_spreads_and_paired_gains():

@@ -106,7 +106,7 @@
       section.variants.forEach((variant, index) => {
         if (!state.on.has(index)) return;
         const ours = columns(variant, quantity, state.slow && this.side === "test");
-        const logged = state.report && variant.report !== null ? data.reports[variant.report][quantity] : null;
+        const logged = state.reference && variant.reference !== null ? data.references[variant.reference][quantity] : null;
         if (ours || logged) found.push({ variant, ours, logged });
       });
       return found;
@@ -139,7 +139,7 @@
       Object.assign(this.place.dataset, {
         quantity: (slow ? "slow_" : "") + this.quantity,
         series: JSON.stringify(shown.filter((s) => s.ours).map((s) => s.variant.label)),
-        reports: JSON.stringify(shown.filter((s) => s.logged).map((s) => s.variant.label)),
+        references: JSON.stringify(shown.filter((s) => s.logged).map((s) => s.variant.label)),
       });
       this.shown = shown;
       if (this.plot) this.plot.destroy();
@@ -206,7 +206,7 @@
       if (this.tooltip.hidden) return;
       const several = rows.some((row) => row.ours?.low);
       const logged = rows.some((row) => row.logged);
-      const head = ["", `epoch ${idx + 1}`, ...(several ? ["seeds"] : []), ...(logged ? ["report"] : [])];
+      const head = ["", `epoch ${idx + 1}`, ...(several ? ["seeds"] : []), ...(logged ? [data.reference] : [])];
       const body = rows.map(({ variant, ours, logged: log }) => {
         const reach = ours?.low && at(ours.low) !== null ? `${number(at(ours.low))} – ${number(at(ours.high))}` : "";
         const cells = [number(at(ours?.mean)), ...(several ? [reach] : []), ...(logged ? [number(at(log))] : [])];
@@ -251,8 +251,8 @@
   function build(section) {
     const place = document.getElementById(`charts-${section.id}`);
     const has = (test) => section.variants.some((v) => v.curve !== null && test(data.curves[v.curve]));
-    const drawn = section.variants.flatMap((v, index) => (v.curve !== null || v.report !== null ? [index] : []));
-    const state = { on: new Set(drawn), log: true, slow: false, report: true, test: section.test[0] };
+    const drawn = section.variants.flatMap((v, index) => (v.curve !== null || v.reference !== null ? [index] : []));
+    const state = { on: new Set(drawn), log: true, slow: false, reference: true, test: section.test[0] };
     const pair = [new Chart(section, state, "train"), new Chart(section, state, "test")];
     const change = (what) => {
       Object.assign(state, what);
@@ -275,9 +275,9 @@
       input.addEventListener("change", () => set(input.checked));
       return element("label", {}, input, ...mark, element("span", {}, text));
     };
-    if (section.variants.some((v) => v.report !== null)) {
-      const label = check("thin dashes", (report) => change({ report }));
-      switches.append(element("fieldset", { class: "choice report" }, element("legend", {}, "Report's curves"), label));
+    if (section.variants.some((v) => v.reference !== null)) {
+      const label = check("thin dashes", (reference) => change({ reference }));
+      switches.append(element("fieldset", { class: "choice reference" }, element("legend", {}, "Reference"), label));
     }
     const variants = section.variants.map((variant, index) => {
       if (!drawn.includes(index)) return "";
