@@ -4,11 +4,15 @@ Trains one run in DIR. Running the same command again continues it; a finished r
 Python, and run as such: use only those you trust.
 """
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from train.errors import RunFailed, UserError
+from train.output import tolerant_output
+from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
 
 def parse(arguments: list[str]):
@@ -74,21 +78,45 @@ def _help() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    # Orbax logs a traceback of each error that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    try:
-        config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
-        from train.run.loop import train
-        from train.run.signals import EXIT_STOPPED
-        from train.step import runtime
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal.
 
-        runtime.set_up()
-        return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
-    except (UserError, RunFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+    130 is Ctrl-C before anything ran, or for the second time.
+    """
+    end_at_interrupt()
+    with tolerant_output():
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        # Orbax logs a traceback of each error that it also raises.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        try:
+            config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
+            with start_up(config, workdir):
+                from train.run.loop import train
+                from train.step import runtime
+
+                runtime.set_up()
+            return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
+        except (UserError, RunFailed) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, UserError) else 1
+        finally:
+            raise_at_interrupt()
+
+
+@contextlib.contextmanager
+def start_up(config, workdir: Path) -> Iterator[None]:
+    """Turns an error of starting JAX into one line and the ending of the run.
+
+    Raises:
+      RunFailed: instead of that error.
+    """
+    try:
+        yield
+    except Exception as error:
+        from train.run.workdir import not_started, open_workdir
+
+        with open_workdir(workdir, config) as directory:
+            directory.fail(error)
+            raise not_started(error, directory) from error
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("lookahead_jax",),
     ("train.errors",),
-    ("train.files", "train.locks", "train.registry"),
+    ("train.files", "train.locks", "train.output", "train.registry"),
     ("train.data", "train.models"),
     ("train.config", "train.identity"),
     ("train.optimizers",),
