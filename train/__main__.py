@@ -4,14 +4,17 @@ Trains one run in DIR. Running the same command again continues it; a finished r
 Python, and run as such: use only those you trust.
 """
 
+import contextlib
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from train.console import accept_any_text
 from train.errors import RunFailed, UserError
+from train.output import tolerant_output
+from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
 EXAMPLES = """Trains one run in a folder, and continues it when the same command is given again. Three examples:
 
@@ -154,26 +157,50 @@ def _help() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
-    accept_any_text()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    # Orbax logs a traceback of each error that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given:
-        print(EXAMPLES, file=sys.stderr)
-        return 2
-    try:
-        config, workdir = parse(given)
-        from train.run.loop import train
-        from train.run.signals import EXIT_STOPPED
-        from train.step import runtime
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal.
 
-        runtime.set_up()
-        return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
-    except (UserError, RunFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+    130 is Ctrl-C before anything ran, or for the second time.
+    """
+    end_at_interrupt()
+    accept_any_text()
+    with tolerant_output():
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        # Orbax logs a traceback of each error that it also raises.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        given = sys.argv[1:] if arguments is None else arguments
+        if not given:
+            print(EXAMPLES, file=sys.stderr)
+            return 2
+        try:
+            config, workdir = parse(given)
+            with start_up(config, workdir):
+                from train.run.loop import train
+                from train.step import runtime
+
+                runtime.set_up()
+            return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
+        except (UserError, RunFailed) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, UserError) else 1
+        finally:
+            raise_at_interrupt()
+
+
+@contextlib.contextmanager
+def start_up(config, workdir: Path) -> Iterator[None]:
+    """Turns an error of starting JAX into one line and the ending of the run.
+
+    Raises:
+      RunFailed: instead of that error.
+    """
+    try:
+        yield
+    except Exception as error:
+        from train.run.workdir import not_started, open_workdir
+
+        with open_workdir(workdir, config) as directory:
+            directory.fail(error)
+            raise not_started(error, directory) from error
 
 
 if __name__ == "__main__":

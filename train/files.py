@@ -6,10 +6,11 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 import resource
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from train.errors import RunFailed, UserError
 # What a full disk, a full quota and a file-size limit say. Orbax' C++ side gives the text without the number.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _RETRY_SECONDS = 2.0
+_WARN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
       OSError: as of the file system (full, read-only); `path` is then as it was.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not by `tempfile`, whose files are for their owner alone: here the user's umask decides, as for any new file.
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -133,7 +135,8 @@ def check_space(directory: Path, size: int) -> None:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(directory))
 
 
-def _out_of_space(error: Exception) -> bool:
+def out_of_space(error: Exception) -> bool:
+    """Whether an error says that the disk is full, or the user's share of it."""
     return getattr(error, "errno", None) in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
 
 
@@ -148,19 +151,22 @@ def with_patience(action: Callable[[], None], *, seconds: float, what: str) -> N
     Raises:
       RunFailed: there was no space in time, or the file system refuses for another reason.
     """
-    deadline = time.monotonic() + seconds
+    deadline, warned = time.monotonic() + seconds, -math.inf
     while True:
         try:
             return action()
         except Exception as error:
-            full = _out_of_space(error)
+            full, now = out_of_space(error), time.monotonic()
             if not full and not isinstance(error, OSError):
                 raise
             reason = next((os.strerror(n) for n in _FULL if os.strerror(n) in str(error)), str(error).splitlines()[0])
-            if not full or time.monotonic() >= deadline:
+            if not full or now >= deadline:
+                do = "make room" if full else "see to that"
                 raise RunFailed(
-                    f"{what} could not be written: {reason}; what was saved before is intact: make room, then run the "
+                    f"{what} could not be written: {reason}; what was saved before is intact: {do}, then run the "
                     "same command again"
                 ) from error
-            log.warning("%s cannot be written: %s; trying again for %.0f s", what, reason, deadline - time.monotonic())
+            if now - warned >= _WARN_SECONDS:  # one line a minute, not one an attempt
+                warned = now
+                log.warning("%s cannot be written: %s; trying again for %.0f s", what, reason, deadline - now)
         time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))

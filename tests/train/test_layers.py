@@ -12,7 +12,7 @@ LAYERS = (
     ("lookahead_jax",),
     ("train.errors", "train.nearest", "train.console"),
     ("train.paths", "train.user_code", "train.command_line"),
-    ("train.files", "train.locks", "train.registry"),
+    ("train.files", "train.locks", "train.output", "train.registry"),
     ("train.data", "train.models"),
     ("train.config", "train.identity"),
     ("train.optimizers",),

@@ -2,7 +2,9 @@
 
 import errno
 import fcntl
+import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -59,7 +61,41 @@ def test_a_lock_that_another_has_is_no_missing_lock(name, tmp_path, monkeypatch)
 def test_a_file_where_the_directory_should_be_is_refused(tmp_path):
     (tmp_path / "w").write_text("")
     with (
-        pytest.raises(UserError, match="it cannot be used: File exists"),
-        exclusive(tmp_path / "w", "it"),
+        pytest.raises(UserError, match="workdir w cannot be used: File exists"),
+        exclusive(tmp_path / "w", "workdir w"),
     ):
         pass
+
+
+SOFT = [
+    ("one that has died", {"host": socket.gethostname(), "pid": 2**22 + 1}, True),
+    ("one that lives", {"host": socket.gethostname(), "pid": os.getpid()}, False),
+    ("one on another host", {"host": "elsewhere", "pid": 2**22 + 1}, False),
+    ("one that was killed while it wrote", None, False),
+]
+
+
+@pytest.mark.parametrize(("case", "owner", "free"), SOFT, ids=[case[0] for case in SOFT])
+def test_without_locks_a_file_names_the_owner(case, owner, free, tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
+    path = tmp_path / ".lock.owner"
+    path.write_text(json.dumps(owner) if owner else "")
+    if free:
+        with exclusive(tmp_path, "it"):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+            with pytest.raises(InUse), exclusive(tmp_path, "it"):
+                pass
+        assert not path.exists()
+    else:
+        with pytest.raises(InUse, match=r"if it is gone, delete .*\.lock\.owner"), exclusive(tmp_path, "it"):
+            pass
+        assert path.exists()
+
+
+def test_a_directory_in_which_nothing_was_written_is_as_it_was(tmp_path):
+    with exclusive(tmp_path / "a" / "b", "it"):
+        assert (tmp_path / "a" / "b" / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with exclusive(tmp_path / "a" / "b", "it"):
+        (tmp_path / "a" / "b" / "file").write_text("")
+    assert (tmp_path / "a" / "b" / "file").exists()

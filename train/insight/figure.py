@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from train.insight.points import STEM, Insight, Point, read
+from train.run.figures import own_style, plain
 from train.study.page.figures import DATASET_TITLES, save_both
 
 # Told apart over a surface that runs from dark blue to yellow, and in grey by line style and marker.
@@ -98,6 +99,7 @@ def _steps(axis, insight: Insight) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, frameon=False, fontsize=9)
 
 
+@own_style()
 def draw_insight(folder: Path) -> list[Path]:
     """Draws insight.png and insight.svg from insight.csv and insight.json of the same folder.
 
@@ -110,7 +112,7 @@ def draw_insight(folder: Path) -> list[Path]:
     insight = read(folder)
     figure = Figure(figsize=(11.5, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{_title(insight.facts)}\n{_caveat(insight)}", fontsize=10)
+    figure.suptitle(plain(f"{_title(insight.facts)}\n{_caveat(insight)}"), fontsize=10)
     surface, steps = figure.subplots(1, 2, width_ratios=(1.5, 1))
     _surface(figure, surface, insight)
     _paths(surface, insight)

@@ -21,7 +21,7 @@ from train.reproduction.checks import (
 )
 from train.reproduction.logs import FAULTY, report_curves
 from train.reproduction.runs import FiledRun
-from train.run.figures import BLUE, ORANGE, new_figure, save_figure
+from train.run.figures import BLUE, ORANGE, new_figure, own_style, save_figure
 
 INTRODUCTION = """\
 # Do the recipes train as the report's did?
@@ -121,6 +121,7 @@ def cnn_table(runs: Sequence[FiledRun]) -> str:
     return table(["run", "", *(f"epoch {epoch}" for epoch in epochs)], rows)
 
 
+@own_style()
 def draw_cnn(runs: Sequence[FiledRun], paths: Sequence[Path]) -> bool:
     """Draws the CNN's curves beside the report's; returns False, having drawn nothing, where there is no run."""
     if not any(runs_of(runs, name) for name in CNN):

@@ -132,12 +132,16 @@ class Checkpoints:
         self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
+        self.newest: int | None = None  # the step that was last saved or restored
 
     def steps(self) -> list[int]:
-        """Steps that have a directory, whole or not, in increasing order."""
-        if not self._directory.is_dir():
-            return []
-        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+        """Steps that have a directory, whole or not, in increasing order; UserError where that cannot be read."""
+        try:
+            if not self._directory.exists():
+                return []
+            return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+        except OSError as error:
+            raise UserError(f"{self._directory} cannot be read: {error.strerror}") from error
 
     def save(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
         """Copies the tree to the host and writes it in the background; waits for an earlier write first.
@@ -180,6 +184,7 @@ class Checkpoints:
             try:
                 verify(final)
                 self._check_identity(step, self._progress(step))
+                self.newest = step
                 return
             except DamagedCheckpoint:
                 os.rename(final, _unused(final.with_name(f"{step}.damaged")))
@@ -196,6 +201,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed
             raise
         fsync_path(self._directory)
+        self.newest = step
         self._retain(step)
 
     def _retain(self, newest: int) -> None:
@@ -261,6 +267,7 @@ class Checkpoints:
                 continue
             self._compare_forms(directory, abstract)
             tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
+            self.newest = step
             return Restored(step, tree, progress)
         if reasons:
             raise UserError(

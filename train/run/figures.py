@@ -1,5 +1,8 @@
-"""curves.png of one run."""
+"""curves.png of one run, and what all figures are drawn with."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from train.files import write_atomic
@@ -9,6 +12,26 @@ from train.run.records import Row
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 
 
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Matplotlib's default settings, whatever backend and matplotlibrc the user has; for the length of a drawing."""
+    # Jupyter sets MPLBACKEND for child processes as well; a backend that is not there fails the first import.
+    given = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if given is not None:
+            os.environ["MPLBACKEND"] = given
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+def plain(text: str) -> str:
+    """Any text as matplotlib shows it letter by letter: no formulas, and escapes for what is not Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
 def new_figure(columns: int, title: str):
     """A figure with a row of axes, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,7 +39,7 @@ def new_figure(columns: int, title: str):
 
     figure = Figure(figsize=(5.2 * columns, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
@@ -29,6 +52,7 @@ def save_figure(figure, path: Path) -> None:
     write_atomic(path, data.getvalue())
 
 
+@own_style()
 def draw_curves(rows: list[Row], title: str, path: Path) -> None:
     """Draws loss (or perplexity) and accuracy of a run over its epochs: training, live weights, slow weights."""
     language_model = "train_perplexity" in rows[0]

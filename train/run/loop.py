@@ -1,28 +1,34 @@
 """The loop of one run: epochs, evaluation, rows, checkpoints and resume."""
 
 import collections
+import contextlib
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import jax
 
 from train.config import Config, validate
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 from train.experiment import load_dataset
 from train.files import with_patience
 from train.identity import run_id
+from train.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row, TensorBoard, perplexity
+from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
 from train.run.recovery import NonFiniteStep, Position, Recovery
 from train.run.signals import StopRequest
+from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer
-from train.run.workdir import Workdir, open_workdir
+from train.run.workdir import Workdir, not_started, open_workdir
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +50,8 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
     Args:
       config: the run.
       workdir: its directory, made if missing.
-      stop: a request that is already listening; by default signals are listened to here.
+      stop: how to ask the run to save and end: `stop.ask()`, from any thread. By default, signals ask (in the main
+        thread; Python gives no other thread any).
       quiet: print nothing about epochs or the end: a study reports its runs itself.
 
     Returns:
@@ -52,7 +59,8 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
 
     Raises:
       UserError: what the user gave is wrong; nothing is overwritten.
-      RunFailed: a loss is not finite, or the disk is full; the last good checkpoint is intact.
+      RunFailed: a loss is not finite, the disk is full, or the run broke off before its first epoch was done; the
+        last good checkpoint is intact.
     """
     validate(config)
     if stop is None:
@@ -61,17 +69,42 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
     with open_workdir(workdir, config) as directory:
         if directory.finished():
             if not quiet:
-                print(f"{workdir} is finished; choose another workdir to train again")
+                with Extras().best_effort("standard output"):
+                    print(f"{workdir} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
-        dataset = load_dataset(config)
-        directory.check_data(dataset)
-        trainer = make_trainer(config, dataset)
-        run = run_id(config, dataset.digest)
-        checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
-        try:
-            return Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
-        finally:
+        with _ending_recorded(directory):
+            dataset = load_dataset(config)
+            directory.check_data(dataset)
+            trainer = make_trainer(config, dataset)
+            run = run_id(config, dataset.digest)
+            checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
+            try:
+                outcome = Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
+            except BaseException:
+                with Extras().best_effort("the checkpoint in the making"):  # must not hide what ended the run
+                    checkpoints.close()
+                raise
             checkpoints.close()
+            return outcome
+
+
+@contextlib.contextmanager
+def _ending_recorded(directory: Workdir) -> Iterator[None]:
+    """Writes an error that ends the run to run.json; one before the first epoch is done becomes a `RunFailed`."""
+    try:
+        yield
+    except UserError as error:
+        if directory.started:
+            directory.fail(error)
+        raise
+    except Exception as error:
+        directory.fail(error)
+        if isinstance(error, RunFailed) or directory.under_way:
+            raise
+        raise not_started(error, directory) from error
+    except BaseException as error:
+        directory.fail(error)
+        raise
 
 
 class Run:
@@ -93,6 +126,7 @@ class Run:
         self._language_model = self._recipe.task == "text"
         self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
         self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
+        self._extras = Extras()
 
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
@@ -109,6 +143,7 @@ class Run:
             examples_per_step=recipe.batch_size * recipe.samples_per_example,
             unit="tok" if self._language_model else "img",
             quiet=self._quiet,
+            extras=self._extras,
         )
         try:
             while position.step < recipe.total_steps and not self._stop:
@@ -120,20 +155,28 @@ class Run:
                     progress.go_to(position.step)
                 if position.step % recipe.steps_per_epoch == 0:
                     row = self._finish_epoch(position, norms)
-                    board.append(row)
+                    with self._extras.best_effort("tensorboard/"):
+                        board.append(row)
                     progress.epoch(row)
             return self._end(position, progress)
-        except BaseException as error:
-            self._directory.record("failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
-            raise
         finally:
             progress.close()
-            board.close()
+            with self._extras.best_effort("tensorboard/"):
+                board.close()
 
     def _check_rows(self, step: int) -> None:
-        """Drops rows that a kill left beyond the checkpoint; refuses a file that lacks some."""
-        self._metrics_file.keep_until(step)
-        found, wanted = len(self._metrics_file.rows), step // self._recipe.steps_per_epoch
+        """Drops rows that a kill left beyond the checkpoint; refuses a file, or checkpoints, of which some are gone."""
+        metrics, checkpoints, rows = self._metrics_file, self._directory.checkpoints, len(self._metrics_file.rows)
+        saved = self._directory.last_saved
+        if rows and self._checkpoints.newest is None and (saved is not None or not checkpoints.exists()):
+            raise UserError(
+                f"{self._directory.metrics} has {rows} rows, but the checkpoints in {checkpoints} are gone; bring them "
+                f"back, or delete {self._directory.metrics} and {self._directory.run} to train again from the start"
+            )
+        if saved is not None and step < saved:
+            log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
+        self._write_patiently(lambda: metrics.keep_until(step), str(self._directory.metrics))
+        found, wanted = len(metrics.rows), step // self._recipe.steps_per_epoch
         if found != wanted:
             raise UserError(
                 f"{self._directory.metrics} has {found} rows, but the checkpoint at step {step} comes after epoch "
@@ -217,7 +260,9 @@ class Run:
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
             score = row["slow_test_accuracy"] if recipe.lookahead else row["test_accuracy"]
             position.save(self._checkpoints, score=score)
-        self._directory.record("running", epoch=epoch, step=position.step, skipped_steps=self._recovery.skipped)
+        facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
+        with self._extras.best_effort("run.json"):
+            self._directory.record("running", epoch=epoch, step=position.step, **facts)
         return row
 
     def _end(self, position: Position, progress: Progress) -> Outcome:
@@ -227,14 +272,18 @@ class Run:
         self._checkpoints.wait()
         rows = self._metrics_file.rows
         if rows:
-            curves, title = self._directory.curves, self._directory.path.name
-            self._write_patiently(lambda: draw_curves(rows, title, curves), str(curves))
+            with self._extras.best_effort("curves.png"):
+                draw_curves(rows, self._directory.path.name, self._directory.curves)
+        missing = self._extras.missing
+        facts = {"step": position.step, "checkpoint": self._checkpoints.newest, "missing": missing or None}
         if finished:
-            self._directory.record("finished", epoch=self._config.epochs, step=position.step)
+            self._directory.record("finished", patient=True, epoch=self._config.epochs, **facts)
             if not self._quiet:
-                progress.say(f"finished; metrics, curves and checkpoints are in {self._directory.path}")
+                said = "".join(f"; {what} is missing ({why})" for what, why in missing.items())
+                progress.say(f"finished; metrics, curves and checkpoints are in {self._directory.path}{said}")
             return Outcome("finished", rows)
-        name = self._stop.signal.name if self._stop.signal else "a signal"
-        self._directory.record("stopped", step=position.step, signal=name)
-        progress.say(f"stopped by {name} after step {position.step}, saved; run the same command again to continue")
+        signal = self._stop.signal
+        self._directory.record("stopped", patient=True, **facts, signal=signal.name if signal else "none")
+        how = f"stopped by {signal.name}" if signal else "stopped"
+        progress.say(f"{how} after step {position.step}, saved; run the same command again to continue")
         return Outcome("stopped", rows)

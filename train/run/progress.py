@@ -1,4 +1,7 @@
-"""What a person watching sees: a line an epoch; between them a bar on a terminal, a line now and then in a log."""
+"""What a person watching sees: a line an epoch; between them a bar on a terminal, a line now and then in a log.
+
+Where nothing can be written (a closed or full standard error), nothing is seen, and the run goes on.
+"""
 
 import sys
 import time
@@ -6,9 +9,11 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from train.output import Extras
 from train.run.records import Row
 
 LOG_SECONDS = 30.0  # between two lines of a long epoch, where there is no terminal
+WHAT = "progress on the terminal"
 
 
 class Progress:
@@ -21,7 +26,8 @@ class Progress:
       examples_per_step: samples of a full step, for the rate.
       unit: "img" or "tok".
       quiet: no line an epoch; the bar, or a line now and then, remains.
-      stream: where to write; the bar shows only on a terminal.
+      stream: where to write, standard error by default; the bar shows only on a terminal.
+      extras: where errors of writing end.
     """
 
     def __init__(
@@ -34,29 +40,34 @@ class Progress:
         *,
         quiet: bool = False,
         stream: TextIO | None = None,
+        extras: Extras | None = None,
     ):
         self._quiet = quiet
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr  # None where there was none when Python started
+        self._extras = extras or Extras()
         self._epochs, self._steps_per_epoch, self._unit = total // steps_per_epoch, steps_per_epoch, unit
         self._step, self._done_at_start, self._total = done, done, total
         self._began = self._last_line = time.monotonic()
-        self._bar = tqdm(
-            total=total * examples_per_step,
-            initial=done * examples_per_step,
-            unit=unit,
-            unit_scale=True,
-            file=self._stream,
-            disable=not self._stream.isatty(),
-            dynamic_ncols=True,
-            leave=False,
-        )
         self._examples_per_step = examples_per_step
+        self._bar: tqdm | None = None
+        with self._extras.best_effort(WHAT):
+            if self._stream is not None and self._stream.isatty():
+                self._bar = tqdm(
+                    total=total * examples_per_step,
+                    initial=done * examples_per_step,
+                    unit=unit,
+                    unit_scale=True,
+                    file=self._stream,
+                    dynamic_ncols=True,
+                    leave=False,
+                )
 
     def step(self) -> None:
         """One more step is done."""
         self._step += 1
-        self._bar.update(self._examples_per_step)
-        if self._bar.disable and time.monotonic() - self._last_line >= LOG_SECONDS:
+        if self._bar is not None:
+            self._advance_bar(self._examples_per_step)
+        elif time.monotonic() - self._last_line >= LOG_SECONDS:
             epoch, step = divmod(self._step - 1, self._steps_per_epoch)
             rate = (self._step - self._done_at_start) * self._examples_per_step / (time.monotonic() - self._began)
             parts = [f"epoch {epoch + 1:>3}/{self._epochs}", f"step {step + 1}/{self._steps_per_epoch}"]
@@ -64,8 +75,13 @@ class Progress:
 
     def go_to(self, step: int) -> None:
         """The run continues from `step`, which may be behind."""
-        self._bar.update((step - self._step) * self._examples_per_step)
+        self._advance_bar((step - self._step) * self._examples_per_step)
         self._step = step
+
+    def _advance_bar(self, examples: int) -> None:
+        if self._bar is not None:
+            with self._extras.best_effort(WHAT):
+                self._bar.update(examples)
 
     def _time_left(self) -> str:
         spent = time.monotonic() - self._began
@@ -75,8 +91,10 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._last_line = time.monotonic()
-        tqdm.write(text, file=self._stream)
-        self._stream.flush()
+        if self._stream is not None:
+            with self._extras.best_effort(WHAT):
+                tqdm.write(text, file=self._stream)
+                self._stream.flush()
 
     def epoch(self, row: Row) -> None:
         """The line of a finished epoch."""
@@ -97,4 +115,6 @@ class Progress:
 
     def close(self) -> None:
         """Removes the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            with self._extras.best_effort(WHAT):
+                self._bar.close()

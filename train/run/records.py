@@ -1,4 +1,4 @@
-"""metrics.csv and TensorBoard: one row an epoch, each epoch exactly once however often the run was interrupted."""
+"""metrics.csv: one row an epoch, each epoch exactly once however often the run was interrupted."""
 
 import math
 from pathlib import Path
@@ -48,16 +48,20 @@ def _format(value: Any) -> str:
 
 
 class MetricsFile:
-    """The rows of metrics.csv, rewritten atomically with each new one.
+    """The rows of metrics.csv, rewritten atomically with each new one. Columns that a user added are kept as they are.
 
     Attributes:
-      rows: what the file holds, values as numbers (None where empty).
+      columns: in the file's order.
+      rows: what the file holds, values as numbers (None where empty), those of a user's own columns as text.
     """
 
     def __init__(self, path: Path, *, language_model: bool):
         self._path = path
         self.columns = COLUMNS + (PERPLEXITIES if language_model else ())
-        self.rows = read_rows(path) if path.exists() else []
+        self.rows: list[Row] = []
+        if path.exists():
+            found, self.rows = _read(path)
+            self.columns = found + tuple(name for name in self.columns if name not in found)
 
     def append(self, row: Row) -> None:
         """Adds the row of the next epoch and writes the file."""
@@ -76,49 +80,27 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads a metrics.csv: numbers, None where a cell is empty.
+    """Reads a metrics.csv: numbers, None where a cell is empty; text in columns that are not a run's.
 
     Raises:
       UserError: the file is not one that this module wrote.
     """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[tuple[str, ...], list[Row]]:
     columns, rows = read_csv(path)
-    if columns[: len(COLUMNS)] != COLUMNS:
+    if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns):
         raise UserError(f"{path} does not have the columns of a metrics.csv; move it away")
     try:
-        return [{name: _parse(name, cell) for name, cell in row.items()} for row in rows]
+        return columns, [{name: _parse(name, cell) for name, cell in row.items()} for row in rows]
     except ValueError as error:
         raise UserError(f"{path} cannot be read as metrics ({error}); move it away") from error
 
 
-def _parse(name: str, cell: str) -> int | float | None:
+def _parse(name: str, cell: str) -> int | float | str | None:
+    if name not in COLUMNS and name not in PERPLEXITIES:
+        return cell
     if cell == "":
         return None
     return int(cell) if name in ("epoch", "step") else float(cell)
-
-
-class TensorBoard:
-    """Event files with the columns of metrics.csv as scalars, by tensorboardX (no TensorFlow).
-
-    The file is opened, and tensorboardX imported (a second), when there is a row for it: not before the first step.
-    """
-
-    def __init__(self, directory: Path, *, after_epoch: int):
-        self._directory, self._after_epoch = directory, after_epoch
-        self._writer: Any = None
-
-    def append(self, row: Row) -> None:
-        """Adds the scalars of an epoch."""
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
-
-            purge_step = self._after_epoch + 1 if self._after_epoch else None
-            self._writer = SummaryWriter(str(self._directory), purge_step=purge_step)
-        for name, value in row.items():
-            if value is not None and name not in ("epoch", "step"):
-                self._writer.add_scalar(name, value, row["epoch"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Flushes and closes the event file."""
-        if self._writer is not None:
-            self._writer.close()

@@ -6,17 +6,17 @@ import os
 import platform
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from train.config import Config, differences, to_dict
 from train.data import Dataset
-from train.errors import UserError
-from train.files import write_json
+from train.errors import RunFailed, UserError
+from train.files import with_patience, write_json
 from train.locks import exclusive
+from train.output import one_line
 from train.run.provenance import machine_words, source_commit, versions
 
 
@@ -25,12 +25,17 @@ class Workdir:
 
     Attributes:
       path: the directory.
+      has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
+      started: whether this process has taken the run up.
+      under_way: whether it has finished an epoch since.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, config: Config):
+        self.path, self.has_run, self.started, self.under_way = path, False, False, False
+        self._settings, self._disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
+        self._before, self._since = 0.0, time.monotonic()
 
     @property
     def metrics(self) -> Path:
@@ -60,10 +65,28 @@ class Workdir:
         """Whether the run came to its end."""
         return self._run.get("status") == "finished"
 
-    def load_status(self) -> None:
-        """Reads run.json, where there is one; a damaged one counts as none, since it is only a record."""
+    def load(self) -> None:
+        """Looks at what is there; a damaged run.json counts as none, since it is only a record.
+
+        Raises:
+          UserError: it cannot be looked at.
+        """
         with contextlib.suppress(OSError, ValueError):
-            self._run = json.loads(self.run.read_text(encoding="utf-8"))
+            found = json.loads(self.run.read_text(encoding="utf-8"))
+            self._run = found if isinstance(found, dict) else {}
+        try:
+            saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+            self.has_run = saved or self.metrics.exists() or self._run.get("status", "failed") != "failed"
+        except OSError as error:
+            raise UserError(f"{error.filename or self.path} cannot be read: {error.strerror}") from error
+        if not self.has_run:
+            self._run = {}
+
+    @property
+    def last_saved(self) -> int | None:
+        """The step of the newest checkpoint that is known to have been saved, as run.json has it."""
+        step = self._run.get("checkpoint")
+        return step if isinstance(step, int) else None
 
     def check_data(self, dataset: Dataset) -> None:
         """Compares the data with what the run began on, and keeps its digest for run.json.
@@ -82,12 +105,26 @@ class Workdir:
         self._data = ours
 
     def start(self, devices: list[str]) -> None:
-        """Records that the run goes on now."""
+        """Records that the run goes on now. Up to here nothing is written, so that a refused command leaves nothing.
+
+        Raises:
+          RunFailed: the files cannot be written, or the disk stayed full.
+        """
+        import jax
+
+        settings = to_dict(self._settings)
+        if not self.has_run:
+            with_patience(lambda: write_json(self.config, settings), seconds=self._disk_wait, what=str(self.config))
+        # There from the beginning, so that it is noticed if someone takes it away.
+        with_patience(
+            lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self._disk_wait, what=str(self.checkpoints)
+        )
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
             "starts": self._run.get("starts", 0) + 1,
             "wall_seconds": self._run.get("wall_seconds", 0.0),
+            **{name: self._run[name] for name in ("epoch", "step", "checkpoint") if name in self._run},
             "data": self._data,
             "devices": devices,
             "machine": machine_words(devices),
@@ -99,19 +136,36 @@ class Workdir:
             "commit": source_commit(),
             "quick_compile": jax.config.read("jax_disable_most_optimizations"),
         }
-        self._since = time.monotonic()
-        self._before = self._run["wall_seconds"]
-        self.record("running")
+        self._since, self._before = time.monotonic(), self._run["wall_seconds"]
+        self.has_run = self.started = True
+        self.record("running", patient=True)
 
-    def record(self, status: str, **facts: Any) -> None:
-        """Writes run.json: running, stopped, finished or failed, and facts of it."""
+    def record(self, status: str, *, patient: bool = False, **facts: Any) -> None:
+        """Writes run.json: running, stopped, finished or failed, and facts of it.
+
+        Args:
+          status: of the run.
+          patient: whether to wait for space on a full disk.
+          **facts: what else to keep; None takes a fact away.
+
+        Raises:
+          RunFailed: the file cannot be written.
+        """
+        self.under_way |= "epoch" in facts
         self._run |= {
             "status": status,
             "updated": _now(),
             "wall_seconds": round(self._before + time.monotonic() - self._since, 3),
             **facts,
         }
-        write_json(self.run, self._run)
+        self._run = {name: value for name, value in self._run.items() if value is not None}
+        seconds = self._disk_wait if patient else 0.0
+        with_patience(lambda: write_json(self.run, self._run), seconds=seconds, what=str(self.run))
+
+    def fail(self, error: BaseException) -> None:
+        """Records what ended the run. Where that is impossible, the error is still the one to report."""
+        with contextlib.suppress(Exception):
+            self.record("failed", error=one_line(error), traceback="".join(traceback.format_exception(error)))
 
 
 def _now() -> str:
@@ -126,26 +180,35 @@ def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
       UserError: the directory cannot be made or written, or belongs to a run of another config.
       InUse: another process has it.
     """
-    with exclusive(path, f"workdir {path}"):
-        workdir = Workdir(path)
-        _check_identity(workdir, config)
-        workdir.load_status()
+    with exclusive(path, f"workdir {path}", disk_wait=config.disk_wait):
+        workdir = Workdir(path, config)
+        workdir.load()
+        if workdir.has_run:
+            _check_identity(workdir, config)
         yield workdir
 
 
 def _check_identity(workdir: Workdir, config: Config) -> None:
-    if not workdir.config.exists():
-        if workdir.metrics.exists() or workdir.checkpoints.exists():
-            raise UserError(f"workdir {workdir.path} holds files of a run but no config.json; choose another workdir")
-        write_json(workdir.config, to_dict(config))
-        return
     try:
         stored = json.loads(workdir.config.read_text(encoding="utf-8"))
+        found = differences(stored, config)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"workdir {workdir.path} holds files of a run but no config.json; choose another workdir"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir.config} cannot be read ({error}); choose another workdir") from error
-    if found := differences(stored, config):
+    if found:
         raise UserError(
             f"workdir {workdir.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
         )
     if not config.resume:
         raise UserError(f"workdir {workdir.path} holds a run and config.resume=False; choose another workdir")
+
+
+def not_started(error: Exception, directory: Workdir) -> RunFailed:
+    """The one line for an error from before the first epoch was done, which is mostly one of JAX or its devices."""
+    given = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
+    hint = f"; environment: {' '.join(given)}" if given else ""
+    where = f"; its traceback is in {directory.run}" if directory.run.exists() else ""
+    return RunFailed(f"the run broke off before its first epoch was done: {one_line(error)}{hint}{where}")

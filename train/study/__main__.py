@@ -6,21 +6,30 @@ command again continues where it was stopped, with more --seeds or another --onl
 are Python and run as such: use only those you trust.
 
 Exit status: 0 done, 1 runs or the disk failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
-interrupted while it drew figures and page (--report_only draws them).
+interrupted while it drew figures and page (--report_only draws them). If only figures or page fail, runs and tables
+are whole, the status is 1, and --report_only draws what is missing.
 """
+
+import sys
+
+if __name__ == "__main__":  # before the imports that take seconds
+    from train.run.signals import end_at_interrupt
+
+    end_at_interrupt()
 
 import argparse
 import dataclasses
 import logging
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from train.command_line import Parser, argument_path, optional_path
 from train.config import Config
 from train.console import accept_any_text
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.run.signals import EXIT_STOPPED, StopRequest
+from train.output import Extras, tolerant_output
+from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
 from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.executor import LocalExecutor
 from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
@@ -40,10 +49,12 @@ from train.study.plan import (
     with_data_dir,
 )
 from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
-from train.study.results.records import RunRecord
+from train.study.results.records import RunRecord, StudyResults
 from train.study.verdicts.judge import assemble
 from train.study.verdicts.resolve import next_runs
 from train.study.verdicts.seeds import MAX_SEEDS
+
+PAGE = "index.html"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -162,27 +173,47 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
-        # Matplotlib is imported here, once there is something to draw.
-        from train.study.page.figures import draw_all
-        from train.study.page.write import write_page
-
-        figures = draw_all(results, flags.out / "figures")
-        write_page(results, flags.out / "index.html")
+        extras = Extras()
+        figures = draw(results, flags.out, extras)
     print(f"\n{format_tables(results, sections)}\n")
     if verdicts := format_verdicts(results.verdicts):
         print(f"{verdicts}\n")
     for figure in figures[:1]:
         print(f"figure:  {figure}" + (f" and {len(figures) - 1} more files" if len(figures) > 1 else ""))
     print(f"tables:  {', '.join(str(flags.out / name) for name in ('runs.csv', 'claims.csv', 'summary.csv'))}")
-    print(f"page:    {flags.out / 'index.html'}")
+    if PAGE not in extras.missing:
+        print(f"page:    {flags.out / PAGE}")
+    for what, why in extras.missing.items():
+        print(f"missing: {what}: {why}; runs and tables are whole, --report_only draws it", file=sys.stderr)
     for run, message in tally.failed:
         print(f"failed:  {run.name}: {message}; log: {flags.out / log_name(run.id)}", file=sys.stderr)
-    return 1 if tally.failed else 0
+    return 1 if tally.failed or extras.missing else 0
+
+
+def draw(results: StudyResults, out: Path, extras: Extras) -> list[Path]:
+    """Draws figures and page as far as possible; returns the figures' files, and leaves in `extras` what is missing."""
+    figures: list[Path] = []
+    # Matplotlib is imported here, once there is something to draw.
+    with extras.best_effort("the figures"):
+        from train.study.page.figures import draw_all
+
+        figures = draw_all(results, out / "figures", extras)
+    with extras.best_effort(PAGE):
+        from train.study.page.write import write_page
+
+        write_page(results, out / PAGE)
+    return figures
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see above)."""
+    raise_at_interrupt()
     accept_any_text()
+    with tolerant_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -195,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from train.run.loop import provenance
+from train.run import provenance
 
 
 def test_the_commit_is_dirty_where_python_files_changed_and_not_where_results_did(tmp_path, monkeypatch):

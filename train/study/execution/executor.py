@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from train.config import to_dict
-from train.study.execution.worker import FAILED, STOPPED, log_name
+from train.study.execution.worker import FAILED, STOPPED, log_name, open_log
 from train.study.plan import PlannedRun
 
 # A process takes no further run after so long: what libraries leave behind is freed, and a start costs seconds.
@@ -104,9 +104,7 @@ class _Slot:
             process.stdin.flush()
 
     def _start_process(self, run: str) -> None:
-        log = self._out / log_name(run)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as errors:
+        with open_log(self._out / log_name(run)) as errors:
             # A session of its own: Ctrl-C reaches the study alone, which then asks its workers to save, once.
             self._process = subprocess.Popen(
                 self._command,

@@ -106,9 +106,9 @@ class Live:
     def _epochs_done(self, run: PlannedRun) -> int:
         try:
             rows = read_csv(run_directory(self._out, run.id) / "metrics.csv")[1]
-        except UserError:
-            return 0
-        self._learn(run, rows)
+            self._learn(run, rows)
+        except (UserError, KeyError, ValueError):
+            return 0  # it counts as not begun: this is for the eye alone
         return len(rows)
 
     def _time_left(self) -> str:

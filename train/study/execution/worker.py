@@ -28,6 +28,7 @@ from typing import Any, TextIO
 
 from train.config import Config, from_dict, validate
 from train.errors import InUse, RunFailed, UserError
+from train.output import TolerantStream, one_line, tolerant_output
 from train.run.signals import EXIT_STOPPED, StopRequest
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
@@ -43,19 +44,29 @@ def log_name(run: str) -> str:
     return f"logs/{run}.txt"
 
 
+def open_log(path: Path) -> TextIO:
+    """Opens a run's log for what is added to it; what is said is lost, with a warning, where that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        logging.getLogger(__name__).warning("the log %s cannot be written: %s", path, error.strerror)
+        return open(os.devnull, "a")
+
+
 @contextlib.contextmanager
 def everything_said_goes_to(path: Path) -> Iterator[None]:
     """Standard output and error of the process, its libraries' included, are added to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    streams = [TolerantStream(stream) for stream in (sys.stdout, sys.stderr)]
     saved = [os.dup(number) for number in (1, 2)]
-    with path.open("a") as log:
+    with open_log(path) as log:
         try:
             for number in (1, 2):
                 os.dup2(log.fileno(), number)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in streams:
+                stream.settle()  # what a full disk left in a buffer must not go to the study
             for number, old in zip((1, 2), saved, strict=True):
                 os.dup2(old, number)
                 os.close(old)
@@ -79,7 +90,7 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
             return (REFUSED if isinstance(error, UserError) else FAILED), str(error)
         except Exception as error:
             traceback.print_exc()
-            return FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+            return FAILED, one_line(error)
     if status == FINISHED and not keep_checkpoints:
         shutil.rmtree(run_directory(out, run) / "checkpoints", ignore_errors=True)
     return status, ""
@@ -107,6 +118,11 @@ def _read_runs(source: TextIO, runs: "queue.Queue[dict[str, Any]]") -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    with tolerant_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.study.execution.worker", description=__doc__, allow_abbrev=False
     )

@@ -8,6 +8,7 @@ says where those end. A reference is a thin dashed line where it has the section
 Drawn again from the same numbers, the files are the same byte for byte, so that a repository can hold them.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.files import write_atomic
+from train.output import Extras
+from train.run.figures import own_style, plain
 from train.run.records import Row
 from train.study.plan import Section, Variant
 from train.study.results.records import RunRecord, StudyResults
@@ -137,11 +140,6 @@ def save_both(figure: Any, folder: Path, stem: str) -> list[Path]:
     return paths
 
 
-def _plain(text: str) -> str:
-    """Text of a study file as matplotlib shows it: no formulas."""
-    return text.replace("$", r"\$")
-
-
 def _draw_variant(axis: Any, style: LineStyle, label: str, found: Curve) -> None:
     colour = COLOURS[style.colour]
     # Markers are set apart from each other, so that overlapping lines can be followed.
@@ -155,7 +153,7 @@ def _draw_variant(axis: Any, style: LineStyle, label: str, found: Curve) -> None
         marker=MARKERS[style.marker],
         markersize=4,
         markevery=(style.marker * every // len(MARKERS), every),
-        label=_plain(f"{label}, {found.seeds} seed{'s' * (found.seeds > 1)}"),
+        label=plain(f"{label}, {found.seeds} seed{'s' * (found.seeds > 1)}"),
     )
     if found.seeds > 1:
         axis.fill_between(found.epochs, found.low, found.high, color=colour, alpha=0.18, linewidth=0)
@@ -220,8 +218,8 @@ def _draw(section: Section, results: StudyResults, quantity: str) -> Any:
     said = ["line: mean over seeds", "band: lowest to highest"] if several else ["one seed each"]
     said += ["diamond: slow weights at the end"] if slow_weights else []
     said += [f"thin dashed: {results.study.reference}'s run"] if logged else []
-    axis.set_title(_plain("\n".join(filter(None, (section.budget, "; ".join(said))))), fontsize=7.5, color="#444444")
-    figure.suptitle(_plain(f"{section.key}  {section.title}"), fontsize=11)
+    axis.set_title(plain("\n".join(filter(None, (section.budget, "; ".join(said))))), fontsize=7.5, color="#444444")
+    figure.suptitle(plain(f"{section.key}  {section.title}"), fontsize=11)
     if many:
         figure.legend(frameon=False, fontsize=8, handlelength=3.4, loc="outside right center")
     else:
@@ -245,10 +243,20 @@ def draw_section(section: Section, results: StudyResults, folder: Path) -> list[
     return paths
 
 
-def draw_all(results: StudyResults, folder: Path) -> list[Path]:
+def draw_all(results: StudyResults, folder: Path, extras: Extras | None = None) -> list[Path]:
     """Draws the figures of every section that has finished runs.
+
+    Args:
+      results: what to draw.
+      folder: where the files go.
+      extras: where the error of a section that cannot be drawn ends, while the others are drawn; raised if None.
 
     Returns:
       The files written, PNG and SVG of each figure.
     """
-    return [path for section in results.study.sections for path in draw_section(section, results, folder)]
+    paths: list[Path] = []
+    for section in results.study.sections:
+        effort = extras.best_effort(f"the figures of section {section.ref}") if extras else contextlib.nullcontext()
+        with effort, own_style():
+            paths += draw_section(section, results, folder)
+    return paths

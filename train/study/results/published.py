@@ -30,7 +30,7 @@ from train.identity import run_id
 from train.locks import exclusive
 from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study
-from train.study.results.cells import exact, short
+from train.study.results.cells import exact, guarded, short, unguarded
 from train.study.results.records import RunRecord
 
 RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
@@ -178,20 +178,22 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
         id=run,
         variant_id=cells["variant_id"],
         data=cells["data"],
-        scale=cells["scale"],
+        scale=unguarded(cells["scale"]),
         config=settings,
         seed=seed,
         rows=rows,
         status=status,
         seconds=float(cells["seconds"]),
-        log=cells["log"],
-        provenance={name: cells[name] for name in PROVENANCE},
+        log=unguarded(cells["log"]),
+        provenance={name: unguarded(cells[name]) for name in PROVENANCE},
     )
 
 
 def _parse_setting(cell: str, field: Any) -> Any:
-    if field.type in (int, float, str):
+    if field.type in (int, float):
         return field.type(cell)
+    if field.type is str:
+        return unguarded(cell)
     return cell == "True" if field.type is bool else [int(part) for part in cell.split("/") if part]
 
 
@@ -239,18 +241,18 @@ def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str,
         "id": run.id,
         "variant_id": run.variant_id,
         "data": run.data,
-        "scale": run.scale,
-        "sections": ";".join(place[0] for place in places),
-        "variants": ";".join(place[1] for place in places),
-        "reference": next((place[2] for place in places if place[2]), ""),
+        "scale": guarded(run.scale),
+        "sections": guarded(";".join(place[0] for place in places)),
+        "variants": guarded(";".join(place[1] for place in places)),
+        "reference": guarded(next((place[2] for place in places if place[2]), "")),
         "seed": str(run.seed),
         "status": run.status,
         "epochs_done": str(len(run.rows)),
         "seconds": f"{run.seconds:.1f}",
-        "log": run.log,
+        "log": guarded(run.log),
     }
     record |= {name: short(run.rows[-1].get(name)) if run.rows else "" for name in FINAL}
-    record |= {name: run.provenance.get(name, "") for name in PROVENANCE}
+    record |= {name: guarded(run.provenance.get(name, "")) for name in PROVENANCE}
     for name in SETTINGS:
         value: Any = run.config
         for part in name.split("."):

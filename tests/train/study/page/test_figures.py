@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tests.train.study import made_up
+from train.output import Extras
 from train.reproduction.logs import report_curves
-from train.study.page import figures
+from train.study.__main__ import draw
+from train.study.page import figures, write
 from train.study.plan import Section, Variant
 from train.study.results.records import StudyResults
 
@@ -114,3 +116,27 @@ def test_the_page_draws_with_the_same_colours_and_as_many_dashes():
     dashes = re.search(r"DASHES = \[(.*)\];", (PAGE / "page.js").read_text())
     assert dashes is not None
     assert len(re.findall(r"\[[^\]]*\]", dashes.group(1))) == len(figures.DASHES)
+
+
+@pytest.mark.parametrize("place", ["_draw", "save_both", "write_page", "page_data"])
+def test_what_cannot_be_drawn_is_named_and_the_rest_is_drawn(place, tmp_path, monkeypatch):
+    made = made_up.results([made_up.base_section(), made_up.text_section(epochs=5)])
+    module = figures if place in ("_draw", "save_both") else write
+    original, calls = getattr(module, place), []
+
+    def fail_first(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError("no such glyph")
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(module, place, fail_first)
+    extras = Extras()
+    paths = draw(made, tmp_path, extras)
+    assert len(extras.missing) == 1
+    assert set(extras.missing.values()) == {"ValueError: no such glyph"}
+    assert len(paths) == (4 if module is figures else 8)
+    assert (tmp_path / "index.html").exists() == (module is figures)
+    # Again, when nothing fails, it is whole.
+    assert len(draw(made, tmp_path, extras)) == 8
+    assert (tmp_path / "index.html").exists()
