@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from train.console import accept_any_text
 from train.errors import RunFailed, UserError
-from train.output import tolerant_output
+from train.interface.console import accept_any_text
+from train.interface.output import tolerant_output
 from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
 EXAMPLES = """Trains one run in a folder, and continues it when the same command is given again. Three examples:
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]):
       UserError: a flag or a config field is wrong.
     """
     from train.config import Config, leaves, validate
-    from train.paths import user_path
+    from train.interface.paths import user_path
 
     path, rest = _take_config([_spelt(word) for word in arguments])
     if any(word in ("--help", "-help", "-h", "--h") for word in rest):
@@ -62,7 +62,7 @@ def _spelt(word: str) -> str:
 
 def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The config file that is asked for last, and the other arguments."""
-    from train.paths import user_path
+    from train.interface.paths import user_path
 
     given, rest, words = None, [], iter(arguments)
     for word in words:
@@ -80,8 +80,8 @@ def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _load(path: Path):
     """Runs a config file and returns its config."""
     from train.config import Config
-    from train.nearest import did_you_mean
-    from train.user_code import load_module, running
+    from train.interface.nearest import did_you_mean
+    from train.interface.user_code import load_module, running
 
     if not path.is_file():
         there = sorted(file.stem for folder in (path.parent, Path("configs")) for file in folder.glob("*.py"))
@@ -99,7 +99,7 @@ def _load(path: Path):
 
 def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
     """Raises UserError for the first flag that there is not, with the nearest one that there is."""
-    from train.nearest import did_you_mean
+    from train.interface.nearest import did_you_mean
 
     for word in arguments:
         if word == "--":
@@ -122,7 +122,7 @@ def _overridden(config, arguments: Sequence[str]):
     from ml_collections import config_flags
 
     from train.config import leaves, wanted
-    from train.nearest import did_you_mean
+    from train.interface.nearest import did_you_mean
 
     values = flags.FlagValues()
     command = ["train", *arguments]

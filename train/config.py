@@ -17,8 +17,8 @@ import numpy as np
 
 from train.data import DATASETS
 from train.errors import UserError
+from train.interface.nearest import did_you_mean
 from train.models import MODELS
-from train.nearest import did_you_mean
 from train.registry import OPTIMIZERS
 
 __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]

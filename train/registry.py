@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from train.errors import UserError
-from train.nearest import did_you_mean
-from train.user_code import in_words
+from train.interface.nearest import did_you_mean
+from train.interface.user_code import in_words
 
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 

@@ -31,7 +31,7 @@ from report_claims import at_rate, claims  # the file beside this one
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
-from train.nearest import did_you_mean
+from train.interface.nearest import did_you_mean
 from train.reproduction.logs import reference
 from train.study.plan import SCALES, Section, Study, Variant
 

@@ -9,7 +9,7 @@ import dataclasses
 
 from train.data.dataset import Dataset, Split, subset, with_digest
 from train.errors import UserError
-from train.paths import user_path
+from train.interface.paths import user_path
 from train.registry import DATASETS
 
 __all__ = ["DATASETS", "Dataset", "Split", "load"]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from train.command_line import Parser, optional_path
-from train.console import accept_any_text
 from train.errors import UserError
-from train.nearest import did_you_mean
+from train.interface.command_line import Parser, optional_path
+from train.interface.console import accept_any_text
+from train.interface.nearest import did_you_mean
 
 # What --from-dir takes, by set.
 FROM_DIR = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from train import paths
 from train.data import prepared
 from train.errors import UserError
+from train.interface import paths
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 Report = Callable[[str], None]

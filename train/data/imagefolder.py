@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train import paths
 from train.data import prepared
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
+from train.interface import paths
 
 if TYPE_CHECKING:
     from PIL import Image

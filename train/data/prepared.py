@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train import paths
 from train.errors import UserError
+from train.interface import paths
 
 Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train import paths
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
+from train.interface import paths
 
 EOS = "<eos>"
 UNK = "<unk>"

@@ -18,9 +18,9 @@ paths) times (examples + batches times the batch size) forward passes.
 import logging
 import sys
 
-from train.command_line import Parser, argument_path
-from train.console import accept_any_text
 from train.errors import RunFailed, UserError
+from train.interface.command_line import Parser, argument_path
+from train.interface.console import accept_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from train.errors import RunFailed, UserError
 from train.experiment import load_dataset
 from train.files import with_patience
 from train.identity import run_id
-from train.output import Extras
+from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from train.output import Extras
+from train.interface.output import Extras
 from train.run.records import Row
 
 LOG_SECONDS = 30.0  # between two lines of a long epoch, where there is no terminal

@@ -15,8 +15,8 @@ from train.config import Config, differences, to_dict
 from train.data import Dataset
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
+from train.interface.output import one_line
 from train.locks import exclusive
-from train.output import one_line
 from train.run.provenance import machine_words, source_commit, versions
 
 

@@ -16,7 +16,7 @@ import stat
 import sys
 from pathlib import Path
 
-from train.paths import home
+from train.interface.paths import home
 
 # <malloc.h>; the values are ABI.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 from tensorboardX.proto import event_pb2
-
 from tests.train.test_output import STREAMS
-from train.output import Extras
+
+from train.interface.output import Extras
 from train.run.figures import draw_curves
 from train.run.loop import train
 from train.run.progress import Progress

@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 from train.config import Config, from_dict, validate
 from train.errors import InUse, RunFailed, UserError
-from train.output import TolerantStream, one_line, tolerant_output
+from train.interface.output import TolerantStream, one_line, tolerant_output
 from train.run.signals import EXIT_STOPPED, StopRequest
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"

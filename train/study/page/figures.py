@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.files import write_atomic
-from train.output import Extras
+from train.interface.output import Extras
 from train.run.figures import own_style, plain
 from train.run.records import Row
 from train.study.plan import Section, Variant

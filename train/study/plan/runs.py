@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from train.config import Config
 from train.errors import UserError
 from train.identity import run_id
-from train.nearest import did_you_mean
+from train.interface.nearest import did_you_mean
 from train.study.plan.study import Section, Study, Variant
 
 

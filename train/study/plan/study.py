@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from train.config import Config, validate
 from train.errors import UserError
 from train.identity import run_id
-from train.nearest import did_you_mean
+from train.interface.nearest import did_you_mean
 from train.run.records import Row
 from train.study.plan.claims import Claim
 

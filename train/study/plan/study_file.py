@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 from train.errors import UserError
-from train.nearest import did_you_mean
+from train.interface.nearest import did_you_mean
+from train.interface.user_code import load_module, running
 from train.study.plan.study import Study
-from train.user_code import load_module, running
 
 
 def run_study_file(path: Path) -> ModuleType:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.train.study import made_up
-from train.output import Extras
+from train.interface.output import Extras
 from train.reproduction.logs import report_curves
 from train.study.__main__ import draw
 from train.study.page import figures, write

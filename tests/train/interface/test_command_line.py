@@ -9,7 +9,7 @@ import pytest
 from train.__main__ import main, parse
 from train.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DIGITS = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from train.output import Extras, TolerantStream, tolerant_output
+from train.interface.output import Extras, TolerantStream, tolerant_output
 
 
 class Broken(io.StringIO):
@@ -60,7 +60,7 @@ def test_what_cannot_be_encoded_is_escaped(encoding):
 
 SAYS = """
 import sys
-from train.output import tolerant_output
+from train.interface.output import tolerant_output
 with tolerant_output():
     for number in range(3):
         print("line", number)

@@ -8,9 +8,9 @@ import train.__main__
 import train.data.__main__
 import train.study.__main__
 from train.config import Config, from_dict, to_dict
-from train.nearest import did_you_mean
+from train.interface.nearest import did_you_mean
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DIGITS = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
 
 

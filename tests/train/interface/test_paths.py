@@ -11,10 +11,10 @@ import train.study.__main__
 from train import data
 from train.data import prepared
 from train.errors import UserError
-from train.paths import entries, read_bytes, user_path
+from train.interface.paths import entries, read_bytes, user_path
 from train.step.runtime import enable_compilation_cache
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DIGITS = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
 STUDY = f"--study={ROOT / 'configs' / 'studies' / 'quick.py'}"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from train.errors import UserError
-from train.nearest import did_you_mean
-from train.paths import user_path
+from train.interface.nearest import did_you_mean
+from train.interface.paths import user_path
 
 __all__ = ["Parser", "argument_path", "optional_path"]
 
 
 def argument_path(text: str) -> Path:
-    """The `type` of an argument that is a path: see `train.paths.user_path`."""
+    """The `type` of an argument that is a path: see `train.interface.paths.user_path`."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path")
     try:

@@ -1,0 +1,1 @@
+"""What people type and read: command lines, paths, their own Python files, and the console."""
