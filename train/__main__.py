@@ -6,16 +6,26 @@ Python, and run as such: use only those you trust.
 
 import contextlib
 import logging
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from train.console import accept_any_text
 from train.errors import RunFailed, UserError
 from train.output import tolerant_output
 from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
+EXAMPLES = """Trains one run in a folder, and continues it when the same command is given again. Three examples:
 
-def parse(arguments: list[str]):
+  python -m train --config=configs/digits_cnn.py --workdir=checkpoints/digits
+  python -m train --config=configs/digits_cnn.py --workdir=checkpoints/adam --config.optimizer.name=adam
+  python -m train --config=configs/cifar10_resnet18.py --workdir=checkpoints/cifar10 --data_dir=~/data
+
+All settings: python -m train --help. Data sets: python -m train.data list."""
+
+
+def parse(arguments: Sequence[str]):
     """Reads the flags.
 
     Returns:
@@ -24,48 +34,117 @@ def parse(arguments: list[str]):
     Raises:
       UserError: a flag or a config field is wrong.
     """
+    from train.config import Config, leaves, validate
+    from train.paths import user_path
+
+    path, rest = _take_config([_spelt(word) for word in arguments])
+    if any(word in ("--help", "-help", "-h", "--h") for word in rest):
+        _help()
+        raise SystemExit(0)
+    config = Config() if path is None else _load(path)
+    _check_names(rest, [f"config.{name}" for name, _, _ in leaves(config)])
+    if path is None:
+        raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
+    config, workdir = _overridden(config, rest)
+    if not workdir:
+        raise UserError("--workdir=DIR is missing: where the run's files go")
+    return validate(config), user_path(workdir, "--workdir")
+
+
+def _spelt(word: str) -> str:
+    """The argument with its flag in one spelling: underscores, and `--config.data_dir` for `--data-dir`."""
+    flag, equals, value = word.partition("=")
+    if not re.match("--?[a-zA-Z]", flag):
+        return word
+    flag = flag.replace("-", "_").replace("_", "-", len(flag) - len(flag.lstrip("-")))
+    return ("--config.data_dir" if flag in ("--data_dir", "-data_dir") else flag) + equals + value
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The config file that is asked for last, and the other arguments."""
+    from train.paths import user_path
+
+    given, rest, words = None, [], iter(arguments)
+    for word in words:
+        if word in ("--config", "-config"):
+            given = next(words, "")
+        elif word.startswith(("--config=", "-config=")):
+            given = word.partition("=")[2]
+        else:
+            rest.append(word)
+    if given == "":
+        raise UserError("--config has no value; give a file, for example --config=configs/digits_cnn.py")
+    return (None if given is None else user_path(given, "--config")), rest
+
+
+def _load(path: Path):
+    """Runs a config file and returns its config."""
+    from train.config import Config
+    from train.nearest import did_you_mean
+    from train.user_code import load_module, running
+
+    if not path.is_file():
+        there = sorted(file.stem for folder in (path.parent, Path("configs")) for file in folder.glob("*.py"))
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UserError(f"--config={path} {what}{did_you_mean(path.stem, there)}; the config files are in configs/")
+    get_config = getattr(load_module(path, "--config"), "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"--config={path} has no get_config() that returns a train.config.Config")
+    with running(path, "--config"):
+        config = get_config()
+    if not isinstance(config, Config):
+        raise UserError(f"--config={path}: get_config() must return a train.config.Config, not {type(config).__name__}")
+    return config
+
+
+def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
+    """Raises UserError for the first flag that there is not, with the nearest one that there is."""
+    from train.nearest import did_you_mean
+
+    for word in arguments:
+        if word == "--":
+            return
+        name = word.partition("=")[0].lstrip("-")
+        if not re.match("--?[a-zA-Z]", word) or name in (*fields, "workdir", "flagfile", "undefok"):
+            continue
+        if name.startswith("noconfig.") and name.removeprefix("no") in fields:
+            continue
+        inside = [field for field in fields if field.startswith(f"{name}.")]
+        if inside:
+            raise UserError(f"--{name} is a group of settings; set one of them, such as --{inside[0]}")
+        nearest = did_you_mean(name, (f"--{field}" for field in (*fields, "config", "workdir")))
+        raise UserError(f"there is no flag --{name}{nearest}; python -m train --help lists all")
+
+
+def _overridden(config, arguments: Sequence[str]):
+    """The config with what the flags set, typed as its fields are, and the value of --workdir."""
     from absl import flags
     from ml_collections import config_flags
 
-    from train.config import validate
+    from train.config import leaves, wanted
+    from train.nearest import did_you_mean
 
     values = flags.FlagValues()
     command = ["train", *arguments]
-    config_flags.DEFINE_config_file("config", None, "Path of a config file.", flag_values=values, sys_argv=command)
     flags.DEFINE_string("workdir", None, "Directory of the run; made where missing.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
     try:
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=command)
         rest = values(command)
-        # For a file that could not be read, config_flags gives an object that raises on any access.
-        getattr(values.config, "epochs", None)
-    except (
-        flags.Error,
-        KeyError,
-        OSError,
-        AttributeError,
-        ImportError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise UserError(_one_line(error)) from error
-    if values.help:
-        raise SystemExit(_help())
+    except (flags.Error, KeyError, OSError, AttributeError, TypeError, ValueError) as error:
+        text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+        fields = {f"config.{name}": field for name, _, field in leaves(config)}
+        found = re.match(r"flag --([\w.]+)=(.*?): ", text)
+        if found and found[1] in fields:
+            field = fields[found[1]]
+            nearest = did_you_mean(found[2], ("true", "false")) if field.type is bool else ""
+            raise UserError(f"{found[1]}={found[2]!r} must be {wanted(field)}{nearest}") from error
+        raise UserError(text) from error
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is not a flag; flags look like --config.epochs=3")
-    if values.config is None:
-        raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
-    if not values.workdir:
-        raise UserError("--workdir=DIR is missing: where the run's files go")
-    return validate(values.config), Path(values.workdir)
+    return values.config, values.workdir
 
 
-def _one_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
-
-
-def _help() -> str:
+def _help() -> None:
     from train.config import Config, described, leaves
 
     lines = [(__doc__ or "").strip(), "", "Config fields and their defaults (those of a config file may differ):"]
@@ -73,8 +152,8 @@ def _help() -> str:
         lines.append(f"  --config.{name}={value!r}")
         if words := described(field):
             lines.append(f"      {words}")
+    lines += ["", "--data_dir=DIR is short for --config.data_dir=DIR."]
     print("\n".join(lines))
-    return 0  # type: ignore[return-value]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,12 +162,17 @@ def main(arguments: list[str] | None = None) -> int:
     130 is Ctrl-C before anything ran, or for the second time.
     """
     end_at_interrupt()
+    accept_any_text()
     with tolerant_output():
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
         # Orbax logs a traceback of each error that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        given = sys.argv[1:] if arguments is None else arguments
+        if not given:
+            print(EXAMPLES, file=sys.stderr)
+            return 2
         try:
-            config, workdir = parse(sys.argv[1:] if arguments is None else arguments)
+            config, workdir = parse(given)
             with start_up(config, workdir):
                 from train.run.loop import train
                 from train.step import runtime

@@ -18,6 +18,7 @@ import numpy as np
 from train.data import DATASETS
 from train.errors import UserError
 from train.models import MODELS
+from train.nearest import did_you_mean
 from train.registry import OPTIMIZERS
 
 __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
@@ -25,6 +26,10 @@ __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "
 # Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
 # id leaves such a setting out while it has this value, and files without it are read as having it.
 FORMER: dict[str, Any] = {}
+
+# Steps, periods and sizes are int32 on the device, and rates float32.
+INT32_MAX = 2**31 - 1
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 OPTIMIZERS.own("sgd", "train.optimizers:sgd", "SGD, with momentum if asked for; L2 weight decay")
 OPTIMIZERS.own("adam", "train.optimizers:adam", "Adam; L2 weight decay")
@@ -113,10 +118,16 @@ class Config:
     )
     sequence_length: int = setting(35, help="tokens a segment of a language model, or a review", at_least=1)
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
-    train_examples: int = setting(0, help="0: all", at_least=0)
-    test_examples: int = setting(0, help="0: all", at_least=0)
+    train_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
+    test_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
     skip_corrupt: bool = setting(
         False, help="image folders: pass over an image that cannot be read, instead of refusing"
+    )
+    add_unk: bool = setting(
+        True,
+        help="text: words of valid.txt that train.txt lacks become <unk>, which train.txt need not have; false refuses "
+        "such a text",
+        identity=False,  # a text that both values take gives the same data
     )
     image_size: int = setting(224, help="image folders: height and width of what the network sees", at_least=1)
     cutout: int = setting(
@@ -190,7 +201,8 @@ def _make_plain(config: Any) -> None:
 
 def _has_type(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # abs of a whole number may be too large for a float, which math.isfinite would raise at.
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool):
@@ -212,6 +224,18 @@ def described(field: dataclasses.Field) -> str:
 _WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
 
 
+def wanted(field: dataclasses.Field) -> str:
+    """What kind of value a setting takes, in words."""
+    return _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
+
+
+def _largest(name: str, kind: Any) -> float:
+    """The largest value of a setting that states no bound of its own."""
+    if ".options." in name:
+        return math.inf  # what becomes of a user's option is the user's
+    return {int: INT32_MAX, tuple[int, ...]: INT32_MAX, float: FLOAT32_MAX}.get(kind, math.inf)
+
+
 def validate(config: Config) -> Config:
     """Checks type and range of every field, and makes NumPy's scalars plain Python values.
 
@@ -227,10 +251,13 @@ def validate(config: Config) -> Config:
     _make_plain(config)
     for name, value, field in leaves(config):
         if not _has_type(value, field.type):
-            kind = _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
-            raise UserError(f"config.{name}={value!r} must be {kind}")
+            raise UserError(f"config.{name}={value!r} must be {wanted(field)}")
         rules = field.metadata
         for element in value if isinstance(value, tuple) else (value,):
+            largest = _largest(name, field.type)
+            if rules["at_most"] is None and not isinstance(element, str) and abs(element) > largest:
+                shown = repr(value) if abs(element) < 1e300 else "..."  # Python refuses to print the largest of them
+                raise UserError(f"config.{name}={shown} must be at most {largest:.10g}: it is a 32-bit number")
             if rules["at_least"] is not None and element < rules["at_least"]:
                 raise UserError(f"config.{name}={value!r} must be at least {rules['at_least']}")
             if rules["at_most"] is not None and element > rules["at_most"]:
@@ -238,7 +265,10 @@ def validate(config: Config) -> Config:
             if rules["above"] is not None and element <= rules["above"]:
                 raise UserError(f"config.{name}={value!r} must be greater than {rules['above']}")
             if rules["choices"] and element not in rules["choices"]:
-                raise UserError(f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}")
+                raise UserError(
+                    f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}"
+                    f"{did_you_mean(element, rules['choices'])}"
+                )
     decay = config.optimizer.decay_epochs
     if list(decay) != sorted(set(decay)):
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
@@ -309,13 +339,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     A setting that is missing is as `FORMER` has it, or, where it makes no difference to the run, at its default.
 
     Raises:
-      UserError: Another setting is missing, or one is unknown.
+      UserError: It is not what `to_dict` makes, another setting is missing, or one is unknown.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"a config must be a JSON object of settings, not {type(values).__name__}")
     config = Config()
     for part, registry in _REGISTRIES.items():
         nested = values.get(part)
         if isinstance(nested, Mapping) and "options" in nested:
-            kind = registry[nested.get("name", "")].options_type()
+            kind = registry[str(nested.get("name", ""))].options_type()
             getattr(config, part).options = kind() if kind else None
     known = set()
     for name, default, field in list(leaves(config)):
@@ -333,7 +365,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             owner = getattr(owner, part)
         setattr(owner, last, tuple(value) if isinstance(value, list) else value)
     if unknown := sorted(set(_names(values)) - known):
-        raise UserError(f"config.{unknown[0]} is not a setting")
+        raise UserError(f"config.{unknown[0]} is not a setting{did_you_mean(unknown[0], known)}")
     return config
 
 

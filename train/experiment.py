@@ -1,7 +1,11 @@
 """From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
 
 import dataclasses
+import math
+import os
 from typing import Any
+
+import jax
 
 from train import data
 from train.config import Config, ModelConfig
@@ -9,11 +13,13 @@ from train.data import Dataset
 from train.errors import UserError
 from train.models import MODELS, create_model
 from train.optimizers import make_optimizer, make_schedule
+from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
 from train.step.objectives import OBJECTIVES
 from train.step.parallel import WHOLE, Share
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
+from train.step.steps import abstract_inputs, abstract_state
 
 _KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
 
@@ -33,6 +39,7 @@ def load_dataset(config: Config) -> Dataset:
         test_batch_size=config.test_batch_size,
         sequence_length=config.sequence_length,
         skip_corrupt=config.skip_corrupt,
+        add_unk=config.add_unk,
     )
 
 
@@ -61,7 +68,8 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
       share: how a batch is split over devices.
 
     Raises:
-      UserError: model, data and settings do not fit together, or a batch does not divide over the devices.
+      UserError: model, data and settings do not fit together, a batch does not divide over the devices, or the network
+        cannot take the inputs or does not fit into memory.
     """
     examples, tests = len(dataset.train), len(dataset.test)
     if config.batch_size > examples:
@@ -77,7 +85,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
-    return Recipe(
+    recipe = Recipe(
         task=dataset.task,
         model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
         tx=make_optimizer(config.optimizer, schedule),
@@ -94,3 +102,30 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
         share=share,
     )
+    _check_network(recipe, config, dataset.name)
+    return recipe
+
+
+def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:
+    """Works out the shapes of a network's parameters: sizes that it cannot take are one line before anything runs."""
+    shape = "this size"
+    try:
+        shape = "x".join(map(str, abstract_inputs(recipe).shape[1:]))
+        state = abstract_state(recipe)
+    except Exception as error:
+        if isinstance(error, UserError) or not (
+            MODELS[config.model.name].own and OPTIMIZERS[config.optimizer.name].own
+        ):
+            raise  # a fault in the user's own code: where it is says the traceback
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose "
+            "another model or other sizes"
+        ) from error
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise UserError(
+            f"config.model.name={config.model.name!r} needs {needed / 2**30:,.0f} GiB for parameters and optimizer "
+            f"state, this machine has {there / 2**30:,.0f}; choose smaller sizes"
+        )

@@ -95,6 +95,33 @@ def read_csv(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
     return columns, rows
 
 
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file that other programs may have touched: spreadsheets put a byte-order mark before it.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not UTF-8, or holds the conflict markers of a merge.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(("<<<<<<< ", ">>>>>>> ")):
+            raise ValueError(f"line {number} is a conflict marker of a merge: resolve the conflict")
+    return text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; see `read_text`.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not JSON, or another value than an object.
+    """
+    value = json.loads(read_text(path))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a JSON {'null' if value is None else type(value).__name__}, not an object")
+    return value
+
+
 def check_space(directory: Path, size: int) -> None:
     """Asks whether `size` bytes fit, before a library starts writing that would fail in the middle, and loudly.
 

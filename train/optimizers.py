@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 import lookahead_jax as la
-from train.config import OptimizerConfig
+from train.config import INT32_MAX, OptimizerConfig
 from train.errors import UserError
 from train.registry import OPTIMIZERS
 
@@ -82,9 +82,24 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
 
     "step": multiplied by `decay_factor` when `decay_epochs[i] + decay_delay` epochs are done.
     "cosine": from `learning_rate` to 0 over all epochs.
+
+    Raises:
+      UserError: the last step of the run, or the step of a drop, is beyond int32, in which steps are counted.
     """
+    most = INT32_MAX // steps_per_epoch
+    if epochs > most:
+        raise UserError(
+            f"config.epochs={epochs} must be at most {most}: each has {steps_per_epoch} steps, counted in int32"
+        )
     if config.schedule == "cosine":
         return optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch)
+    for epoch in config.decay_epochs:
+        if epoch + config.decay_delay > most:
+            late = f" with config.optimizer.decay_delay={config.decay_delay}" if config.decay_delay else ""
+            raise UserError(
+                f"config.optimizer.decay_epochs={config.decay_epochs}{late} must be at most {most}: each epoch has "
+                f"{steps_per_epoch} steps, counted in int32"
+            )
     drops = {(epoch + config.decay_delay) * steps_per_epoch: config.decay_factor for epoch in config.decay_epochs}
     return optax.piecewise_constant_schedule(config.learning_rate, drops)
 

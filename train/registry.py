@@ -20,8 +20,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from train.errors import UserError
+from train.nearest import did_you_mean
+from train.user_code import in_words
 
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
+
+def _spaced(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _frozen(kind: Any) -> bool:
@@ -58,8 +64,8 @@ class Entry:
         module, attribute = self.target.split(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{self.target!r} cannot be imported: {error}") from error
+        except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything
+            raise UserError(f"{self.target!r} cannot be imported: {in_words(error)}") from error
 
     def parameters(self) -> tuple[str, ...]:
         """Names of the arguments that the factory takes."""
@@ -104,8 +110,12 @@ class Registry(Mapping[str, Entry]):
         """
         if entry.name in self._entries and self._entries[entry.name].own and not entry.own:
             raise UserError(f"{self._kind} {entry.name!r} is built in and cannot be replaced; choose another name")
-        if not entry.name.isprintable() or not entry.name.strip() or ":" in entry.name:
-            raise UserError(f"{self._kind} name {entry.name!r} must be printable, not empty, and without a colon")
+        name = entry.name
+        if not isinstance(name, str) or not name or not name.isprintable() or ":" in name or name != _spaced(name):
+            raise UserError(
+                f"{self._kind} name {name!r} must be printable, not empty, without a colon, and with single spaces "
+                "between words"
+            )
         self._entries[entry.name] = entry
 
     def own(self, name: str, target: str, help: str, *, task: str = "") -> None:
@@ -117,7 +127,10 @@ class Registry(Mapping[str, Entry]):
             return self._entries[name]
         if not isinstance(name, str) or not _IMPORTABLE.fullmatch(name):
             known = ", ".join(self)
-            raise UnknownName(f"unknown {self._kind} {name!r}; choose one of {known}, or give module:name of your own")
+            raise UnknownName(
+                f"unknown {self._kind} {name!r}; choose one of {known}, or give module:name of your own"
+                f"{did_you_mean(name, self)}"
+            )
         loaded = Entry(name, name).load()
         # One that its module registers as well keeps what it said there.
         registered = (entry for entry in self._entries.values() if entry.target is loaded)
@@ -196,7 +209,7 @@ def register_dataset(name: str, *, help: str = "") -> Callable[[Callable[..., An
     """Decorates a function that returns a `train.data.Dataset`: `config.dataset`.
 
     It gets those of these arguments that it takes: name, data_dir, batch_size, test_batch_size, sequence_length,
-    skip_corrupt.
+    skip_corrupt, add_unk.
 
     Args:
       name: replaces an earlier registration of the same name.

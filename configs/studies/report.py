@@ -31,6 +31,7 @@ from report_claims import at_rate, claims  # the file beside this one
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
+from train.nearest import did_you_mean
 from train.reproduction.logs import reference
 from train.study.plan import SCALES, Section, Study, Variant
 
@@ -336,7 +337,7 @@ def tiny(config: Config) -> Config:
 
 def get_study(scale: str = "mini") -> Study:
     if scale not in SCALES:
-        raise UserError(f"--scale={scale} is not one of {', '.join(SCALES)}")
+        raise UserError(f"--scale={scale} is not one of {', '.join(SCALES)}{did_you_mean(scale, SCALES)}")
     return Study(
         name="report",
         title="Lookahead: every experiment of the reproduction report, with seeds and intervals",

@@ -135,7 +135,9 @@ times) equal bit for bit to a run left alone. {seconds} s. What the disk said th
 |---|---|
 | noticed before anything was restored | {noticed} |
 | restored with every bit as saved (the damage hit nothing that counts) | {harmless} |
-| restored wrong without a word | {silent} |
+| silently restored wrong data | {silent} |
+
+**Cases from public reports** are in `cases.md`.
 """
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import os
+import pwd
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +73,33 @@ def ctrl_c_at(monkeypatch):
 
     monkeypatch.setattr(Progress, "step", step_and_signal)
     return at
+
+
+@pytest.fixture
+def ordinary_user():
+    """Takes root's rights away for one test, and gives a folder that user can write to.
+
+    What `setpriv --reuid` does to a command, done to this process: root may read anything, an ordinary user may not.
+    """
+    if os.geteuid() != 0:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def nobody_home(monkeypatch):
+    """A user who has neither HOME nor a passwd entry, as in many containers."""
+
+    def no_entry(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)

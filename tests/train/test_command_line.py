@@ -129,6 +129,43 @@ def test_help_names_every_field_and_what_it_may_be():
     assert "--config.parallel='pmap'\n      one of pmap, jit; " in done.stdout
 
 
+def test_without_arguments_three_examples_that_parse_are_shown_with_status_2(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) < 12
+    examples = [line.split()[3:] for line in err.splitlines() if line.startswith("  python -m train ")]
+    assert len(examples) == 3
+    for example in examples:
+        parse(example)
+    assert "python -m train --help" in err
+    assert "python -m train.data list" in err
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "configs/digits_cn.py", "configs", "", "~/nowhere.py"])
+def test_a_config_file_that_is_none_is_one_plain_line(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main([f"--config={name}", f"--workdir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --config")
+    assert error.count("\n") == 1
+    assert any(words in error for words in ("does not exist", "is not a file", "has no value"))
+    for absl in ("Errno", "Traceback", "FlagValues", "Fail"):
+        assert absl not in error
+
+
+def test_help_counts_a_language_models_examples_in_segments(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    said = capsys.readouterr().out
+    for field in ("train_examples", "test_examples"):
+        assert (
+            f"--config.{field}=0\n      at least 0; 0: all; language models: segments of sequence_length tokens\n"
+            in said
+        )
+
+
 def test_help_needs_no_jax():
     code = "import sys, train.__main__ as m; m.main(['--config=configs/digits_cnn.py']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0

@@ -167,7 +167,11 @@ DATA = {
     "text that is empty": (lambda d: text_tree(d, train=b""), TEXT, "train.txt"),
     "text with NUL bytes": (lambda d: text_tree(d, train=b"\x00\xff\xfe" * 9), TEXT, "train.txt"),
     "text with no valid file": (lambda d: text_tree(d, valid=None), TEXT, "valid"),
-    "text with an unknown word": (lambda d: text_tree(d, valid=b"a zebra\n" * 50), TEXT, "zebra"),
+    "text with an unknown word": (
+        lambda d: text_tree(d, valid=b"a zebra\n" * 50),
+        [*TEXT, "--config.add_unk=false"],
+        "zebra",
+    ),
     "text too short for a segment": (lambda d: text_tree(d, train=b"a b c\n"), TEXT, "sequence_length"),
     "images that are cut off": (truncated_image, IMAGES, "1.png"),
     "images that are not images": (lambda d: image_tree(d, b"hello"), IMAGES, "1.png"),

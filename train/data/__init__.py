@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 
 from train.data.dataset import Dataset, Split, subset, with_digest
+from train.errors import UserError
+from train.paths import user_path
 from train.registry import DATASETS
 
 __all__ = ["DATASETS", "Dataset", "Split", "load"]
@@ -40,6 +42,7 @@ def load(
     test_batch_size: int = 0,
     sequence_length: int = 35,
     skip_corrupt: bool = False,
+    add_unk: bool = True,
 ) -> Dataset:
     """Loads a data set into host memory.
 
@@ -53,20 +56,31 @@ def load(
       sequence_length: text only: tokens in a segment, or in a review.
       skip_corrupt: image folders only: leave out an image that cannot be read, with a warning, instead of
         refusing the set.
+      add_unk: text only: words of valid.txt that train.txt lacks become `<unk>`, which is added to the vocabulary if
+        train.txt lacks it; False refuses such a text.
 
     Raises:
-      UserError: an unknown name, missing or damaged data, or more examples asked for than there are.
+      UserError: an unknown name, missing, unreadable or damaged data, more than fits into memory, or more examples
+        asked for than there are.
     """
     given = {
         "name": name,
-        "data_dir": data_dir,
+        "data_dir": str(user_path(data_dir, "data_dir")) if data_dir else "",
         "batch_size": batch_size,
         "test_batch_size": test_batch_size,
         "sequence_length": sequence_length,
         "skip_corrupt": skip_corrupt,
+        "add_unk": add_unk,
     }
     entry = DATASETS[name]
-    dataset = entry.load()(**entry.taken(given))
+    try:
+        dataset = entry.load()(**entry.taken(given))
+    except OSError as error:
+        raise UserError(f"dataset {name}: {error.filename or data_dir} cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise UserError(f"dataset {name} does not fit into memory: {error or 'use a part of it'}") from error
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"dataset {name!r} returned {type(dataset).__name__}; expected a train.data.Dataset")
     return _limited(with_digest(dataset), train_examples, test_examples)
 
 

@@ -1,37 +1,55 @@
-"""`python -m train.data prepare NAME`: puts a data set on disk, in the form in which training reads it."""
+"""`python -m train.data prepare NAME` puts a data set on disk as training reads it; `list` shows what is there."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
+from train.command_line import Parser, optional_path
+from train.console import accept_any_text
 from train.errors import UserError
+from train.nearest import did_you_mean
+
+# What --from-dir takes, by set.
+FROM_DIR = {
+    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py (what torchvision keeps), or the .tar.gz of either",
+    "cifar100": "cifar-100-binary or cifar-100-python, or the .tar.gz of either",
+    "ptb": "the folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt; always needed, as the licence allows no "
+    "download",
+    "images": "a folder with train/<class>/ and valid/<class>/ of JPEG and PNG images; always needed",
+    "imdb_reviews": "the folder aclImdb, or its .tar.gz",
+}
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one line, as every user error here is."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see: python -m train.data --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m train.data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    prepare = commands.add_parser("prepare", help="prepare a data set", description=__doc__)
+def _parser() -> Parser:
+    sets = "\n".join(f"  {name:<14}--from-dir: {words}" for name, words in FROM_DIR.items())
+    epilog = (
+        f"sets to prepare, and what --from-dir takes:\n{sets}\n\n"
+        "digits and pydoc are built in; imagefolder and text are your own folders (--config.dataset=imagefolder "
+        "--config.data_dir=DIR)."
+    )
+    parser = Parser(prog="python -m train.data", description=__doc__, epilog=epilog)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    prepare = commands.add_parser("prepare", help="prepare a data set", epilog=epilog)
     prepare.add_argument("name", help="one of: " + ", ".join(PREPARE))
     prepare.add_argument(
-        "--from-dir", default="", metavar="DIR", help="take the publisher's files from DIR; no download"
-    )
-    prepare.add_argument(
-        "--data-dir", default="", metavar="DIR", help="where prepared sets lie (default: TFDS's own folder)"
+        "--from-dir", default="", type=optional_path, metavar="DIR", help="take the publisher's files; no download"
     )
     prepare.add_argument("--allow-mismatch", action="store_true", help="take files whose MD5 is not the publisher's")
+    listed = commands.add_parser("list", help="list the data sets: where each is, its size, whether it is prepared")
+    for command in (prepare, listed):
+        command.add_argument(
+            "--data-dir",
+            default="",
+            type=optional_path,
+            metavar="DIR",
+            help="where prepared sets lie (default: TFDS's own folder)",
+        )
     return parser
 
 
@@ -86,16 +104,57 @@ def _report(line: str) -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     """Prepares the named set, or says that it is there."""
     if arguments.name not in PREPARE:
-        raise UserError(f"there is nothing to prepare for {arguments.name!r}; use one of {', '.join(PREPARE)}")
+        raise UserError(
+            f"there is nothing to prepare for {arguments.name!r}; use one of {', '.join(PREPARE)}"
+            f"{did_you_mean(arguments.name, PREPARE)}"
+        )
     from train.data import prepared
 
     folder = prepared.resolve_data_dir(arguments.data_dir) / arguments.name
-    if any(folder.glob("**/dataset_info.json")) or (arguments.name == "ptb" and folder.is_dir()):
+    if prepared.is_prepared(arguments.name, arguments.data_dir):
         if arguments.name != "ptb":
             folder = prepared.open_prepared(arguments.name, arguments.data_dir).data_dir
         print(f"{arguments.name} is there already: {folder}")
         return
-    print(f"{arguments.name} is ready: {PREPARE[arguments.name](arguments.name, arguments)}")
+    with _unpacked(arguments.name, arguments):
+        print(f"{arguments.name} is ready: {PREPARE[arguments.name](arguments.name, arguments)}")
+
+
+@contextlib.contextmanager
+def _unpacked(name: str, arguments: argparse.Namespace) -> Iterator[None]:
+    """Replaces a --from-dir that is an archive by the folder that it unpacks to, for the length of the block."""
+    given = arguments.from_dir
+    if not (given and Path(given).is_file()):
+        yield
+        return
+    from train.data import download, prepared
+
+    with prepared.temporary_folder(prepared.resolve_data_dir(arguments.data_dir), name) as temporary:
+        _report(f"unpacking {given}")
+        arguments.from_dir = str(temporary / "extracted")
+        download.extract(Path(given), temporary / "extracted")
+        yield
+
+
+def list_sets(arguments: argparse.Namespace) -> None:
+    """Prints a line for each set: its state, its size on the disk, and where it is or how to get it."""
+    from train.data import DATASETS, prepared
+
+    rows = [("set", "state", "size", "where")]
+    for name, entry in DATASETS.items():
+        if name not in PREPARE:
+            state = "your folder" if "data_dir" in entry.parameters() else "built in"
+            rows.append((name, state, "", entry.help))
+        elif prepared.is_prepared(name, arguments.data_dir):
+            folder = prepared.resolve_data_dir(arguments.data_dir) / name
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            rows.append((name, "prepared", f"{size / 1e6:,.1f} MB", str(folder)))
+        else:
+            more = " --from-dir DIR" if name in ("ptb", "images") else ""
+            rows.append((name, "not prepared", "", prepared.prepare_command(name, arguments.data_dir) + more))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -106,10 +165,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 with one line on stderr for a user's error, 130 when interrupted."""
     # So that temporary folders are removed; SIGINT too, which a shell lets its background jobs ignore.
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    accept_any_text()
     try:
-        prepare(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        (list_sets if arguments.command == "list" else prepare)(arguments)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that may not be entered, a disk that fails
+        print(f"error: {error.filename or 'reading or writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was left behind", file=sys.stderr)

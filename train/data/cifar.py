@@ -1,77 +1,23 @@
-"""CIFAR-10 and CIFAR-100: from the publisher's binary files to TFDS's form, and from there to arrays."""
+"""CIFAR-10 and CIFAR-100: from the publisher's files to TFDS's form, and from there to arrays."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from train.data import decoded_cache, download, prepared
+from train.data import cifar_files, decoded_cache, download, prepared
+from train.data.cifar_files import check_labels
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
-
-_IMAGE_BYTES = 3 * 32 * 32
 
 # Per channel over the training images, the values that the report's code uses for both sets.
 _MEAN = (125.3, 123.0, 113.9)
 _STD = (63.0, 62.1, 66.7)
-
-
-@dataclass(frozen=True)
-class _Published:
-    """The publisher's "binary version" (https://www.cs.toronto.edu/~kriz/cifar.html).
-
-    Attributes:
-      folder: what its archive unpacks to.
-      files: by split, name and MD5 of each record file.
-      file_records: records in each of them.
-      labels: the label bytes before each image, as TFDS feature and number of classes.
-      names: by feature, the text file of its class names. These have no MD5 here: copies differ in the
-        blank lines at their end.
-    """
-
-    folder: str
-    files: Mapping[str, Mapping[str, str]]
-    file_records: Mapping[str, int]
-    labels: tuple[tuple[str, int], ...]
-    names: Mapping[str, str]
-
-
-# The MD5s are those of the files in the publisher's archives. The one of test_batch.bin is what two unrelated
-# public projects (one CMake, one Go) list beside these same five; the five equal files that were seen here.
-_PUBLISHED = {
-    "cifar10": _Published(
-        folder="cifar-10-batches-bin",
-        files={
-            "train": {
-                "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
-                "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
-                "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
-                "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
-                "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
-            },
-            "test": {"test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d"},
-        },
-        file_records={"train": 10_000, "test": 10_000},
-        labels=(("label", 10),),
-        names={"label": "batches.meta.txt"},
-    ),
-    "cifar100": _Published(
-        folder="cifar-100-binary",
-        files={
-            "train": {"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
-            "test": {"test.bin": "4499cfba6c016c1be1438163640a0898"},
-        },
-        file_records={"train": 50_000, "test": 10_000},
-        labels=(("coarse_label", 20), ("label", 100)),
-        names={"coarse_label": "coarse_label_names.txt", "label": "fine_label_names.txt"},
-    ),
-}
 
 
 def load_cifar(name: str, data_dir: str) -> Dataset:
@@ -133,13 +79,6 @@ def read_images(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
-    """Raises UserError where a label is not in 0..classes-1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise UserError(f"{where}: record {wrong[0]} has label {labels[wrong[0]]}, outside 0..{classes - 1}")
-
-
 def prepare_cifar(
     name: str,
     data_dir: str,
@@ -151,8 +90,8 @@ def prepare_cifar(
     """Prepares CIFAR-10 or CIFAR-100 in `data_dir` and returns its folder.
 
     Args:
-      from_dir: a folder with the publisher's extracted binary files, or that holds their folder; empty
-        downloads the archive whose size and SHA-256 TFDS has registered.
+      from_dir: a folder with the publisher's extracted files, or that holds their folder, in the binary version or in
+        the Python one; empty downloads the archive whose size and SHA-256 TFDS has registered.
       allow_mismatch: take files whose MD5 differs from the publisher's (they are named in a report line).
       report: receives progress, a line at a time.
 
@@ -162,14 +101,9 @@ def prepare_cifar(
     from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
     base = {"cifar10": tfds_cifar.Cifar10, "cifar100": tfds_cifar.Cifar100}[name]
-    published = _PUBLISHED[name]
-
-    def read(folder: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, list[str]]]:
-        found = _find(folder, published)
-        return _read_published(found, published, allow_mismatch, report), _read_names(found, published)
-
+    published = cifar_files.PUBLISHED[name]
     if from_dir:
-        splits, names = read(Path(from_dir).expanduser())
+        splits, names = cifar_files.read(name, Path(from_dir), allow_mismatch=allow_mismatch, report=report)
     else:
         url = f"https://www.cs.toronto.edu/~kriz/{name.replace('cifar', 'cifar-')}-binary.tar.gz"
         registered = base.url_infos[url]
@@ -184,7 +118,9 @@ def prepare_cifar(
                 f"{prepared.prepare_command(name, data_dir)} --from-dir DIR",
             )
             download.extract(archive, temporary / "extracted")
-            splits, names = read(temporary / "extracted")
+            splits, names = cifar_files.read(
+                name, temporary / "extracted", allow_mismatch=allow_mismatch, report=report
+            )
 
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         labels, images = splits[split]
@@ -226,59 +162,3 @@ def _content(images: np.ndarray, labels: np.ndarray) -> bytes:
         for image, label in zip(images, labels.astype(np.uint8), strict=True)
     ]
     return np.sort(np.frombuffer(b"".join(digests), np.uint64)).tobytes()
-
-
-def _find(folder: Path, published: _Published) -> Path:
-    """`folder` or the publisher's folder in it, whichever holds the files."""
-    wanted = [file for files in published.files.values() for file in files]
-    for candidate in (folder, folder / published.folder):
-        if any((candidate / file).is_file() for file in wanted):
-            missing = [file for file in wanted if not (candidate / file).is_file()]
-            if missing:
-                raise UserError(f"{candidate} lacks {', '.join(missing)}")
-            return candidate
-    raise UserError(
-        f"{folder} holds none of {', '.join(wanted)}, and no folder {published.folder}; "
-        f"give the folder that the publisher's archive extracts to"
-    )
-
-
-def _read_published(
-    folder: Path, published: _Published, allow_mismatch: bool, report: Callable[[str], None]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By split: labels uint8 [N, labels] and images uint8 [N, 32, 32, 3], in the files' order."""
-    splits = {}
-    record = len(published.labels) + _IMAGE_BYTES
-    for split, files in published.files.items():
-        rows = []
-        for file, md5 in files.items():
-            path = folder / file
-            size = published.file_records[split] * record
-            if path.stat().st_size != size:
-                raise UserError(f"{path} has {path.stat().st_size:,} bytes, the publisher's has {size:,}")
-            data = prepared.read_published(path, md5, allow_mismatch, report)
-            block = np.frombuffer(data, np.uint8).reshape(-1, record)
-            for column, (feature, classes) in enumerate(published.labels):
-                check_labels(block[:, column], classes, f"{path} ({feature})")
-            rows.append(block)
-        table = np.concatenate(rows)
-        labels, pixels = np.split(table, [len(published.labels)], axis=1)
-        # The file has whole channels one after the other.
-        splits[split] = labels, np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return splits
-
-
-def _read_names(folder: Path, published: _Published) -> dict[str, list[str]]:
-    """Class names by feature. The fine names must be there; those of the coarse classes may be absent."""
-    names = {}
-    for feature, classes in published.labels:
-        path = folder / published.names[feature]
-        if not path.is_file() and feature != "label":
-            continue
-        try:
-            names[feature] = [line.strip() for line in path.read_text("ascii").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as ASCII text: {prepared.one_line(error)}") from error
-        if len(names[feature]) != classes or len(set(names[feature])) != classes:
-            raise UserError(f"{path} has {len(set(names[feature]))} class names, not {classes}")
-    return names

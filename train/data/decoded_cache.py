@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.errors import UserError
 from train.files import atomic_file
 
 _FILE = "decoded.npz"
@@ -23,9 +24,13 @@ _FILE = "decoded.npz"
 def fingerprint(folder: Path, form: str = "1") -> str:
     """SHA-256 over `form` and the names and contents of a prepared set's files (0.2 s for CIFAR)."""
     total = hashlib.sha256(form.encode())
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.lstrip(".").startswith("decoded.")):
-        with path.open("rb") as f:
-            total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    try:
+        files = [p for p in folder.iterdir() if p.is_file() and not p.name.lstrip(".").startswith("decoded.")]
+        for path in sorted(files):
+            with path.open("rb") as f:
+                total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
     return total.hexdigest()
 
 

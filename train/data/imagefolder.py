@@ -7,11 +7,16 @@ memory without changing what a 224-pixel crop sees:
   has a side of at least 256 then, so it is never enlarged).
 - An image longer than twice its shorter side keeps its middle part of that length: no square of 64 % of its
   area fits, so torchvision's crop, and this one, takes the central square in any case.
+
+The pixels are taken as they are stored: an orientation in an image's EXIF data is not applied, here as little as in
+torchvision's ImageFolder, nor by `prepare images`. Rotate such images themselves first (`jpegtran`, `mogrify
+-auto-orient`) if they should stand upright.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -24,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from train import paths
 from train.data import prepared
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
@@ -95,7 +101,7 @@ def to_dataset(
 
 def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
     """The classes, and for each split its images; raises UserError as `load_imagefolder`."""
-    folder = Path(data_dir).expanduser()
+    folder = Path(data_dir)
     if not data_dir or not folder.is_dir():
         raise UserError(
             f"image folders need data_dir to be a folder with train/<class>/ and valid/<class>/; "
@@ -104,13 +110,14 @@ def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
     classes: dict[str, list[str]] = {}
     items: dict[str, list[Item]] = {}
     for split in ("train", "valid"):
-        entries = _entries(folder / split)
+        entries = paths.entries(folder / split)
         stray = [path for path in entries if not _is_folder(path)]
         if stray:
             raise UserError(f"{stray[0]} is no folder; {folder / split} should hold one folder for each class")
         if len(entries) < 2:
             raise UserError(f"{folder / split} holds {len(entries)} class folders; at least 2 are needed")
         classes[split] = [path.name for path in entries]
+        _check_names(classes[split], folder / split)
         items[split] = [item for label, path in enumerate(entries) for item in _class_items(path, label)]
     only = {
         "train": sorted(set(classes["train"]) - set(classes["valid"])),
@@ -126,29 +133,34 @@ def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
     return classes["train"], items
 
 
+def _check_names(names: Sequence[str], folder: Path) -> None:
+    """Class names go into records, pages and log lines, where these would be lost or look alike."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable():
+            raise UserError(f"the class folder {name!r} in {folder} has a name that cannot be printed; rename it")
+        if (other := seen.setdefault(" ".join(name.split()), name)) != name:
+            raise UserError(f"the class folders {other!r} and {name!r} in {folder} differ only by blanks; rename one")
+
+
 def _class_items(folder: Path, label: int) -> Iterator[Item]:
-    entries = _entries(folder)
+    entries = paths.entries(folder)
     if not entries:
         raise UserError(f"the class folder {folder} is empty; put images there or remove it")
     for path in entries:
         if _is_folder(path):
             raise UserError(f"{path} is a folder where images are expected")
-        yield Item(str(path), label, path.read_bytes)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What a folder holds but hidden files, by name."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+        yield Item(str(path), label, functools.partial(paths.read_bytes, path))
 
 
 def _is_folder(path: Path) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError as error:  # ENOENT, ELOOP
         raise UserError(f"{path} cannot be read: {error.strerror}; is it a link that leads nowhere?") from error
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise UserError(f"{path} is a pipe, a socket or a device where images are expected; remove it")
+    return stat.S_ISDIR(mode)
 
 
 class Corrupt(Exception):

@@ -83,7 +83,8 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
                         data = buffer.getvalue()
             except Corrupt as error:
                 raise UserError(f"{item.where} is no readable image: {error}; remove it") from error
-            key = f"{classes[item.label]}/{Path(item.where).name}"
+            name = Path(item.where).name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            key = f"{classes[item.label]}/{name}"
             yield key, {"image": data, "image/filename": key, "label": item.label}
         report(f"images: {len(items[split]):,} {split} images checked and stored")
 

@@ -23,6 +23,7 @@ _URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # check
 # What Keras's tokenizer takes for blanks. Apostrophes stay, and so does the "br" of the reviews' line breaks.
 _BLANKS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 _LABELS = ("neg", "pos")
+MAX_BYTES = 8 << 30
 
 
 def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
@@ -97,6 +98,11 @@ def _encode(builder: Any) -> dict[str, np.ndarray]:
 
 def _pad(ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, width: int) -> Split:
     """Cuts a stream of reviews into rows of `width` ids."""
+    if (size := 4 * len(lengths) * width) > MAX_BYTES:
+        raise UserError(
+            f"sequence_length={width} makes {size / 2**30:.1f} GiB of {len(lengths):,} reviews, more than "
+            f"{MAX_BYTES >> 30}; the longest review has {lengths.max():,} words"
+        )
     starts = np.cumsum(lengths) - lengths
     kept = np.minimum(lengths, width)
     rows = np.zeros((len(lengths), width), np.int32)
@@ -118,7 +124,7 @@ def prepare_imdb(data_dir: str, *, from_dir: str = "", report: Callable[[str], N
     from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as tfds_imdb
 
     if from_dir:
-        return _prepare(tfds_imdb.Builder, _find(Path(from_dir).expanduser()), data_dir, report)
+        return _prepare(tfds_imdb.Builder, _find(Path(from_dir)), data_dir, report)
     known: Any = tfds_imdb.Builder.url_infos
     registered = known[_URL]
     with prepared.temporary_folder(prepared.resolve_data_dir(data_dir), "imdb_reviews") as temporary:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from train import paths
 from train.errors import UserError
 
 Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
@@ -26,8 +27,27 @@ Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
 def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
     """The folder that holds prepared sets: `data_dir`, or when that is empty TFDS's own default."""
     if os.fspath(data_dir):
-        return Path(data_dir).expanduser()
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+        return paths.user_path(data_dir, "data_dir")
+    if from_environment := os.environ.get("TFDS_DATA_DIR"):
+        return paths.user_path(from_environment, "TFDS_DATA_DIR")
+    if (home := paths.home()) is None:
+        raise UserError("there is no home folder to look for data in (no HOME, no passwd entry); give data_dir")
+    return home / "tensorflow_datasets"
+
+
+def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
+    """Whether there is something prepared, which may yet be damaged; an empty folder is nothing.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
+    folder = resolve_data_dir(data_dir) / name
+    if not folder.is_dir():
+        return False
+    files = {path.name for path in paths.entries(folder)}
+    if name == "ptb":
+        return {"ptb.train.txt", "ptb.valid.txt"} <= files
+    return any(folder.glob("**/dataset_info.json"))
 
 
 def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
@@ -44,7 +64,7 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
     """
     root = resolve_data_dir(data_dir)
     # Asked before TFDS is: for a set that is absent its builders look on the network.
-    if not any((root / name).glob("**/dataset_info.json")):
+    if not is_prepared(name, data_dir):
         raise UserError(f"{name} is not prepared in {root}; run: {prepare_command(name, data_dir)}")
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import file_adapters
@@ -65,6 +85,12 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
         raise UserError(
             f"{builder.data_dir} holds {name} as {builder.info.as_proto.file_format}, which only TensorFlow "
             f"reads; prepare it elsewhere: python -m train.data prepare {name} --data-dir DIR"
+        )
+    files = [Path(file) for split in builder.info.splits.values() for file in split.filepaths]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise UserError(
+            f"{builder.data_dir} lacks {', '.join(missing)}; remove that folder, then run: "
+            f"{prepare_command(name, data_dir)}"
         )
     return builder
 
@@ -99,7 +125,7 @@ def read_examples(builder: Any, split: str, undecoded: tuple[str, ...] = ()) -> 
 def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[[str], None]) -> bytes:
     """A file's bytes, refused where its MD5 is not the publisher's, unless `allow_mismatch`: then reported."""
     try:
-        data = path.read_bytes()
+        data = paths.read_bytes(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()

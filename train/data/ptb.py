@@ -22,7 +22,7 @@ _FOLDERS = ("", "ptb", "data", "simple-examples/data")
 def load_ptb(data_dir: str, *, batch_size: int, test_batch_size: int, sequence_length: int) -> Dataset:
     """The set that `prepare ptb` put in `data_dir`; see `train.data.text.load_text`."""
     folder = prepared.resolve_data_dir(data_dir) / "ptb"
-    if not folder.is_dir():
+    if not prepared.is_prepared("ptb", data_dir):
         raise UserError(
             f"ptb is not prepared in {folder.parent}; run: {prepared.prepare_command('ptb', data_dir)} "
             f"--from-dir DIR (the folder with ptb.train.txt)"
@@ -49,7 +49,7 @@ def prepare_ptb(
             "Penn Treebank's licence allows no public download; give the folder that holds ptb.train.txt, "
             f"ptb.valid.txt and ptb.test.txt: {prepared.prepare_command('ptb', data_dir)} --from-dir DIR"
         )
-    given = Path(from_dir).expanduser()
+    given = Path(from_dir)
     folder = next((given / sub for sub in _FOLDERS if (given / sub / "ptb.train.txt").is_file()), None)
     if folder is None:
         raise UserError(f"{given} holds no ptb.train.txt (looked there and in its {', '.join(_FOLDERS[1:])})")

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from train import paths
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
 
 EOS = "<eos>"
 UNK = "<unk>"
 
+logger = logging.getLogger(__name__)
+
 
 def load_text(
-    data_dir: str | Path, *, batch_size: int, test_batch_size: int, sequence_length: int, name: str = "text"
+    data_dir: str | Path,
+    *,
+    batch_size: int,
+    test_batch_size: int,
+    sequence_length: int,
+    add_unk: bool = False,
+    name: str = "text",
 ) -> Dataset:
     """A folder with `train.txt` and `valid.txt` (or `*.train.txt`, `*.valid.txt`), one sentence a line.
 
     Words are what white space separates, and each line ends with `<eos>`. The vocabulary is the training
-    file's; a word of the other file that it lacks becomes `<unk>` where the training file has that word.
+    file's; a word of the other file that it lacks becomes `<unk>` where the training file has that word, or, with
+    `add_unk`, in any case: `<unk>` is then the last word of the vocabulary, which no training example has.
     As in the report, the split called test is the validation file; a `test.txt` is not read.
 
     Raises:
       UserError: a missing, empty or non-UTF-8 file, an unknown word with no `<unk>`, too short a text.
     """
-    folder = Path(data_dir).expanduser()
+    folder = Path(data_dir)
     if not str(data_dir) or not folder.is_dir():
         raise UserError(
             f"dataset={name!r} needs data_dir to be a folder with train.txt and valid.txt; "
@@ -50,6 +61,7 @@ def load_text(
         batch_size=batch_size,
         test_batch_size=test_batch_size,
         sequence_length=sequence_length,
+        add_unk=add_unk,
         source=f"{train_file.name} and {valid_file.name}, SHA-256 {digest.hexdigest()[:16]}",
         digest=digest.hexdigest(),
     )
@@ -66,16 +78,27 @@ def language_model(
     sequence_length: int,
     source: str,
     digest: str,
+    add_unk: bool = False,
 ) -> Dataset:
     """A data set from two tokenised texts, lists of lines; ids follow the order of first appearance.
 
     Args:
       where: the test text's name in an error about a word that the training text lacks.
+      add_unk: add `<unk>` to the vocabulary if a word of the test text needs it.
     """
     vocabulary: dict[str, int] = {}
     for line in train:
         for word in (*line, EOS):
             vocabulary.setdefault(word, len(vocabulary))
+    if add_unk and UNK not in vocabulary:
+        words = [word for line in test for word in line]
+        if unknown := sum(word not in vocabulary for word in words):
+            logger.warning(
+                "%s: %d of %d words (%.1f %%) are not in the training text and count as %s, which no training example "
+                "has; replace rare words by %s in both texts for a fair perplexity",
+                *(where, unknown, len(words), 100 * unknown / len(words), UNK, UNK),
+            )
+            vocabulary[UNK] = len(vocabulary)
     return Dataset(
         name=name,
         task="text",
@@ -113,7 +136,7 @@ def encode(lines: Iterable[Sequence[str]], vocabulary: dict[str, int], where: st
             if index is None:
                 raise UserError(
                     f"{where}, line {number}: the word {word!r} is not in the training text, which has no "
-                    f"{UNK} to stand for it; replace rare words by {UNK} there"
+                    f"{UNK} to stand for it; replace rare words by {UNK} there, or set add_unk to true"
                 )
             ids.append(index)
     return np.array(ids, np.int32)
@@ -155,7 +178,7 @@ def find_file(folder: Path, role: str) -> Path:
     plain = folder / f"{role}.txt"
     if plain.is_file():
         return plain
-    found = sorted(path for path in folder.glob(f"*.{role}.txt") if path.is_file())
+    found = [path for path in paths.entries(folder) if path.name.endswith(f".{role}.txt") and path.is_file()]
     if not found:
         raise UserError(f"{folder} has no {role}.txt and no file that ends with .{role}.txt")
     if len(found) > 1:
@@ -171,7 +194,7 @@ def read_utf8(path: Path) -> str:
       UserError: it cannot be read, is empty, or is not UTF-8; the message has the offset of the bad byte.
     """
     try:
-        data = path.read_bytes()
+        data = paths.read_bytes(path)
         text = data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -15,11 +15,11 @@ ResNet18, --grid=9 --examples=600 --batches=4, 24 minutes after the training. Th
 paths) times (examples + batches times the batch size) forward passes.
 """
 
-import argparse
 import logging
 import sys
-from pathlib import Path
 
+from train.command_line import Parser, argument_path
+from train.console import accept_any_text
 from train.errors import RunFailed, UserError
 
 
@@ -30,23 +30,19 @@ def main(arguments: list[str] | None = None) -> int:
     from train.insight.points import write
     from train.run.signals import EXIT_STOPPED, StopRequest
 
+    accept_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     effort = Effort()
-    parser = argparse.ArgumentParser(
-        prog="python -m train.insight",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--out", type=Path, required=True, help="where the numbers and the picture go")
+    parser = Parser(prog="python -m train.insight", description=__doc__)
+    parser.add_argument("--out", type=argument_path, required=True, help="where the numbers and the picture go")
     parser.add_argument("--redraw", action="store_true", help="draw again what --out already holds")
     parser.add_argument("--grid", type=int, default=effort.grid, help="points along each side (%(default)s)")
     parser.add_argument("--cycles", type=int, default=effort.cycles, help="of Lookahead, to show (%(default)s)")
     parser.add_argument("--examples", type=int, default=effort.examples, help="of the test set, 0: all (%(default)s)")
     parser.add_argument("--batches", type=int, default=effort.batches, help="for BatchNorm's statistics (%(default)s)")
-    flags, others = parser.parse_known_args(arguments)
     try:
+        flags, others = parser.parse_known_args(arguments)
         if flags.redraw:
             if others:
                 raise UserError(f"argument {others[0]!r} has no meaning with --redraw")

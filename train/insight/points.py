@@ -1,11 +1,10 @@
 """What the picture of `train.insight` shows, as numbers: insight.csv and insight.json."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.errors import UserError
-from train.files import csv_text, read_csv, write_atomic, write_json
+from train.files import csv_text, read_csv, read_json, write_atomic, write_json
 
 STEM = "insight"
 
@@ -66,7 +65,7 @@ def read(folder: Path) -> Insight:
     """
     path = folder / f"{STEM}.csv"
     try:
-        facts = json.loads((folder / f"{STEM}.json").read_text(encoding="utf-8"))
+        facts = read_json(folder / f"{STEM}.json")
         points = [
             Point(row["kind"], int(row["step"]), *(float(row[name]) for name in Point._fields[2:]))
             for row in read_csv(path)[1]

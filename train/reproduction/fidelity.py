@@ -5,11 +5,12 @@ the report's logs; writes results/fidelity.md and the figure of the CNN. A run t
 no success. With --check the exit status is 1 unless every comparison holds. --collect first files finished workdirs.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.command_line import Parser, argument_path
+from train.console import accept_any_text
 from train.errors import UserError
 from train.reproduction.checks import failures
 from train.reproduction.runs import collect, read_filed_runs
@@ -19,18 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 by --check, 2 wrong input."""
     from train.reproduction.page import write_page
 
-    parser = argparse.ArgumentParser(
-        prog="python -m train.reproduction.fidelity", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("--runs", type=Path, default=Path("results/fidelity"), help="the folder with the runs")
+    accept_any_text()
+    parser = Parser(prog="python -m train.reproduction.fidelity", description=__doc__)
+    parser.add_argument("--runs", type=argument_path, default=Path("results/fidelity"), help="the folder with the runs")
     parser.add_argument(
-        "--page", type=Path, default=Path("results/fidelity.md"), help="the page to write, beside that folder"
+        "--page", type=argument_path, default=Path("results/fidelity.md"), help="the page to write, beside that folder"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 unless every comparison holds")
-    parser.add_argument("--collect", type=Path, nargs="+", default=[], metavar="WORKDIR", help="workdirs to file first")
+    parser.add_argument(
+        "--collect", type=argument_path, nargs="+", default=[], metavar="WORKDIR", help="workdirs to file first"
+    )
     parser.add_argument("--machine", default="", help="with --collect: what the runs were made on, in a few words")
-    flags = parser.parse_args(arguments)
     try:
+        flags = parser.parse_args(arguments)
         if flags.collect and not flags.machine:
             raise UserError("--collect needs --machine, a few words on what the runs were made on")
         for workdir in flags.collect:

@@ -6,7 +6,6 @@ config.json, never from its folder's name, and a config that is not the report's
 """
 
 import dataclasses
-import json
 import re
 import runpy
 import shlex
@@ -15,7 +14,7 @@ from typing import Any
 
 from train.config import Config, leaves, to_dict
 from train.errors import UserError
-from train.files import write_atomic, write_json
+from train.files import read_json, write_atomic, write_json
 from train.reproduction.logs import report_runs
 from train.run.records import Row, read_rows
 
@@ -73,9 +72,9 @@ def read_filed_runs(folder: Path) -> list[FiledRun]:
 def _read_about(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / ABOUT
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        return read_json(path) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def collect(workdir: Path, folder: Path, *, machine: str) -> str:
@@ -93,7 +92,7 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
       UserError: not a workdir, or not a recipe of the report's.
     """
     try:
-        config, run = (json.loads((workdir / name).read_text()) for name in ("config.json", "run.json"))
+        config, run = (read_json(workdir / name) for name in ("config.json", "run.json"))
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir} is not the workdir of a run: {error}") from error
     name, command = identify(config, workdir)

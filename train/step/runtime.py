@@ -16,6 +16,8 @@ import stat
 import sys
 from pathlib import Path
 
+from train.paths import home
+
 # <malloc.h>; the values are ABI.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
@@ -56,13 +58,15 @@ def enable_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
+    caches = os.environ.get("XDG_CACHE_HOME") or (home() and os.path.join(str(home()), ".cache"))
+    if not caches:
+        return
+    directory = Path(caches) / "lookahead_jax" / "xla"
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = caches / "lookahead_jax" / "xla"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
-    except (OSError, RuntimeError):
-        return  # no home, or none to write to: compile each time
+    except OSError:
+        return  # no home to write to: compile each time
     if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return
     import jax

@@ -8,6 +8,7 @@ another one:
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.struct
@@ -47,6 +48,15 @@ def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, ja
     return order_key, draw_key, jax.random.fold_in(dropout_key, step)
 
 
+def abstract_inputs(recipe: Recipe) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one example as the model gets it, [1, ...]."""
+
+    def first_example(data: DeviceSplit) -> jax.Array:
+        return input_pipeline.slice_batch(data, 0, 1, recipe.preprocessing).inputs
+
+    return jax.eval_shape(first_example, recipe.train_data)
+
+
 def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
     """The state before the first step.
 
@@ -55,10 +65,7 @@ def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
       key: of the run, uint32 [2].
     """
 
-    def first_example(data: DeviceSplit) -> jax.Array:
-        return input_pipeline.slice_batch(data, 0, 1, recipe.preprocessing).inputs
-
-    inputs = jax.eval_shape(first_example, recipe.train_data)
+    inputs = abstract_inputs(recipe)
     init_key, run_key = jax.random.split(key)
     variables = recipe.model.init(init_key, jnp.zeros(inputs.shape, inputs.dtype), train=False)
     params = variables["params"]
@@ -71,6 +78,7 @@ def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
     )
 
 
+@functools.lru_cache(maxsize=8)  # asked for when a run is checked, and again when it begins
 def abstract_state(recipe: Recipe) -> TrainState:
     """Shapes and dtypes of the state, computed without running anything."""
     return jax.eval_shape(lambda key: init_state(recipe, key), jax.ShapeDtypeStruct((2,), jnp.uint32))

@@ -23,7 +23,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from train.command_line import Parser, argument_path, optional_path
 from train.config import Config
+from train.console import accept_any_text
 from train.errors import RunFailed, UserError
 from train.files import with_patience
 from train.output import Extras, tolerant_output
@@ -57,14 +59,11 @@ PAGE = "index.html"
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train.study",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(prog="python -m train.study", description=__doc__)
+    parser.add_argument(
+        "--study", type=argument_path, required=True, help="a study file, such as configs/studies/quick.py"
     )
-    parser.add_argument("--study", type=Path, required=True, help="a study file, such as configs/studies/quick.py")
-    parser.add_argument("--out", type=Path, required=True, help="where runs, tables, figures and page go")
+    parser.add_argument("--out", type=argument_path, required=True, help="where runs, tables, figures and page go")
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
@@ -73,7 +72,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
-    parser.add_argument("--data_dir", default="", help="where prepared data lies; TFDS's default if not given")
+    parser.add_argument(
+        "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
+    )
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
     parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
     parser.add_argument(
@@ -83,10 +84,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
     )
     flags = parser.parse_args(arguments)
-    for name, least in (("seeds", 1), ("max_seeds", 1), ("jobs", 1), ("retries", 0)):
+    for name, least, most in (("seeds", 1, 10_000), ("max_seeds", 1, 10_000), ("jobs", 1, 10_000), ("retries", 0, 100)):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
+        if value is not None and value > most:
+            raise UserError(f"--{name}={value} must be at most {most}")
     if flags.until and flags.seeds is not None:
         raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
     return flags
@@ -205,6 +208,7 @@ def draw(results: StudyResults, out: Path, extras: Extras) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see above)."""
     raise_at_interrupt()
+    accept_any_text()
     with tolerant_output():
         return _main(arguments)
 

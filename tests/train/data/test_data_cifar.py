@@ -1,14 +1,17 @@
 """CIFAR from the publisher's files to TFDS's form and back, on made-up files and on the real ones."""
 
 import os
+import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from train import data
-from train.data import cifar, decoded_cache, prepared
+from train.data import cifar, cifar_files, decoded_cache, prepared
+from train.data.__main__ import main
 from train.errors import UserError
 
 
@@ -17,9 +20,10 @@ def by_content(labels, images):
     return sorted((image.tobytes(), int(label)) for label, image in zip(labels, images, strict=True))
 
 
+@pytest.mark.parametrize("version", ["binary", "python"])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_prepared_images_and_labels_are_the_publishers(name, published, tmp_path):
-    folder, truth = published(name)
+def test_prepared_images_and_labels_are_the_publishers(name, version, published, tmp_path):
+    folder, truth = published(name, version)
     cifar.prepare_cifar(name, str(tmp_path / "tfds"), from_dir=str(folder))
     dataset = data.load(name, data_dir=str(tmp_path / "tfds"))
     for split, got in (("train", dataset.train), ("test", dataset.test)):
@@ -92,7 +96,7 @@ def test_a_file_with_another_md5_is_refused_by_name_found_and_expected(published
     changed = bytearray((folder / "data_batch_3.bin").read_bytes())
     changed[100] ^= 1
     (folder / "data_batch_3.bin").write_bytes(changed)
-    expected = cifar._PUBLISHED["cifar10"].files["train"]["data_batch_3.bin"]
+    expected = cifar_files.PUBLISHED["cifar10"].versions[0].files["train"]["data_batch_3.bin"]
     with pytest.raises(UserError, match=rf"data_batch_3\.bin.*MD5 [0-9a-f]{{32}}.*{expected}.*--allow-mismatch"):
         cifar.prepare_cifar("cifar10", str(tmp_path / "tfds"), from_dir=str(folder))
     assert not (tmp_path / "tfds").exists()
@@ -281,11 +285,103 @@ def test_a_prepared_label_out_of_range_is_refused(small_set):
         cifar.read_images(builder, "train")
 
 
+# What people have, made of the publisher's folder: what they give as --from-dir.
+GIVEN = {
+    "the folder": lambda folder: folder,
+    "the folder above": lambda folder: folder.parent,
+    "a tar.gz": lambda folder: packed(folder, "w:gz"),
+    "a tar": lambda folder: packed(folder, "w"),
+    "a tar.xz": lambda folder: packed(folder, "w:xz"),
+}
+
+
+def packed(folder, mode):
+    path = folder.parent / f"archive.{mode}"
+    with tarfile.open(path, mode) as tar:
+        tar.add(folder, arcname=folder.name)
+    shutil.rmtree(folder)
+    return path
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("given", GIVEN)
+def test_from_dir_takes_either_version_as_folder_or_archive(given, version, published, tmp_path):
+    folder, truth = published("cifar100", version)
+    where = GIVEN[given](folder)
+    command = ["prepare", "cifar100", f"--from-dir={where}", f"--data-dir={tmp_path / 'tfds'}"]
+    assert main(command) == 0
+    dataset = data.load("cifar100", data_dir=str(tmp_path / "tfds"))
+    labels, images = truth["train"]
+    assert by_content(dataset.train.targets, dataset.train.inputs) == by_content(labels[:, -1], images)
+    assert os.listdir(tmp_path / "tfds") == ["cifar100"]
+
+
+def test_an_archive_in_the_folder_is_named(tmp_path, capsys):
+    """torchvision's root after a download that was never extracted."""
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    assert main(["prepare", "cifar10", f"--from-dir={tmp_path}", f"--data-dir={tmp_path / 'tfds'}"]) == 2
+    assert "holds cifar-10-python.tar.gz, not extracted; give --from-dir that file" in capsys.readouterr().err
+
+
+class _Runs:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def _batch(folder, **changes):
+    """Rewrites a pickled batch with some of its entries changed."""
+    path = folder / "data_batch_1"
+    batch = pickle.loads(path.read_bytes(), encoding="latin1") | changes
+    path.write_bytes(pickle.dumps({key: value for key, value in batch.items() if value is not None}, protocol=2))
+
+
+BAD_PICKLES = {
+    "calls a function": (
+        lambda folder: _batch(folder, data=_Runs(os.mkdir, str(folder / "made"))),
+        r"asks for (posix|nt)\.mkdir, which is not part of an array",
+    ),
+    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "asks for .*eval, which is not part"),
+    "cut off": (lambda folder: os.truncate(folder / "data_batch_1", 5000), "is not a pickle of arrays"),
+    "no pickle": (lambda folder: (folder / "data_batch_1").write_bytes(b"foreign" * 99), "is not a pickle of arrays"),
+    "a list": (lambda folder: (folder / "data_batch_1").write_bytes(pickle.dumps([1])), "holds a list, not a dict"),
+    "no data": (lambda folder: _batch(folder, data=None), "has data of NoneType"),
+    "half the data": (
+        lambda folder: _batch(folder, data=np.zeros((20, 3072), np.uint8)),
+        r"has data of uint8 \[20, 3072",
+    ),
+    "floats": (lambda folder: _batch(folder, data=np.zeros((40, 3072))), r"has data of float64"),
+    "no labels": (lambda folder: _batch(folder, labels=None), "does not have 40 whole numbers as 'labels'"),
+    "words for labels": (
+        lambda folder: _batch(folder, labels=["x"] * 40),
+        "does not have 40 whole numbers as 'labels'",
+    ),
+    "a label out of range": (lambda folder: _batch(folder, labels=[10] * 40), "record 0 has label 10, outside 0..9"),
+    "no names": (lambda folder: (folder / "batches.meta").unlink(), "batches.meta cannot be read: No such file"),
+    "too few names": (
+        lambda folder: (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a"]})),
+        "has 1 class names, not 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICKLES)
+def test_a_bad_pickle_is_refused_in_one_line_and_runs_nothing(case, published, tmp_path):
+    folder, _ = published("cifar10", "python")
+    damage, message = BAD_PICKLES[case]
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        cifar.prepare_cifar("cifar10", str(tmp_path / "tfds"), from_dir=str(folder), allow_mismatch=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "tfds").exists()
+    assert not (folder / "made").exists()
+
+
 @pytest.mark.data
 def test_the_real_cifar100_is_the_publishers(real_data):
-    splits = cifar._read_published(
-        real_data("cifar100"), cifar._PUBLISHED["cifar100"], allow_mismatch=False, report=pytest.fail
-    )
+    splits, _ = cifar_files.read("cifar100", real_data("cifar100"), allow_mismatch=False, report=pytest.fail)
     for split, each in (("train", 500), ("test", 100)):
         labels, images = splits[split]
         assert images.shape == (100 * each, 32, 32, 3)
@@ -295,11 +391,11 @@ def test_the_real_cifar100_is_the_publishers(real_data):
 
 @pytest.mark.data
 def test_the_real_cifar10_has_the_reports_mean_and_its_test_file_is_refused(real_data):
-    folder, spec = real_data("cifar10"), cifar._PUBLISHED["cifar10"]
+    folder = real_data("cifar10")
     with pytest.raises(UserError, match=r"test_batch\.bin differs"):
-        cifar._read_published(folder, spec, allow_mismatch=False, report=print)
+        cifar_files.read("cifar10", folder, allow_mismatch=False, report=print)
     lines = []
-    labels, images = cifar._read_published(folder, spec, allow_mismatch=True, report=lines.append)["train"]
+    labels, images = cifar_files.read("cifar10", folder, allow_mismatch=True, report=lines.append)[0]["train"]
     assert len(lines) == 1  # the training files are the publisher's
     np.testing.assert_array_equal(np.bincount(labels[:, 0]), [5000] * 10)
     np.testing.assert_allclose(images.reshape(-1, 3).mean(0), cifar._MEAN, atol=0.06)

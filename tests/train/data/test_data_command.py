@@ -104,6 +104,103 @@ def test_a_data_dir_that_is_a_file_is_refused(published, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot write to")
 
 
+def empty(folder, name):
+    (folder / name).mkdir(parents=True)
+
+
+def only_a_version(folder, name):
+    (folder / name / "3.0.2").mkdir(parents=True)
+
+
+def other_files(folder, name):
+    empty(folder, name)
+    (folder / name / "notes.txt").touch()
+
+
+def link_to_nowhere(folder, name):
+    folder.mkdir()
+    (folder / name).symlink_to(folder / "nowhere")
+
+
+@pytest.mark.parametrize("make", [empty, only_a_version, other_files, link_to_nowhere])
+@pytest.mark.parametrize("name", ["cifar10", "ptb", "images", "imdb_reviews"])
+def test_a_folder_without_the_set_is_not_a_prepared_set(make, name, tmp_path, capsys):
+    from train import data
+    from train.errors import UserError
+
+    make(tmp_path / "data", name)
+    with pytest.raises(UserError, match=f"{name} is not prepared in .*data; run: python -m train.data prepare {name}"):
+        data.load(name, data_dir=str(tmp_path / "data"))
+    assert main(["list", f"--data-dir={tmp_path / 'data'}"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} "))
+    assert "not prepared" in line
+    assert main(["prepare", name, f"--data-dir={tmp_path / 'data'}", f"--from-dir={tmp_path}"]) == 2
+    assert "is there already" not in capsys.readouterr().out
+
+
+def test_a_set_is_prepared_into_its_empty_folder(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    only_a_version(tmp_path / "data", "cifar10")
+    assert main(["prepare", "cifar10", f"--from-dir={folder}", f"--data-dir={tmp_path / 'data'}"]) == 0
+    assert "cifar10 is ready" in capsys.readouterr().out
+
+
+def test_a_set_that_lost_its_records_is_not_there_already(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    command = ["prepare", "cifar10", f"--from-dir={folder}", f"--data-dir={tmp_path / 'data'}"]
+    assert main(command) == 0
+    (tmp_path / "data/cifar10/3.0.2/cifar10-test.array_record-00000-of-00001").unlink()
+    assert main(command) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "3.0.2 lacks cifar10-test.array_record-00000-of-00001; remove that folder, then run: python -m" in last
+
+
+def test_the_list_has_every_set_its_state_and_size(published, tmp_path, capsys, monkeypatch):
+    from train.data import DATASETS
+
+    folder, _ = published("cifar10")
+    data_dir = tmp_path / "data"
+    assert main(["prepare", "cifar10", f"--from-dir={folder}", f"--data-dir={data_dir}"]) == 0
+    (data_dir / "ptb").mkdir()
+    for split in ("train", "valid", "test"):
+        (data_dir / "ptb" / f"ptb.{split}.txt").write_bytes(b"a b\n" * 125_000)
+    capsys.readouterr()
+    assert main(["list", f"--data_dir={data_dir}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["set", "state", "size", "where"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert list(rows) == list(DATASETS)
+    assert rows["ptb"].split()[1:] == ["prepared", "1.5", "MB", str(data_dir / "ptb")]
+    size = sum(path.stat().st_size for path in (data_dir / "cifar10").rglob("*") if path.is_file()) / 1e6
+    assert rows["cifar10"].split()[1:] == ["prepared", f"{size:.1f}", "MB", str(data_dir / "cifar10")]
+    assert rows["cifar100"].endswith(f"python -m train.data prepare cifar100 --data-dir {data_dir}")
+    assert rows["images"].endswith("--from-dir DIR")
+    assert "your folder" in rows["text"]
+    assert "your folder" in rows["imagefolder"]
+    assert "built in" in rows["digits"]
+    assert "built in" in rows["pydoc"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["prepare", "--help"]])
+def test_help_names_every_set_and_what_from_dir_takes(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for words in (
+        "cifar10 ",
+        "cifar-10-batches-py",
+        "cifar100 ",
+        "ptb.test.txt",
+        "images ",
+        "aclImdb",
+        "imdb_reviews",
+        "digits and pydoc",
+        "imagefolder and text",
+    ):
+        assert words in said
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_leaves_nothing(signum, tmp_path):
     """While many images are being checked and stored, which takes seconds."""

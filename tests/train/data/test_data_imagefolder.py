@@ -1,7 +1,9 @@
 """Image folders of any size: decoding, bounds, every kind of bad tree, and TFDS's form of them."""
 
+import contextlib
 import logging
 import os
+import socket
 import warnings
 import zlib
 
@@ -323,3 +325,89 @@ def test_the_digest_is_that_of_the_files_and_their_labels(tree):
     files[0].write_bytes(first)
     files[-3].write_bytes(last)
     assert data.load("imagefolder", data_dir=str(root)).digest == before
+
+
+def _special(kind):
+    def make(root):
+        path = root / "train" / "ape" / "x.png"
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):  # its path must be short
+                made.bind(path.name)
+        else:
+            path.symlink_to(kind)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "/dev/zero", "/dev/null"])
+@pytest.mark.parametrize("use", ["imagefolder", "prepare"])
+def test_a_special_file_is_refused_and_not_read(use, kind, tree, tmp_path_factory):
+    """Reading one of them may never end."""
+    root, _ = tree
+    _special(kind)(root)
+    read = {
+        "imagefolder": lambda: data.load("imagefolder", data_dir=str(root), skip_corrupt=True),
+        "prepare": lambda: images.prepare_images(str(tmp_path_factory.mktemp("tfds")), from_dir=str(root)),
+    }[use]
+    with pytest.raises(UserError, match=r"ape/x\.png is a pipe, a socket or a device where images are expected"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("two\nlines", r"the class folder 'two\\nlines' .* cannot be printed; rename it"),
+        ("tab\there", "cannot be printed"),
+        (os.fsdecode(b"caf\xe9"), "cannot be printed"),
+        ("bee ", "'bee' and 'bee ' in .* differ only by blanks"),
+        (" bee", "' bee' and 'bee' in .* differ only by blanks"),
+    ],
+)
+def test_a_class_whose_name_would_be_lost_or_confused_is_refused(name, message, tree):
+    root, _ = tree
+    for split in ("train", "valid"):
+        save(root / split / name / "0.png", 9, 9)
+    with pytest.raises(UserError, match=message) as caught:
+        data.load("imagefolder", data_dir=str(root))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "é ü.png", "x" * 200 + ".png"])
+def test_a_file_may_have_any_name(name, tree, tmp_path_factory):
+    root, _ = tree
+    pixels = save(root / "train" / "bee" / "odd.png", 11, 12, seed=99)
+    (root / "train" / "bee" / "odd.png").rename(root / "train" / "bee" / name)
+    tfds = str(tmp_path_factory.mktemp("tfds"))
+    images.prepare_images(tfds, from_dir=str(root))
+    for dataset in (data.load("imagefolder", data_dir=str(root)), data.load("images", data_dir=tfds)):
+        assert len(dataset.train) == 7
+        assert pixels.tobytes() in [c[:h, :w].tobytes() for c, (h, w) in zip(*_canvases(dataset.train), strict=True)]
+
+
+def _canvases(split):
+    return split.inputs, split.sizes.tolist()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_orientation_in_exif_is_not_applied_as_in_torchvisions_imagefolder(
+    suffix, orientation, tree, tmp_path_factory
+):
+    """torchvision's loader is `Image.open(file).convert("RGB")`; both of ours must give the same pixels as that."""
+    root, _ = tree
+    path = root / "train" / "ape" / f"turned.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(5).integers(0, 256, (18, 30, 3), np.uint8)
+    Image.fromarray(noise).save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    with Image.open(path) as image:
+        assert image.getexif()[0x0112] == orientation
+        torchvisions = np.asarray(image.convert("RGB"))
+    assert torchvisions.shape == (18, 30, 3)
+    tfds = str(tmp_path_factory.mktemp("tfds"))
+    images.prepare_images(tfds, from_dir=str(root))
+    for dataset in (data.load("imagefolder", data_dir=str(root)), data.load("images", data_dir=tfds)):
+        found = [c[:h, :w].tobytes() for c, (h, w) in zip(*_canvases(dataset.train), strict=True)]
+        assert torchvisions.tobytes() in found

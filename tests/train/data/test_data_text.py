@@ -84,10 +84,48 @@ def test_an_unknown_word_becomes_unk(tmp_path):
     np.testing.assert_array_equal(read, expected[: len(read)])
 
 
-def test_an_unknown_word_without_unk_is_refused_by_word_file_and_line(tmp_path):
-    where = folder(tmp_path, train=TRAIN.replace("<unk> ", ""))
-    with pytest.raises(UserError, match=r"valid\.txt, line 2: the word 'zebra'"):
-        data.load("text", data_dir=where, batch_size=1, sequence_length=4)
+# A text whose training file has no <unk>: its valid file, and the number of its words that become <unk>.
+UNKNOWN_WORDS = {
+    "one": ("a b zebra a b\n" * 9, 9),
+    "none": ("a b a b a\n" * 9, 0),
+    "all": ("x y z\n" * 9, 27),
+    "one that looks like a number": ("a b 1,5\n" * 9, 9),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN_WORDS)
+def test_unknown_words_become_unk_though_the_training_file_has_none(case, tmp_path, caplog):
+    valid, count = UNKNOWN_WORDS[case]
+    where = folder(tmp_path, train="a b c\n" * 9, valid=valid)
+    dataset = data.load("text", data_dir=where, batch_size=1, sequence_length=4)
+    expected = [
+        "<unk>" if word not in ["a", "b", "c", "<eos>"] else word for word in valid.replace("\n", " <eos> ").split()
+    ]
+    read = np.array(dataset.class_names)[dataset.test.inputs.ravel()]
+    np.testing.assert_array_equal(read, expected[: len(read)])
+    assert dataset.class_names == ("a", "b", "c", "<eos>", *["<unk>"] * (count > 0))
+    assert dataset.vocab_size == dataset.num_classes == len(dataset.class_names)
+    assert len(caplog.records) == (count > 0)
+    assert not count or f": {count} of {len(valid.split())} words" in caplog.text
+
+
+@pytest.mark.parametrize("case", [case for case, (_, count) in UNKNOWN_WORDS.items() if count])
+def test_without_add_unk_an_unknown_word_is_refused_by_word_file_and_line(case, tmp_path):
+    where = folder(tmp_path, train="a b c\n" * 9, valid="a b c\n" + UNKNOWN_WORDS[case][0])
+    word = next(word for word in UNKNOWN_WORDS[case][0].split() if word not in "abc")
+    with pytest.raises(UserError, match=rf"valid\.txt, line 2: the word '{word}' .* add_unk"):
+        data.load("text", data_dir=where, batch_size=1, sequence_length=4, add_unk=False)
+
+
+def test_add_unk_makes_no_other_data_of_a_text_that_needs_none(tmp_path):
+    """So it is no part of a run's identity."""
+    where = folder(tmp_path)
+    with_it, without = (
+        data.load("text", data_dir=where, batch_size=2, sequence_length=3, add_unk=a) for a in (True, False)
+    )
+    assert with_it.class_names == without.class_names
+    np.testing.assert_array_equal(with_it.test.inputs, without.test.inputs)
+    assert with_it.digest == without.digest
 
 
 def test_the_test_split_has_its_own_number_of_rows(tmp_path):

@@ -23,6 +23,7 @@ def _key(config: Config) -> tuple:
         config.test_batch_size,
         config.sequence_length,
         config.skip_corrupt,
+        config.add_unk,
     )
 
 

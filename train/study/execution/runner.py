@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from train.config import differences, to_dict
 from train.errors import UserError
-from train.files import with_patience
+from train.files import read_json, with_patience
 from train.run.records import read_rows
 from train.run.signals import StopRequest
 from train.study.execution.executor import Executor, RunEnd
@@ -36,6 +35,19 @@ class Tally:
     finished: list[PlannedRun] = dataclasses.field(default_factory=list)
     failed: list[tuple[PlannedRun, str]] = dataclasses.field(default_factory=list)
     open: list[PlannedRun] = dataclasses.field(default_factory=list)
+
+
+# What is taken from a run's run.json, where it has the right form: it is only a record.
+_FACTS = {
+    "status": str,
+    "updated": str,
+    "wall_seconds": int | float,
+    "data": dict,
+    "versions": dict,
+    "machine": str,
+    "python": str,
+    "commit": str,
+}
 
 
 class Runner:
@@ -126,7 +138,7 @@ class Runner:
         """Publishes a run whose workdir holds it to its end: of this session, or of one that was cut off."""
         directory, facts = run_directory(self._out, run.id), self._facts(run)
         with contextlib.suppress(OSError, ValueError, AttributeError, UserError):
-            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            config = read_json(directory / "config.json")
             rows = read_rows(directory / "metrics.csv")
             if (
                 facts.get("status") == "finished"
@@ -146,8 +158,8 @@ class Runner:
     def _facts(self, run: PlannedRun) -> dict[str, Any]:
         """The run's run.json; empty where there is none, or it is damaged."""
         with contextlib.suppress(OSError, ValueError):
-            facts = json.loads((run_directory(self._out, run.id) / "run.json").read_text(encoding="utf-8"))
-            return facts if isinstance(facts, dict) else {}
+            facts = read_json(run_directory(self._out, run.id) / "run.json")
+            return {name: facts[name] for name, kind in _FACTS.items() if isinstance(facts.get(name), kind)}
         return {}
 
     def _publish(self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), *, facts: dict[str, Any]) -> None:

@@ -1,19 +1,38 @@
-"""What the page says of a section in tables: last epochs, gains, settings, runs. None of it needs a script."""
+"""What the page says of a section in tables: last epochs, gains, settings, runs; for `templates/macros.html`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from train.config import Config, leaves
 from train.run.records import Row
 from train.study.page.data import test_quantities, train_quantity
 from train.study.page.figures import LABELS, reference_rows
-from train.study.page.markup import Child, Element, link, table, tag
 from train.study.page.summary import Summary
 from train.study.plan import Section
 from train.study.plan.quantities import QUANTITIES
 from train.study.results.records import RunRecord, StudyResults
 from train.study.verdicts.wording import NONE, gain_words, is_accuracy
+
+
+class Table(NamedTuple):
+    """A table; its first column heads the rows.
+
+    Attributes:
+      label: for readers who cannot see it.
+      headings: a cell for each column.
+      rows: cells, text or markup.
+      numbers: columns that are aligned as numbers.
+    """
+
+    label: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: tuple[int, ...] = ()
+
 
 # Final figures of a section
 
@@ -35,22 +54,21 @@ def _reference_last(rows: Sequence[Row], quantity: str) -> str:
     return NONE if value is None else _mean(np.array([value], float), quantity)
 
 
-def final_table(section: Section, results: StudyResults) -> Element:
+def final_table(section: Section, results: StudyResults) -> Table:
     """The last epoch of each variant: mean and standard deviation over the seeds."""
     test = test_quantities(section)[0]
     quantities = [train_quantity(section), *test_quantities(section), f"slow_{test}"]
-    headings: list[Child] = ["variant", "seeds", *(_label(quantity) for quantity in quantities)]
+    headings = ["variant", "seeds", *(_label(quantity) for quantity in quantities)]
     if section.same_budget:
         headings += [f"{results.study.reference}'s {LABELS[test]}"]
-    rows: list[list[Child]] = []
+    rows: list[list[str]] = []
     for variant in section.variants:
         runs = results.by_variant(section, variant.name)
-        cells: list[Child] = [variant.label, str(len(runs)), *(_last(runs, quantity) for quantity in quantities)]
+        cells = [variant.label, str(len(runs)), *(_last(runs, quantity) for quantity in quantities)]
         if section.same_budget:
             cells.append(_reference_last(reference_rows(section, variant), test))
         rows.append(cells)
-    label = f"{section.title}: last epoch"
-    return table(headings, rows, label, numbers=tuple(range(1, len(headings))))
+    return Table(f"{section.title}: last epoch", headings, rows, tuple(range(1, len(headings))))
 
 
 def _label(quantity: str) -> str:
@@ -63,7 +81,7 @@ IMAGE_GAINS = ("late_accuracy", "final_accuracy", "slow_final_accuracy", "loss_a
 TEXT_GAINS = ("late_perplexity", "perplexity", "slow_perplexity", "loss_area", "epochs_to_loss")
 
 
-def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Element | None:
+def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary]) -> Table | None:
     """Gains over what each variant is held against, paired by seed; None where nothing has a pair.
 
     Args:
@@ -71,7 +89,7 @@ def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary
       records: of `summarise`, by section, variant and quantity.
     """
     quantities = TEXT_GAINS if section.language_model else IMAGE_GAINS
-    rows: list[list[Child]] = []
+    rows: list[list[str]] = []
     for variant in section.variants:
         found = [records.get((section.ref, variant.name, quantity)) for quantity in quantities]
         pairs = max((record.pairs for record in found if record), default=0)
@@ -81,8 +99,8 @@ def gains_table(section: Section, records: Mapping[tuple[str, str, str], Summary
         rows.append([variant.label, section.against(variant).label, str(pairs), *gains])
     if not rows:
         return None
-    headings: list[Child] = ["variant", "against", "seeds", *(QUANTITIES[quantity].words for quantity in quantities)]
-    return table(headings, rows, f"{section.title}: gains", numbers=tuple(range(2, len(headings))))
+    headings = ["variant", "against", "seeds", *(QUANTITIES[quantity].words for quantity in quantities)]
+    return Table(f"{section.title}: gains", headings, rows, tuple(range(2, len(headings))))
 
 
 # Settings and runs of a section
@@ -96,27 +114,23 @@ def _settings(config: Config) -> dict[str, str]:
     return found
 
 
-def settings(section: Section) -> Element:
-    """What tells the variants apart, and what they have in common."""
+def settings(section: Section) -> dict[str, Any]:
+    """What tells the variants apart ("differing", "table"), and what they have in common ("common")."""
     by_variant = {variant.label: _settings(variant.config) for variant in section.variants}
-    names = list(next(iter(by_variant.values())))
-    differing = [name for name in names if len({given[name] for given in by_variant.values()}) > 1]
-    rows: list[list[Child]] = [[label, *(given[name] for name in differing)] for label, given in by_variant.items()]
     common = next(iter(by_variant.values()))
-    items = [tag("div", tag("dt", name), tag("dd", common[name])) for name in names if name not in differing]
-    words = f"they differ in {', '.join(differing)}" if differing else "all the same"
-    made = tag("details", tag("summary", f"Settings: {words}"))
-    if differing:
-        made.append(table(["variant", *differing], rows, f"{section.title}: settings that differ"))
-    made.append(tag("h4", f"{len(items)} in common"))
-    made.append(tag("dl", *items))
-    return made
+    differing = [name for name in common if len({given[name] for given in by_variant.values()}) > 1]
+    rows = [[label, *(given[name] for name in differing)] for label, given in by_variant.items()]
+    return {
+        "differing": differing,
+        "table": Table(f"{section.title}: settings that differ", ["variant", *differing], rows),
+        "common": {name: value for name, value in common.items() if name not in differing},
+    }
 
 
-def runs_table(section: Section, results: StudyResults) -> Element:
+def runs_table(section: Section, results: StudyResults) -> Table:
     """Every run of the section with its log."""
     train, test = train_quantity(section), test_quantities(section)[0]
-    rows: list[list[Child]] = []
+    rows: list[list[str]] = []
     for variant in section.variants:
         runs = sorted((r for r in results.runs.values() if r.variant_id == variant.id), key=lambda r: r.seed)
         for run in runs:
@@ -130,16 +144,10 @@ def runs_table(section: Section, results: StudyResults) -> Element:
                     *(_last(finished, quantity) for quantity in (train, test, f"slow_{test}")),
                     f"{run.seconds / 60:.1f}" if run.seconds else NONE,
                     run.provenance.get("date", NONE)[:16],
-                    tag("code", run.id),
-                    link(run.log, "log") if run.log else NONE,
+                    Markup("<code>{}</code>").format(run.id),
+                    Markup('<a href="./{}">log</a>').format(quote(run.log)) if run.log else NONE,
                 ]
             )
-    done = sum(row[2] == "finished" for row in rows)
-    headings: list[Child] = ["variant", "seed", "status", "epochs", *map(_label, (train, test, f"slow_{test}"))]
+    headings = ["variant", "seed", "status", "epochs", *map(_label, (train, test, f"slow_{test}"))]
     headings += ["minutes", "date", "run", "log"]
-    label = f"{section.title}: runs"
-    return tag(
-        "details",
-        tag("summary", f"Runs: {done} of {len(rows)} finished"),
-        table(headings, rows, label, numbers=(1, 3, 4, 5, 6, 7)),
-    )
+    return Table(f"{section.title}: runs", headings, rows, (1, 3, 4, 5, 6, 7))

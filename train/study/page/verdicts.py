@@ -1,18 +1,70 @@
-"""The page's tables of verdicts: a group of rows a claim, a row a comparison, the reference's figures beside."""
+"""What the page says of verdicts, in words: for `templates/macros.html`."""
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from train.study.page.data import section_id
 from train.study.page.figures import DATASET_TITLES
-from train.study.page.markup import Child, Element, tag
 from train.study.plan import Study
 from train.study.plan.quantities import QUANTITIES
-from train.study.results.records import Beside, ComparisonResult, Verdict
+from train.study.results.records import ComparisonResult, Verdict
 from train.study.verdicts.measurements import names_of
 from train.study.verdicts.wording import NONE, gain_words, seeds_words, two_values
 
 MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?", "partly run": "…", "not run": NONE}
+RESOLVABLE = ("supported", "contradicted", "not resolved")
+
+
+class Count(NamedTuple):
+    """How many claims have a verdict."""
+
+    words: str
+    mark: str
+    number: int
+
+
+class Place(NamedTuple):
+    """A link to a section: "2.1 CIFAR-10"."""
+
+    id: str
+    words: str
+
+
+class Cell(NamedTuple):
+    """A number of a comparison, with what stands beside it; "" for what is not said."""
+
+    label: str
+    text: str
+    values: str = ""
+    beside_words: str = ""
+    beside: str = ""
+    beside_values: str = ""
+
+
+class ComparisonView(NamedTuple):
+    """A row of a verdict; `stated` alternates text and links."""
+
+    outcome: str
+    mark: str
+    quantity: str
+    stated: list[tuple[str, Place | None]]
+    cells: list[Cell]
+
+
+class VerdictView(NamedTuple):
+    """A claim with its verdict; "" for what is not said."""
+
+    key: str
+    text: str
+    note: str
+    words: str
+    mark: str
+    scale: str
+    n: int
+    plain: str
+    seeds_needed: str
+    comparisons: list[ComparisonView]
 
 
 def scale_words(scale: str) -> str:
@@ -20,146 +72,95 @@ def scale_words(scale: str) -> str:
     return f"at {scale} scale" if scale else "at the study's own budget"
 
 
-class SectionLinks:
-    """Links to the sections of a study, by reference."""
-
-    def __init__(self, study: Study):
-        self._ids = {section.ref: section_id(index) for index, section in enumerate(study.sections)}
-        self._study = study
-
-    def __call__(self, ref: str) -> Element:
-        """ "2.1 CIFAR-10", going there."""
-        section = self._study.section(ref)
-        return tag(
-            "a",
-            f"{section.key} {DATASET_TITLES.get(section.dataset, section.dataset)}",
-            href=f"#{self._ids[ref]}",
-            class_="part",
-        )
+def verdict_counts(verdicts: Sequence[Verdict]) -> list[Count]:
+    """How many claims were supported, contradicted, not resolved; and how many were run in part, or not at all."""
+    found = Counter(verdict.words for verdict in verdicts)
+    return [Count(words, mark, found[words]) for words, mark in MARKS.items() if words in RESOLVABLE or found[words]]
 
 
-def _stated(test: ComparisonResult, place: SectionLinks) -> list[Child]:
+def _place(study: Study, ref: str) -> Place:
+    index = [section.ref for section in study.sections].index(ref)
+    section = study.sections[index]
+    return Place(section_id(index), f"{section.key} {DATASET_TITLES.get(section.dataset, section.dataset)}")
+
+
+def _stated(test: ComparisonResult, study: Study) -> list[tuple[str, Place | None]]:
     """What a comparison says, as "A better than B, 2.1 CIFAR-10"."""
     comparison, than = test.comparison, test.comparison.than
     margin = gain_words(comparison.quantity, comparison.margin).lstrip("+")
     kind = {
         "better": "better than",
         "worse": "worse than",
-        "not_better": f"not better, by {margin} or more, than",
-        "not_worse": f"not worse, by {margin} or more, than",
+        "not_better": f"no more than {margin} better than",
+        "not_worse": f"no more than {margin} worse than",
         "equal": f"equal, within {margin}, to",
         "differs": "different from",
     }[comparison.kind]
-    there = place(comparison.pair.section)
+    place = _place(study, comparison.pair.section)
     if than is not None:
-        gain = f" {kind} that of {' or '.join(names_of(than.variant))} over {' or '.join(names_of(than.baseline))}, "
-        return [f"gain of {test.variant} over {test.baseline}, ", there, gain, place(than.section)]
+        other = f" {kind} that of {' or '.join(names_of(than.variant))} over {' or '.join(names_of(than.baseline))}, "
+        return [(f"gain of {test.variant} over {test.baseline}, ", place), (other, _place(study, than.section))]
     words = f"{test.variant} {kind} {test.baseline}"
     if comparison.baseline_quantity not in ("", comparison.quantity):
         words += f" ({QUANTITIES[comparison.baseline_quantity].words})"
-    return [f"{words}, ", there]
+    return [(f"{words}, ", place)]
 
 
 def _p_words(p: float | None) -> str:
     return NONE if p is None else "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _logged(quantity: str, found: ComparisonResult | Beside) -> list[Child]:
-    """The reference's two values, behind its gain."""
-    if found.reference_estimate is None or found.reference_variant is None:
-        return []
-    both = two_values(quantity, found.reference_variant, found.reference_baseline)
-    return [" ", tag("span", f"({both})", class_="part")]
+def _seeds(if_seen: int | None, at_edge: int | None) -> str:
+    return "" if if_seen is None else f"{seeds_words(if_seen)} / {seeds_words(at_edge)}".replace(" ", "\u00a0")
 
 
-def _seeds_part(if_seen: int | None, at_edge: int | None) -> str:
-    return NONE if if_seen is None else f"{seeds_words(if_seen)} / {seeds_words(at_edge)}".replace(" ", "\u00a0")
+def _said(text: str) -> str:
+    return "" if text == NONE else text
 
 
-def _beside_lines(beside: Beside | None) -> tuple[list[Child], list[Child], list[Child]]:
-    """What stands beside the gain, the means and the reference's gain: a line each, where there is something to say."""
-    if beside is None:
-        return [], [], []
-    quantity, words = beside.quantity, QUANTITIES[beside.quantity].words
-    gain = gain_words(quantity, beside.estimate, beside.low, beside.high)
-    means = two_values(quantity, beside.variant_mean, beside.baseline_mean)
-    theirs = gain_words(quantity, beside.reference_estimate)
-    lines: list[list[Child]] = [
-        [tag("span", f"{words}: ", tag("span", text, class_="part"), *more, class_="beside")] if text != NONE else []
-        for text, more in ((gain, []), (means, []), (theirs, _logged(quantity, beside)))
-    ]
-    return lines[0], lines[1], lines[2]
+def _cells(test: ComparisonResult) -> list[Cell]:
+    quantity, moderated, plain, beside = test.comparison.quantity, test.moderated, test.plain, test.beside
+    gain = Cell("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high))
+    means = Cell("means", two_values(quantity, test.variant_mean, test.baseline_mean))
+    p = Cell("p (Holm)", _p_words(moderated.p_holm), "", "plain", _said(_p_words(plain.p_holm)))
+    seeds = Cell("seeds needed", _seeds(test.seeds_if_seen, test.seeds_at_edge) or NONE)
+    reference = Cell("reference", gain_words(quantity, test.reference_estimate))
+    if _said(reference.text):
+        reference = reference._replace(values=two_values(quantity, test.reference_variant, test.reference_baseline))
+    if beside is not None:
+        quantity, words = beside.quantity, QUANTITIES[beside.quantity].words
+        estimate = gain_words(quantity, beside.estimate, beside.low, beside.high)
+        theirs = _said(gain_words(quantity, beside.reference_estimate))
+        values = two_values(quantity, beside.reference_variant, beside.reference_baseline) if theirs else ""
+        both = two_values(quantity, beside.variant_mean, beside.baseline_mean)
+        gain = gain._replace(beside_words=words, beside=_said(estimate))
+        means = means._replace(beside_words=words, beside=_said(both))
+        reference = reference._replace(beside_words=words, beside=theirs, beside_values=values)
+    return [gain, means, p, seeds, reference]
 
 
-def _test_cells(test: ComparisonResult, place: SectionLinks) -> list[Element]:
-    quantity, moderated, plain = test.comparison.quantity, test.moderated, test.plain
-    what = tag(
-        "td",
-        tag("span", MARKS[test.outcome], class_="mark", title=test.outcome),
-        f" {QUANTITIES[quantity].words}: ",
-        tag("span", *_stated(test, place), class_="test"),
-        class_="comparison",
-    )
-    gain_beside, means_beside, reference_beside = _beside_lines(test.beside)
-    by_plain = tag("span", "plain: ", tag("span", _p_words(plain.p_holm), class_="part"), class_="beside")
-    cells = [what]
-    for label, text, more in (
-        ("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high), gain_beside),
-        ("means", two_values(quantity, test.variant_mean, test.baseline_mean), means_beside),
-        ("p (Holm)", _p_words(moderated.p_holm), [by_plain] if plain.p_holm is not None else []),
-        ("seeds needed", _seeds_part(test.seeds_if_seen, test.seeds_at_edge), []),
-        ("reference", gain_words(quantity, test.reference_estimate), [*_logged(quantity, test), *reference_beside]),
-    ):
-        value = tag("span", tag("span", text, class_="part"), *more)
-        cells.append(tag("td", value, class_="number", data_label=label))
-    return cells
-
-
-def _verdict_body(verdict: Verdict, place: SectionLinks) -> Element:
-    seeds = tag("span", f"n = {verdict.n} seed{'s' * (verdict.n != 1)}", class_="part")
-    span = str(len(verdict.tests))
-    claim = tag("th", tag("span", verdict.claim.key, class_="key"), verdict.claim.text, scope="rowgroup", rowspan=span)
-    claim.set("class", "claim")
+def verdict_view(verdict: Verdict, study: Study) -> VerdictView:
+    """A verdict with its comparisons, ready to be shown."""
     notes = ["One of these comparisons is enough."] * verdict.claim.any_of + [verdict.note] * bool(verdict.note)
-    if notes:
-        claim.append(tag("span", " ".join(notes), class_="note"))
-    badge = tag("span", f"{MARKS[verdict.words]} {verdict.words}", class_=f"badge {_class(verdict.words)}")
-    said = tag("td", badge, tag("span", f"{scale_words(verdict.scale)}, ", seeds, class_="at"), rowspan=span)
-    if verdict.words in ("supported", "contradicted", "not resolved"):
-        said.append(tag("span", f"plain t-test: {verdict.plain}", class_="at"))
-    if verdict.seeds_if_seen is not None:
-        wanted = _seeds_part(verdict.seeds_if_seen, verdict.seeds_at_edge)
-        said.append(tag("span", f"seeds needed: {wanted}", class_="at"))
-    body = tag("tbody")
-    for index, test in enumerate(verdict.tests):
-        body.append(tag("tr", *([claim, said] if index == 0 else []), *_test_cells(test, place)))
-    return body
-
-
-def _class(outcome: str) -> str:
-    return outcome.replace(" ", "-")
-
-
-def verdict_counts(verdicts: Sequence[Verdict]) -> Element:
-    """How many claims were supported, contradicted, not resolved; and how many were run in part, or not at all."""
-    found = Counter(verdict.words for verdict in verdicts)
-    always = ("supported", "contradicted", "not resolved")
-    items = [
-        tag("li", f"{mark} {found[words]} {words}", class_=_class(words) if found[words] else "nowhere")
-        for words, mark in MARKS.items()
-        if words in always or found[words]
+    comparisons = [
+        ComparisonView(
+            test.outcome,
+            MARKS[test.outcome],
+            QUANTITIES[test.comparison.quantity].words,
+            _stated(test, study),
+            _cells(test),
+        )
+        for test in verdict.tests
     ]
-    return tag("ul", *items, class_="counts")
-
-
-def verdict_table(verdicts: Sequence[Verdict], study: Study) -> Element:
-    """All verdicts of a source: a group of rows a claim, a row a comparison."""
-    headings = ("Claim", "Verdict", "Comparison", "Gain [95 % interval]", "Means", "p (Holm)", "Seeds needed")
-    headings += (study.reference[:1].upper() + study.reference[1:],)
-    made = tag("table", tag("thead", tag("tr", *(tag("th", text, scope="col") for text in headings))))
-    made.set("class", "verdicts")
-    for index, heading in enumerate(made[0][0]):
-        if index > 2:
-            heading.set("class", "number")
-    made.extend(_verdict_body(verdict, SectionLinks(study)) for verdict in verdicts)
-    return tag("div", made, class_="scroll", tabindex="0", role="region", aria_label="Verdicts")
+    return VerdictView(
+        key=verdict.claim.key,
+        text=verdict.claim.text,
+        note=" ".join(notes),
+        words=verdict.words,
+        mark=MARKS[verdict.words],
+        scale=scale_words(verdict.scale),
+        n=verdict.n,
+        plain=verdict.plain if verdict.words in RESOLVABLE else "",
+        seeds_needed=_seeds(verdict.seeds_if_seen, verdict.seeds_at_edge),
+        comparisons=comparisons,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from train.config import Config
 from train.errors import UserError
 from train.identity import run_id
+from train.nearest import did_you_mean
 from train.study.plan.study import Section, Study, Variant
 
 
@@ -84,7 +85,9 @@ def select(study: Study, only: Iterable[str]) -> Sequence[Section]:
             and dataset in ("", section.dataset)
         }
         if not hits:
-            refs = ", ".join(section.ref for section in study.sections)
-            raise UserError(f"--only={word}: no such section; the sections are {refs}")
+            refs = [section.ref for section in study.sections]
+            raise UserError(
+                f"--only={word}: no such section; the sections are {', '.join(refs)}{did_you_mean(word, refs)}"
+            )
         chosen |= hits
     return tuple(section for section in study.sections if section.ref in chosen)

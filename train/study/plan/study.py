@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from train.config import Config, validate
 from train.errors import UserError
 from train.identity import run_id
+from train.nearest import did_you_mean
 from train.run.records import Row
 from train.study.plan.claims import Claim
 
@@ -157,8 +158,11 @@ class Section:
         for variant in self.variants:
             if variant.name == name:
                 return variant
-        names = ", ".join(variant.name for variant in self.variants)
-        raise UserError(f"section {self.ref} has no variant {name!r}; its variants are {names}")
+        names = [variant.name for variant in self.variants]
+        raise UserError(
+            f"section {self.ref} has no variant {name!r}; its variants are {', '.join(names)}"
+            f"{did_you_mean(name, names)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,4 +239,5 @@ class Study:
         for section in self.sections:
             if section.ref == ref:
                 return section
-        raise UserError(f"study {self.name} has no section {ref!r}; it has {', '.join(s.ref for s in self.sections)}")
+        refs = [section.ref for section in self.sections]
+        raise UserError(f"study {self.name} has no section {ref!r}; it has {', '.join(refs)}{did_you_mean(ref, refs)}")

@@ -1,6 +1,5 @@
 """Study files: Python with a `get_study()`, run here, and copied for the processes that train."""
 
-import importlib.util
 import inspect
 import shutil
 import sys
@@ -8,7 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 from train.errors import UserError
+from train.nearest import did_you_mean
 from train.study.plan.study import Study
+from train.user_code import load_module, running
 
 
 def run_study_file(path: Path) -> ModuleType:
@@ -18,19 +19,11 @@ def run_study_file(path: Path) -> ModuleType:
       UserError: There is no such file, or it cannot be run.
     """
     if not path.is_file():
-        raise UserError(f"--study={path} is not a file; the studies are in configs/studies")
-    spec = importlib.util.spec_from_file_location("study_file", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--study={path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise UserError(f"--study={path} cannot be read: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
+        there = sorted(file.stem for folder in (path.parent, Path("configs/studies")) for file in folder.glob("*.py"))
+        raise UserError(
+            f"--study={path} is not a file{did_you_mean(path.stem, there)}; the studies are in configs/studies"
+        )
+    return load_module(path, "--study")
 
 
 def load_study(path: Path, *, scale: str = "") -> Study:
@@ -44,12 +37,13 @@ def load_study(path: Path, *, scale: str = "") -> Study:
       UserError: there is no such file, it is not a study, or the scale is not one that it has.
     """
     get_study = getattr(run_study_file(path), "get_study", None)
-    if get_study is None:
+    if not callable(get_study):
         raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
     has_scales = "scale" in inspect.signature(get_study).parameters
     if scale and not has_scales:
         raise UserError(f"--scale={scale}: the study {path} has one scale only; leave --scale out")
-    study = get_study(scale=scale) if scale else get_study()
+    with running(path, "--study"):
+        study = get_study(scale=scale) if scale else get_study()
     if not isinstance(study, Study):
         raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
     return study

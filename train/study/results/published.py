@@ -18,7 +18,6 @@ import csv
 import dataclasses
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 from train.config import FORMER, Config, from_dict, leaves
 from train.errors import RunFailed, UserError
-from train.files import csv_text, write_atomic
+from train.files import csv_text, read_json, read_text, write_atomic
 from train.identity import run_id
 from train.locks import exclusive
 from train.run.records import COLUMNS, PERPLEXITIES, Row
@@ -77,8 +76,14 @@ def read_facts(out: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return facts | {}
+        facts = read_json(path)
+        for name, kind in (("name", str), ("title", str), ("scale", str), ("sessions", list)):
+            if name in facts and not isinstance(facts[name], kind):
+                raise ValueError(f"its {name!r} is {facts[name]!r}")
+        for session in facts.get("sessions", []):
+            if not isinstance(session, dict) or not isinstance(session.get("seconds"), int | float):
+                raise ValueError(f"a session in it is {session!r}, without its seconds")
+        return facts
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); bring it back, or choose another --out") from error
 
@@ -94,7 +99,7 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
             raise UserError(f"{out} has {CURVES} but no {RUNS}; bring it back, e.g. from git, or choose another --out")
         return {}
     try:
-        return _parse((out / RUNS).read_text(encoding="utf-8"), (out / CURVES).read_bytes())
+        return _parse(read_text(out / RUNS), (out / CURVES).read_bytes())
     except _UNREADABLE as error:
         raise UserError(
             f"{out / RUNS} and {CURVES} cannot be read ({error}); bring them back, e.g. from git"
@@ -113,7 +118,10 @@ def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
     for cells in reader:
         if None in cells or None in cells.values():
             raise ValueError(f"line {reader.line_num} of {RUNS} has too many or too few cells")
-        run = _read_run(cells, rows.get(cells["id"], []))
+        try:
+            run = _read_run(cells, rows.get(cells["id"], []))
+        except ValueError as error:
+            raise ValueError(f"line {reader.line_num} of {RUNS}: {error}") from error
         if run.id in runs:
             raise ValueError(f"run {run.id} is in {RUNS} twice")
         runs[run.id] = run

@@ -306,7 +306,7 @@ def test_published_runs_read_back_as_they_were_and_write_back_bit_for_bit(out):
     for run in runs.values():
         planned = next(p for p in planned_runs(study) if p.id == run.id)
         stored = to_dict(planned.config)
-        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume"):
+        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume", "add_unk"):
             stored.pop(name)
         assert run.config == stored
         assert [row["epoch"] for row in run.rows] == [1, 2]
@@ -406,7 +406,33 @@ DAMAGES = {
     "curves of a run lost": (other_curves, "does not have the epochs 1 to 2"),
     "no study.json": (lambda out: (out / FACTS).unlink(), "has runs.csv but no study.json"),
     "another study's study.json": (lambda out: write_json(out / FACTS, {"name": "t", "scale": "mini"}), "of name 't'"),
-    "a list for study.json": (lambda out: write_json(out / FACTS, []), "study.json cannot be read"),
+    "a list for study.json": (
+        lambda out: write_json(out / FACTS, []),
+        r"study.json cannot be read \(it holds a JSON list",
+    ),
+    "null for study.json": (lambda out: (out / FACTS).write_text("null"), r"cannot be read \(it holds a JSON null"),
+    "a session without its seconds": (
+        lambda out: write_json(out / FACTS, {"name": "s", "scale": "mini", "sessions": [{}]}),
+        "a session in it is {}, without its seconds",
+    ),
+    "a number for sessions": (
+        lambda out: write_json(out / FACTS, {"name": "s", "scale": "mini", "sessions": 3}),
+        "its 'sessions' is 3",
+    ),
+    "a folder for runs.csv": (
+        lambda out: ((out / RUNS).unlink(), (out / RUNS).mkdir()),
+        "runs.csv and curves.csv.gz cannot be read .*Is a directory",
+    ),
+    "an unfinished merge of runs": (edit_runs("\n", "\n<<<<<<< HEAD\n"), "line 2 is a conflict marker of a merge"),
+    "an unfinished merge of study.json": (
+        lambda out: (out / FACTS).write_text("{\n<<<<<<< HEAD\n" + (out / FACTS).read_text()[1:]),
+        "line 2 is a conflict marker of a merge",
+    ),
+    "an empty cell": (
+        edit_runs("mini,1:digits,plain,,0", "mini,1:digits,plain,,"),
+        "line 2 of runs.csv: invalid literal",
+    ),
+    "a word for a number": (edit_runs("finished,2", "finished,two"), "line 2 of runs.csv: invalid literal"),
 }
 
 
@@ -423,6 +449,47 @@ def test_published_files_that_do_not_hold_together_are_refused_and_left_alone(na
         run_all(study, out, seeds=seeds)
     assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("name", [RUNS, FACTS])
+def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_damage(name, out):
+    with open_directory(out, make_study()):
+        run_all(make_study(), out)
+        write_json(out / FACTS, {"name": "s", "scale": "mini"})
+    before = read_runs(out)
+    (out / name).write_bytes(b"\xef\xbb\xbf" + (out / name).read_bytes())
+    with open_directory(out, make_study()):
+        assert read_runs(out) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "3",
+        '"finished"',
+        "{",
+        "",
+        "\ufeff{}",
+        '{"versions": null}',
+        '{"data": []}',
+        '{"wall_seconds": "long"}',
+    ],
+)
+def test_a_run_json_of_another_form_does_not_end_the_study(text, out):
+    """It is only a record: the run is published as what its end was."""
+
+    def damage(name):
+        for run in planned_runs(make_study()):
+            directory = run_directory(out, run.id)
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "run.json").write_text(text)
+
+    report, _, _ = run_all(make_study(), out, script={NAMES[0]: ["failed", "failed"]}, during=damage)
+    assert [run.name for run, _ in report.failed] == NAMES[:1]
+    assert len(report.finished) == 3
+    assert len(read_runs(out)) == 4
 
 
 def test_what_would_not_read_back_does_not_replace_what_is_there(out):

@@ -234,7 +234,7 @@ def test_a_plan_that_does_not_hold_together_is_refused(make, message):
     [
         ("x = 1", "", "has no get_study"),
         ("def f(:", "", "cannot be read"),
-        ("import nothing_of_this_name", "", "cannot be read: No module named 'nothing_of_this_name'"),
+        ("import nothing_of_this_name", "", "cannot be read: line 1: No module named 'nothing_of_this_name'"),
         ("def get_study():\n    return 3", "", "has no get_study"),
         (None, "", "is not a file"),
         ("def get_study():\n    return 3", "mini", "has one scale only"),

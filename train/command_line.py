@@ -1,0 +1,73 @@
+"""The argument parser of every command but `python -m train`: one-line errors, both spellings of a flag."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from train.errors import UserError
+from train.nearest import did_you_mean
+from train.paths import user_path
+
+__all__ = ["Parser", "argument_path", "optional_path"]
+
+
+def argument_path(text: str) -> Path:
+    """The `type` of an argument that is a path: see `train.paths.user_path`."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a path")
+    try:
+        return user_path(text, "path")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def optional_path(text: str) -> str:
+    """The `type` of an argument that is a path or, when it is not given, empty."""
+    return str(argument_path(text)) if text else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser as this project's commands want it.
+
+    `--report-only` and `--report_only` are the same flag, however it was added. What is wrong raises `UserError`, with
+    the nearest flag or word that would have been right.
+    """
+
+    def __init__(self, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spelt(word) for word in given], namespace)
+
+    def _spelt(self, word: str) -> str:
+        """The argument with its flag as it was added, if it is another spelling of one."""
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag in self._option_string_actions:
+            return word
+        for known in self._option_string_actions:
+            if known.replace("-", "_") == flag.replace("-", "_"):
+                return known + equals + value
+        return word
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self._with_nearest(' '.join(message.split()))}; see: {self.prog} --help")
+
+    def _with_nearest(self, message: str) -> str:
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            return message + did_you_mean(found[1], re.findall(r"[^', ]+", found[2]))
+        if found := re.search(r"unrecognized arguments: (--[^ =]+)", message):
+            return message + did_you_mean(found[1], self._flags())
+        return message
+
+    def _flags(self) -> list[str]:
+        """The long flags of this parser and of those of its commands."""
+        found = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [flag for parser in action.choices.values() for flag in parser._flags()]
+        return found

@@ -1,0 +1,45 @@
+"""The nearest known name for a misspelt one: one rule for flags, fields, values and names."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["did_you_mean"]
+
+_ALIKE = 0.6
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """Returns " (did you mean 'NAME'?)" for the known name that is nearest to a misspelt one; "" if none is near.
+
+    Case, dashes and leading dashes do not count. Of dotted names the part behind the last dot decides, and the rest
+    only between equals: "learning_rate" and "optimiser.lr" are both near "optimizer.learning_rate".
+
+    Args:
+      given: what the user wrote.
+      known: all names that would have been right, as they should be written.
+    """
+    wanted = _plain(str(given))
+    scored = [(_alike(wanted, _plain(name)), name) for name in known]
+    (last, _), nearest = max(scored, key=lambda pair: pair[0], default=((0.0, 0.0), ""))
+    return f" (did you mean {nearest!r}?)" if last >= _ALIKE else ""
+
+
+def _alike(wanted: str, name: str) -> tuple[float, float]:
+    """How alike two names are, from 0 to 1: their last parts, and the whole."""
+    ours, theirs = wanted.rpartition(".")[2], name.rpartition(".")[2]
+    initials = "".join(word[:1] for word in theirs.split("_"))
+    if ours == initials and len(initials) > 1:
+        last = 1.0
+    elif len(ours) > 2 and theirs.startswith(ours):
+        last = 0.9
+    else:
+        last = _ratio(ours, theirs)
+    return last, _ratio(wanted, name)
+
+
+def _ratio(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio() if a and b else 0.0
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").casefold()

@@ -1,0 +1,84 @@
+"""Paths as users give them: `~` expanded, and what no program could use refused in a line that names it."""
+
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+from train.errors import UserError
+
+__all__ = ["entries", "home", "read_bytes", "user_path"]
+
+# Linux allows 4,096 bytes; the files in a workdir need some of them.
+_LONGEST = 3_500
+
+
+def user_path(given: str | os.PathLike[str], what: str) -> Path:
+    """The path that a user gave, which need not exist, with `~` and `~user` expanded.
+
+    Args:
+      given: not empty.
+      what: its name in an error: "--workdir".
+
+    Raises:
+      UserError: There is no such home, the path has control characters or is not UTF-8, it is too long, or it cannot be
+        looked up (a folder above it may not be entered, a loop of links).
+    """
+    text = os.fspath(given)
+    name = f"{what}={text if len(text) < 200 else text[:200] + '...'}"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise UserError(
+            f"{what}={text!r} has control characters or bytes that are not UTF-8; rename it, or give a link to it that "
+            "has a plain name"
+        )
+    path = Path(os.path.expanduser(text))
+    if text.startswith("~") and os.fspath(path).startswith("~"):
+        user = text[1:].partition("/")[0]
+        whose = f"of a user {user!r}" if user else f"of user {os.getuid()}, who has neither HOME nor a passwd entry,"
+        raise UserError(f"{name}: the home folder {whose} is not known; write the path without ~")
+    if len(os.fsencode(os.path.abspath(path))) > _LONGEST:
+        raise UserError(f"{name} is longer than {_LONGEST:,} bytes; choose a shorter path")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever opens or makes it says what it should be
+    except OSError as error:
+        raise UserError(f"{name} cannot be used: {error.strerror}") from error
+    return path
+
+
+def home() -> Path | None:
+    """The user's home folder; None for a user who has neither HOME nor a passwd entry."""
+    found = os.path.expanduser("~")
+    return None if found.startswith("~") else Path(found)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without hidden files.
+
+    Raises:
+      UserError: It is missing, no folder, or may not be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    A pipe or a device is refused: reading one may never end.
+
+    Raises:
+      OSError: It cannot be read; `strerror` says why.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "it is not a regular file", str(path))
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting for a writer, as a named pipe would."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,0 +1,77 @@
+"""Running Python that users wrote (config and study files) so that a fault in it is one line with its place."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+from train.errors import UserError
+
+__all__ = ["in_words", "load_module", "running"]
+
+
+def load_module(path: Path, flag: str) -> ModuleType:
+    """Runs a Python file, which may import its neighbours, as a script may.
+
+    Args:
+      path: the file; there must be one.
+      flag: see `running`.
+
+    Raises:
+      UserError: See `running`.
+    """
+    name = f"{flag.lstrip('-')}_file"
+    spec = spec_from_loader(name, SourceFileLoader(name, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    sys.modules[name] = module  # where dataclasses look for the module of a class
+    sys.path.insert(0, folder)
+    try:
+        with running(path, flag):
+            spec.loader.exec_module(module)
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have changed sys.path itself
+            sys.path.remove(folder)
+    return module
+
+
+@contextlib.contextmanager
+def running(path: Path, flag: str) -> Iterator[None]:
+    """Runs a block that executes code of the file at `path`.
+
+    Args:
+      path: a Python file.
+      flag: the flag that named it, for errors: "--config".
+
+    Raises:
+      UserError: The code raised something, or asked to end the process. A `UserError` of its own, and an interrupt,
+        pass as they are.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(f"{flag}={path} cannot be read: {in_words(error, path)}") from error
+
+
+def in_words(error: BaseException, path: Path | None = None) -> str:
+    """Says in one line what code raised, and in which line of the file at `path`, if it passed there."""
+    message = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        where = "" if error.filename == str(path) else f"{error.filename}, "
+        return f"{where}line {error.lineno}: {error.msg}" if error.lineno else message
+    own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    place = f"line {own[-1]}: " if own else ""
+    if isinstance(error, SystemExit):
+        return f"{place}it ends the process (exit {message or 0})"
+    if isinstance(error, ImportError):
+        return f"{place}{message}"
+    return f"{place}{kind}: {message}" if message else f"{place}{kind}"
