@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from train.command_line import Parser, optional_path
-from train.console import accept_any_text
 from train.errors import UserError
 from train.nearest import did_you_mean
+from train.output import accept_any_text
 
 # What --from-dir takes, by set.
 FROM_DIR = {

@@ -19,8 +19,8 @@ import logging
 import sys
 
 from train.command_line import Parser, argument_path
-from train.console import accept_any_text
 from train.errors import RunFailed, UserError
+from train.output import accept_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.command_line import Parser, argument_path
-from train.console import accept_any_text
 from train.errors import UserError
+from train.output import accept_any_text
 from train.reproduction.checks import failures
 from train.reproduction.runs import collect, read_filed_runs
 

@@ -25,10 +25,9 @@ from pathlib import Path
 
 from train.command_line import Parser, argument_path, optional_path
 from train.config import Config
-from train.console import accept_any_text
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.output import Extras, tolerant_output
+from train.output import Extras, accept_any_text, tolerant_output
 from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
 from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.executor import LocalExecutor
