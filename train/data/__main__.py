@@ -12,8 +12,8 @@ from types import FrameType
 
 from train.errors import UserError
 from train.interface.command_line import Parser, optional_path
-from train.interface.console import accept_any_text
 from train.interface.nearest import did_you_mean
+from train.interface.output import accept_any_text
 
 # What --from-dir takes, by set.
 FROM_DIR = {

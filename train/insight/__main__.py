@@ -20,7 +20,7 @@ import sys
 
 from train.errors import RunFailed, UserError
 from train.interface.command_line import Parser, argument_path
-from train.interface.console import accept_any_text
+from train.interface.output import accept_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:

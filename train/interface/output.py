@@ -1,10 +1,11 @@
 """What is told and shown beside the numbers: it may fail, and the run goes on.
 
 A drawing, TensorBoard, a progress bar, a log line, a page: none of them is worth hours of training. `Extras` is where
-their errors end. `tolerant_output` is for command lines: standard output and error that may be closed, full, or piped
-into a process that has gone.
+their errors end. `tolerant_output` and `accept_any_text` are for command lines: standard output and error that may be
+closed, full, piped into a process that has gone, or on a console that cannot show every character.
 """
 
+import codecs
 import contextlib
 import io
 import logging
@@ -113,3 +114,26 @@ def tolerant_output() -> Iterator[None]:
             sys.stdout, sys.stderr = before
             for stream in ours:
                 stream.settle()
+
+
+_HANDLER = "lookahead.plain"
+_PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+/-", "×": "x", "…": "...", "≥": ">=", "≤": "<=", "’": "'"}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """An error handler for encoding: a plain word for what has one, "?" for the rest."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+def accept_any_text() -> None:
+    """Lets standard output and error take any text, whatever their encoding; call it first in a command.
+
+    Without it a dash on an ASCII console, or a file's name that is not UTF-8, ends the command with a traceback.
+    """
+    codecs.register_error(_HANDLER, _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        # Notebooks and test runners put other objects here, which take any text, and a process may have no console.
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors=_HANDLER)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from train.errors import UserError
 from train.interface.command_line import Parser, argument_path
-from train.interface.console import accept_any_text
+from train.interface.output import accept_any_text
 from train.reproduction.checks import failures
 from train.reproduction.runs import collect, read_filed_runs
 

@@ -13,7 +13,7 @@ from train.interface.output import Extras
 from train.run.records import Row
 
 LOG_SECONDS = 30.0  # between two lines of a long epoch, where there is no terminal
-WHAT = "progress on the terminal"
+LINES, BAR = "progress on the terminal", "the progress bar"
 
 
 class Progress:
@@ -50,8 +50,11 @@ class Progress:
         self._began = self._last_line = time.monotonic()
         self._examples_per_step = examples_per_step
         self._bar: tqdm | None = None
-        with self._extras.best_effort(WHAT):
-            if self._stream is not None and self._stream.isatty():
+        terminal = False
+        with self._extras.best_effort(LINES):
+            terminal = self._stream is not None and self._stream.isatty()
+        with self._extras.best_effort(BAR):
+            if terminal:
                 self._bar = tqdm(
                     total=total * examples_per_step,
                     initial=done * examples_per_step,
@@ -80,7 +83,7 @@ class Progress:
 
     def _advance_bar(self, examples: int) -> None:
         if self._bar is not None:
-            with self._extras.best_effort(WHAT):
+            with self._extras.best_effort(BAR):
                 self._bar.update(examples)
 
     def _time_left(self) -> str:
@@ -92,7 +95,7 @@ class Progress:
         """A line above the bar."""
         self._last_line = time.monotonic()
         if self._stream is not None:
-            with self._extras.best_effort(WHAT):
+            with self._extras.best_effort(LINES):
                 tqdm.write(text, file=self._stream)
                 self._stream.flush()
 
@@ -116,5 +119,5 @@ class Progress:
     def close(self) -> None:
         """Removes the bar."""
         if self._bar is not None:
-            with self._extras.best_effort(WHAT):
+            with self._extras.best_effort(BAR):
                 self._bar.close()

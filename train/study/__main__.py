@@ -27,8 +27,7 @@ from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
 from train.interface.command_line import Parser, argument_path, optional_path
-from train.interface.console import accept_any_text
-from train.interface.output import Extras, tolerant_output
+from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
 from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.executor import LocalExecutor

@@ -74,7 +74,7 @@ def test_bad_input_is_one_line_and_status_2(case, tmp_path, capsys):
     assert stderr.startswith("error: ")
     assert stderr.count("\n") == 1, stderr
     assert message in stderr
-    assert not (workdir / "metrics.csv").exists()
+    assert not workdir.exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import train.__main__
 import train.data.__main__
 import train.study.__main__
-from train.interface.console import accept_any_text
+from train.interface.output import accept_any_text
 
 TEXT = "0.5 ± 0.1 – 3 × 4 — “quoted” ζ \udcff"
 CONSOLES = {

@@ -55,6 +55,7 @@ class Session:
 
     Raises:
       UserError: study.json is damaged.
+      RunFailed: the disk stayed full.
     """
 
     def __init__(self, flags: argparse.Namespace, arguments: Sequence[str], study: Study):
@@ -79,7 +80,7 @@ class Session:
             "commit": self._session.commit,
         }
         if not before:
-            write_json(self._path, self._facts | {"sessions": []})
+            self._write(self._facts | {"sessions": []})
 
     def record(self, tally: Tally) -> None:
         """Writes what it has come to so far.
@@ -95,4 +96,7 @@ class Session:
                 failed=len(tally.failed),
             )
             facts = self._facts | {"sessions": [*self._earlier, dataclasses.asdict(session)]}
-            with_patience(lambda: write_json(self._path, facts), seconds=Config().disk_wait, what=str(self._path))
+            self._write(facts)
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        with_patience(lambda: write_json(self._path, facts), seconds=Config().disk_wait, what=str(self._path))

@@ -52,7 +52,7 @@ def open_directory(out: Path, study: Study) -> Iterator[None]:
     Raises:
       UserError: it cannot be made or written, is in use, or belongs to another study or scale.
     """
-    with exclusive(out, f"--out={out}", by="study"):
+    with exclusive(out, f"--out={out}", by="study", disk_wait=Config().disk_wait):
         facts = read_facts(out)
         if not facts and (out / RUNS).exists():
             raise UserError(f"{out} has {RUNS} but no {FACTS}; bring it back, e.g. from git, or choose another --out")
