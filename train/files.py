@@ -116,7 +116,10 @@ def read_json(path: Path) -> dict[str, Any]:
       OSError: it cannot be read.
       ValueError: it is not JSON, or another value than an object.
     """
-    value = json.loads(read_text(path))
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"it holds a JSON {'null' if value is None else type(value).__name__}, not an object")
     return value

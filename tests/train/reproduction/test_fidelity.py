@@ -168,7 +168,7 @@ def test_with_no_runs_at_all_nothing_holds(tmp_path, check):
     [
         ("radam.csv", "", "not named after a run of the report"),
         ("radam_no_seed0.csv", "epoch,loss\n1,2\n", "does not have the columns of a metrics.csv"),
-        ("about.json", "{", "is not JSON"),
+        ("about.json", "{", "it is not JSON"),
     ],
 )
 def test_a_file_that_is_no_run_is_refused_in_one_line(tmp_path, capsys, name, content, message):
