@@ -3,9 +3,11 @@
 import fcntl
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -39,6 +41,14 @@ def pytest_collection_modifyitems(items):
                 import torch  # noqa: F401
             except ImportError:
                 item.add_marker(pytest.mark.skip(reason="PyTorch is not installed: make test PEERS=1"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Signals as a shell in the foreground leaves them: under nohup, or in the background, some are ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def run_child(workdir: Path) -> None:
     """The run itself, in a process of its own."""
     from train import data
     from train.config import Config, ModelConfig, OptimizerConfig
-    from train.run.loop import loop
+    from train.run import loop
     from train.step import runtime
 
     rng = np.random.default_rng(0)

@@ -11,8 +11,9 @@ import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
-from train.insight import landscape, main
+from train.insight import landscape
 from train.insight import measure as insight_measure
+from train.insight.__main__ import main
 from train.insight.figure import draw_insight
 from train.insight.measure import Effort, Scorer, measure
 from train.insight.points import Insight, read, write

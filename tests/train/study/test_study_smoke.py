@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.train import recompute_verdicts
+from train.study.execution.checks import check_runs, identified
 from train.study.plan import load_study, planned_runs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,6 +32,7 @@ def test_the_whole_report_runs_at_smoke_scale(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     study = load_study(REPORT, scale="smoke")
+    study = identified(study, check_runs(planned_runs(study), "").digests, {})
     with (out / "runs.csv").open(newline="") as file:
         runs = list(csv.DictReader(file))
     assert {run["id"] for run in runs} == {run.id for run in planned_runs(study)}
