@@ -50,7 +50,7 @@ BAD = {
     "a batch of nothing": (["--config.batch_size=0"], "config.batch_size=0 must be at least 1"),
     "a batch larger than the set": (["--config.batch_size=5000"], "larger than the"),
     "more examples than there are": (["--config.train_examples=99999"], "train_examples=99999"),
-    "an unknown optimizer": (["--config.optimizer.name=lion"], "choose one of sgd, adam, radam"),
+    "an unknown optimizer": (["--config.optimizer.name=adadelta"], "choose one of sgd, adam, radam"),
     "an unknown model": (["--config.model.name=vit"], "config.model.name='vit' is not known; choose one of resnet18"),
     "an unknown data set": (["--config.dataset=mnist"], "config.dataset='mnist' is not known; choose one of digits"),
     "an unknown flag": (["--epochs=3"], "epochs"),

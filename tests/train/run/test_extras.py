@@ -10,8 +10,8 @@ import sys
 
 import pytest
 from tensorboardX.proto import event_pb2
-from tests.train.test_output import STREAMS
 
+from tests.train.interface.test_output import STREAMS
 from train.interface.output import Extras
 from train.run.figures import draw_curves
 from train.run.loop import train
