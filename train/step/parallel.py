@@ -58,10 +58,19 @@ class Share:
         """The axis that BatchNorm and `total` reduce over by name: pmap's alone."""
         return AXIS if self.mode == "pmap" else None
 
+    def padded(self, size: int) -> int:
+        """The least multiple of the number of devices that is at least `size`."""
+        return -(-size // self.devices) * self.devices
+
     def part(self, tree: Any) -> Any:
-        """This device's part of arrays with a leading batch axis."""
+        """This device's part of arrays with a leading batch axis.
+
+        An axis that does not divide over the devices is padded first, with copies of its last element, which are
+        finite wherever that one is; `counted` says which elements are real.
+        """
         if self.mode == "single":
             return tree
+        tree = jax.tree.map(lambda leaf: pad(leaf, self.padded(leaf.shape[0])), tree)
         if self.mode == "jit":
             mesh = AbstractMesh((self.devices,), (AXIS,))
             return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -73,23 +82,27 @@ class Share:
 
         return jax.tree.map(slice_leaf, tree)
 
+    def counted(self, size: int) -> jax.Array | None:
+        """Which elements of this device's part of `size` examples are real, bool; None if nothing pads it."""
+        padded = self.padded(size)
+        return None if padded == size else self.part(jnp.arange(padded) < size)
+
     def total(self, tree: Any) -> Any:
         """The sum of every device's value."""
         return jax.lax.psum(tree, AXIS) if self.mode == "pmap" else tree
 
     def own_key(self, key: jax.Array) -> jax.Array:
-        """A PRNG key of this device's own, for what differs from example to example."""
+        """A PRNG key of this device's own, for a model that draws random numbers for its part of the batch alone."""
         return jax.random.fold_in(key, jax.lax.axis_index(AXIS)) if self.mode == "pmap" else key
-
-    def check_divides(self, size: int, what: str) -> None:
-        """Raises UserError if `size` examples cannot be split evenly."""
-        if size % self.devices:
-            raise UserError(
-                f"{what} of {size} does not divide over {self.devices} devices; use a multiple of {self.devices}"
-            )
 
 
 WHOLE = Share()  # one device
+
+
+def pad(leaf: jax.Array, size: int) -> jax.Array:
+    """Makes the first axis at least `size` long, with copies of its last element."""
+    missing = size - leaf.shape[0]
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing > 0 else leaf
 
 
 @dataclasses.dataclass(frozen=True)

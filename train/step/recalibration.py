@@ -51,6 +51,8 @@ def recalibrate(
     _, draw_key, dropout_key = step_keys(key, step)
     first_of_epoch = step // recipe.steps_per_epoch * recipe.steps_per_epoch
 
+    examples = None if recipe.share.counted(recipe.batch_size) is None else recipe.batch_size
+
     def add_batch(total, index):
         drawn = input_pipeline.draw(
             draw_key,
@@ -61,7 +63,7 @@ def recalibrate(
             preprocessing=recipe.preprocessing,
         )
         inputs = input_pipeline.load(data, recipe.share.part(drawn), recipe.preprocessing).inputs
-        found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key)
+        found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key, examples)
         return jax.tree.map(jnp.add, total, found), None
 
     batches = min(recipe.recalibration_batches, recipe.train_examples // recipe.batch_size)
@@ -69,7 +71,14 @@ def recalibrate(
     return jax.tree.map(lambda x: x / batches, total)
 
 
-def batch_statistics(model: nn.Module, params: Any, batch_stats: Any, inputs: jax.Array, key: jax.Array) -> Any:
+def batch_statistics(
+    model: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    inputs: jax.Array,
+    key: jax.Array,
+    examples: int | None = None,
+) -> Any:
     """Mean and (unbiased) variance of this batch alone at every BatchNorm: a tree like `batch_stats`.
 
     Args:
@@ -78,7 +87,8 @@ def batch_statistics(model: nn.Module, params: Any, batch_stats: Any, inputs: ja
       batch_stats: running statistics, for their structure alone.
       inputs: float32 [B, ...], this device's part of a training batch.
       key: PRNG key for dropout, where the model has any.
+      examples: of the global batch, where padding follows them; None if there is none.
     """
     # From zero, one update leaves (1 - momentum) times the batch's statistics.
-    _, updated = apply_model(model, params, jax.tree.map(jnp.zeros_like, batch_stats), inputs, key)
+    _, updated = apply_model(model, params, jax.tree.map(jnp.zeros_like, batch_stats), inputs, key, examples)
     return jax.tree.map(lambda x: x / (1 - BatchNorm.momentum), updated)

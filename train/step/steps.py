@@ -8,6 +8,7 @@ another one:
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.struct
@@ -19,6 +20,8 @@ import lookahead_jax as la
 from train.step import input_pipeline
 from train.step.input_pipeline import Batch, DeviceSplit
 from train.step.metrics import Metrics
+from train.step.objectives import knows_examples, real_scores
+from train.step.parallel import pad
 from train.step.recipe import Recipe
 
 
@@ -142,17 +145,20 @@ def train_step(
     """
     share, objective = recipe.share, recipe.objective
     _, draw_key, dropout_key = step_keys(state.key, state.step)
+    examples = recipe.last_batch_size if last else recipe.batch_size
     drawn = input_pipeline.draw(
         draw_key,
         state.step,
         order,
         start=(state.step % recipe.steps_per_epoch) * recipe.batch_size,
-        batch_size=recipe.last_batch_size if last else recipe.batch_size,
+        batch_size=examples,
         preprocessing=recipe.preprocessing,
     )
     batch = input_pipeline.load(data, share.part(drawn), recipe.preprocessing)
-    dropout_key = share.own_key(dropout_key)
-    count = share.total(jnp.asarray(batch.targets.size, jnp.int32))
+    counted = share.counted(examples)
+    if not knows_examples(recipe.model):
+        dropout_key = share.own_key(dropout_key)
+    count = jnp.asarray(examples * recipe.samples_per_example, jnp.int32)
 
     def mean_objective(params):
         scores, batch_stats = objective(
@@ -162,7 +168,9 @@ def train_step(
             batch,
             dropout_key=dropout_key,
             label_smoothing=recipe.label_smoothing,
+            examples=None if counted is None else examples,
         )
+        scores = real_scores(scores, counted)
         # This device's share of the global mean: the shares, and so their gradients, add up to it.
         mean = jnp.sum(scores.objectives) / count
         return mean, (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), batch_stats)
@@ -192,14 +200,9 @@ def eval_step(
       batch: this device's part.
       counted: bool [B]; False marks an example that only fills the batch.
     """
-    scores, _ = recipe.objective(recipe.model, params, batch_stats, batch)
-    shape = counted.shape + (1,) * (batch.targets.ndim - 1)
-    counted = jnp.broadcast_to(counted.reshape(shape), batch.targets.shape)
-    sums = (
-        jnp.sum(jnp.where(counted, scores.losses, 0.0)),
-        jnp.sum(counted & scores.correct, dtype=jnp.int32),
-        jnp.sum(counted, dtype=jnp.int32),
-    )
+    scores = real_scores(recipe.objective(recipe.model, params, batch_stats, batch)[0], counted)
+    samples = jnp.sum(counted, dtype=jnp.int32) * math.prod(batch.targets.shape[1:])
+    sums = (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), samples)
     return metrics.add(*recipe.share.total(sums))
 
 
@@ -210,14 +213,17 @@ def evaluate(recipe: Recipe, params: Any, batch_stats: Any, data: DeviceSplit) -
       recipe: static.
       params: live or slow weights.
       batch_stats: BatchNorm's statistics.
-      data: at least `recipe.test_batch_size` examples.
+      data: the test set.
     """
     examples, size = data.inputs.shape[0], recipe.test_batch_size
+    # Fewer examples than devices: a batch of one for each device reaches beyond the set.
+    data = jax.tree.map(lambda x: pad(x, size), data)
 
     def add_batch(metrics, index):
-        # The last batch starts early enough to be full; what it repeats is not counted again.
-        start = jnp.minimum(index * size, examples - size)
-        counted = start + jnp.arange(size) >= index * size
+        # The last batch starts early enough to be full; what it repeats or lies beyond the set is not counted.
+        start = jnp.minimum(index * size, max(examples - size, 0))
+        example = start + jnp.arange(size)
+        counted = (example >= index * size) & (example < examples)
         batch = input_pipeline.slice_batch(data, start, size, recipe.preprocessing, recipe.share.part)
         return eval_step(recipe, params, batch_stats, metrics, batch, recipe.share.part(counted)), None
 
