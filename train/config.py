@@ -137,10 +137,14 @@ class Config:
     recalibrate_batch_stats: bool = setting(
         False, help="evaluate the slow weights with BatchNorm statistics re-estimated over training batches"
     )
-    parallel: str = setting(
-        "pmap", help="several local devices: pmap, or jit with NamedSharding", choices=("pmap", "jit")
+    parallel: str = setting("pmap", help="several devices: pmap, or jit with NamedSharding", choices=("pmap", "jit"))
+    devices: int = setting(0, help="devices of each process to use; 0: all", at_least=0)
+    seeds_per_program: int = setting(
+        1,
+        help="train so many seeds, from config.seed on, in one program; each has its workdir, DIR/seedN",
+        at_least=1,
+        identity=False,
     )
-    devices: int = setting(0, help="local devices to use; 0: all", at_least=0)
     on_nonfinite: str = setting(
         "stop",
         help="what a loss or parameter that is not finite does: stop, skip its batch, or restore the last checkpoint",

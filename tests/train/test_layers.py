@@ -12,7 +12,7 @@ LAYERS = (
     ("lookahead_jax",),
     ("train.errors", "train.interface.nearest"),
     ("train.interface.paths", "train.interface.user_code", "train.interface.command_line"),
-    ("train.files", "train.locks", "train.interface.output", "train.registry"),
+    ("train.files", "train.checksums", "train.hosts", "train.locks", "train.interface.output", "train.registry"),
     ("train.data", "train.models"),
     ("train.config", "train.identity"),
     ("train.optimizers",),

@@ -14,7 +14,6 @@ kept, and it offers no place between commit and publication where sums could be 
 """
 
 import concurrent.futures
-import hashlib
 import json
 import logging
 import os
@@ -25,21 +24,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import MultiprocessingOptions
 
+from train.checksums import DamagedCheckpoint, verify, write_sums
 from train.errors import UserError
-from train.files import check_space, fsync_path, with_patience, write_atomic, write_json
+from train.files import check_space, fsync_path, with_patience, write_json
+from train.hosts import agreement
 
-SUMS = "SHA256SUMS"
-SUM_OF_SUMS = f"{SUMS}.sha256"
 PROGRESS = "progress.json"
 STATE = "state"
 KEEP = 2
 
 log = logging.getLogger(__name__)
-
-
-class DamagedCheckpoint(Exception):
-    """A step's directory is not what was written; the message says how."""
 
 
 class Restored(NamedTuple):
@@ -54,58 +50,6 @@ class Restored(NamedTuple):
     step: int
     tree: Any
     progress: dict[str, Any]
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (SUMS, SUM_OF_SUMS))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(directory: Path) -> None:
-    """Compares a checkpoint's files with its sums.
-
-    Raises:
-      DamagedCheckpoint: a file is missing, added or different, or there are no sums.
-    """
-    lines = _read(directory, SUMS)
-    if _read(directory, SUM_OF_SUMS) != [_sum_line(directory / SUMS)] or not all(line[64:66] == "  " for line in lines):
-        raise DamagedCheckpoint(f"{SUMS} is damaged")
-    expected = {line[66:]: line[:64] for line in lines}
-    found = {path.relative_to(directory).as_posix() for path in _files(directory)}
-    if missing := sorted(expected.keys() - found):
-        raise DamagedCheckpoint(f"{missing[0]} is missing")
-    if stray := sorted(found - expected.keys()):
-        raise DamagedCheckpoint(f"{stray[0]} was not written with it")
-    for name, digest in expected.items():
-        if _sha256(directory / name) != digest:
-            raise DamagedCheckpoint(f"{name} has changed since it was written")
-
-
-def _read(directory: Path, name: str) -> list[str]:
-    try:
-        return (directory / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedCheckpoint(f"{name} is missing or cannot be read") from error
-
-
-def _sum_line(path: Path) -> str:
-    return f"{_sha256(path)}  {path.name}"
-
-
-def _write_sums(directory: Path) -> None:
-    lines = ""
-    for path in _files(directory):
-        fsync_path(path)
-        lines += f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n"
-    write_atomic(directory / SUMS, lines)
-    write_atomic(directory / SUM_OF_SUMS, _sum_line(directory / SUMS) + "\n")
-    for path in sorted(directory.rglob("*")):
-        if path.is_dir():
-            fsync_path(path)
 
 
 def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -129,7 +73,10 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, run: str | None = None, disk_wait: float = 0.0):
         self._directory, self._run, self._disk_wait = directory, run, disk_wait
-        self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        # The state is the same in every process of a run: the first writes it, and each reads it by itself.
+        alone = MultiprocessingOptions(primary_host=agreement.index(), active_processes={agreement.index()})
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
         self.newest: int | None = None  # the step that was last saved or restored
@@ -155,6 +102,9 @@ class Checkpoints:
           RunFailed: the earlier write failed.
         """
         self.wait()
+        if not agreement.is_first():
+            self.newest = step
+            return
         # np.array copies: a view of a CPU buffer would change under the writer once the buffer is donated.
         host = jax.tree.map(np.array, tree)
         self._pending = self._writer.submit(
@@ -195,7 +145,7 @@ class Checkpoints:
             check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
             write_json(temporary / PROGRESS, {"step": step, "run": self._run, **progress})
-            _write_sums(temporary)
+            write_sums(temporary)
             os.rename(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed

@@ -2,46 +2,33 @@
 
 import collections
 import contextlib
-import dataclasses
+import io
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import jax
 
 from train.config import Config, validate
-from train.errors import RunFailed, UserError
+from train.errors import UserError
 from train.experiment import load_dataset
 from train.files import with_patience
-from train.identity import run_id
+from train.hosts.agreement import agreed
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
+from train.run.ending import Outcome, closing, ending_recorded, open_checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
 from train.run.recovery import NonFiniteStep, Position, Recovery
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
-from train.run.trainer import Trainer, make_trainer
-from train.run.workdir import Workdir, not_started, open_workdir
+from train.run.trainer import Scores, Trainer, make_trainer
+from train.run.workdir import Workdir, open_workdir
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended.
-
-    Attributes:
-      status: "finished", or "stopped" by a signal (run the same command again).
-      rows: of metrics.csv.
-    """
-
-    status: Literal["finished", "stopped"]
-    rows: list[Row]
 
 
 def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
@@ -72,43 +59,26 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
                 with Extras().best_effort("standard output"):
                     print(f"{workdir} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
-        with _ending_recorded(directory):
+        with ending_recorded(directory):
             dataset = load_dataset(config)
             directory.check_data(dataset)
             trainer = make_trainer(config, dataset)
-            run = run_id(config, dataset.digest)
-            checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
-            try:
-                outcome = Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
-            except BaseException:
-                with Extras().best_effort("the checkpoint in the making"):  # must not hide what ended the run
-                    checkpoints.close()
-                raise
-            checkpoints.close()
-            return outcome
-
-
-@contextlib.contextmanager
-def _ending_recorded(directory: Workdir) -> Iterator[None]:
-    """Writes an error that ends the run to run.json; one before the first epoch is done becomes a `RunFailed`."""
-    try:
-        yield
-    except UserError as error:
-        if directory.started:
-            directory.fail(error)
-        raise
-    except Exception as error:
-        directory.fail(error)
-        if isinstance(error, RunFailed) or directory.under_way:
-            raise
-        raise not_started(error, directory) from error
-    except BaseException as error:
-        directory.fail(error)
-        raise
+            checkpoints = open_checkpoints(config, directory, dataset)
+            with closing(checkpoints):
+                return Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
 
 
 class Run:
-    """One run in its workdir, from wherever it stands to its end or a stop signal."""
+    """One run in its workdir, from wherever it stands to its end or a stop signal.
+
+    Attributes:
+      trainer: what it executes.
+      position: where it stands, from `begin` on.
+      progress: what a person sees of it, within `shown`.
+    """
+
+    position: Position
+    progress: Progress
 
     def __init__(
         self,
@@ -121,8 +91,8 @@ class Run:
         quiet: bool,
     ):
         self._config, self._directory = config, directory
-        self._trainer, self._recipe = trainer, trainer.recipe
-        self._checkpoints, self._stop, self._quiet = checkpoints, stop, quiet
+        self.trainer, self._recipe = trainer, trainer.recipe
+        self._checkpoints, self._stop, self._quiet = checkpoints, agreed(stop), quiet
         self._language_model = self._recipe.task == "text"
         self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
         self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
@@ -130,42 +100,70 @@ class Run:
 
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
-        trainer, recipe = self._trainer, self._recipe
-        position = self._recovery.newest()
-        self._check_rows(position.step)
-        self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices])
-        trainer.compile()
-        board = TensorBoard(self._directory.tensorboard, after_epoch=position.step // recipe.steps_per_epoch)
-        progress = Progress(
+        self.begin()
+        self.trainer.compile()
+        with self.shown():
+            while self.goes_on and not self._stop:
+                self.advance()
+            return self.end()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether steps are left."""
+        return self.position.step < self._recipe.total_steps
+
+    @property
+    def steps_into_epoch(self) -> int:
+        """Steps that the epoch has behind it."""
+        return self.position.step % self._recipe.steps_per_epoch
+
+    def begin(self) -> None:
+        """Takes the run up where its newest checkpoint is, and records that it goes on."""
+        self.position = self._recovery.newest()
+        self._check_rows(self.position.step)
+        self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices])
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """TensorBoard and progress while the block runs."""
+        recipe, step, writes = self._recipe, self.position.step, self._directory.writes
+        self._board = TensorBoard(self._directory.tensorboard, after_epoch=step // recipe.steps_per_epoch)
+        self.progress = Progress(
             total=recipe.total_steps,
-            done=position.step,
+            done=step,
             steps_per_epoch=recipe.steps_per_epoch,
             examples_per_step=recipe.batch_size * recipe.samples_per_example,
             unit="tok" if self._language_model else "img",
-            quiet=self._quiet,
+            quiet=self._quiet or not writes,
+            stream=None if writes else io.StringIO(),
             extras=self._extras,
         )
         try:
-            while position.step < recipe.total_steps and not self._stop:
-                norms = {}
-                try:
-                    norms = self._train_epoch(position, progress)
-                except NonFiniteStep as bad:
-                    position = self._recovery.after(bad.step)
-                    progress.go_to(position.step)
-                if position.step % recipe.steps_per_epoch == 0:
-                    row = self._finish_epoch(position, norms)
-                    with self._extras.best_effort("tensorboard/"):
-                        board.append(row)
-                    progress.epoch(row)
-            return self._end(position, progress)
+            yield
         finally:
-            progress.close()
+            self.progress.close()
             with self._extras.best_effort("tensorboard/"):
-                board.close()
+                self._board.close()
+
+    def advance(self) -> None:
+        """Trains to the end of the epoch, and finishes it; a stop signal ends it early."""
+        norms = {}
+        try:
+            norms = self._train_epoch()
+        except NonFiniteStep as bad:
+            self.go_back(bad.step)
+        if self.steps_into_epoch == 0:
+            self.finish_epoch(norms, self.trainer.scores(self.position.state))
+
+    def go_back(self, step: int) -> None:
+        """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
+        self.position = self._recovery.after(step)
+        self.progress.go_to(self.position.step)
 
     def _check_rows(self, step: int) -> None:
         """Drops rows that a kill left beyond the checkpoint; refuses a file, or checkpoints, of which some are gone."""
+        if not self._directory.writes:
+            return
         metrics, checkpoints, rows = self._metrics_file, self._directory.checkpoints, len(self._metrics_file.rows)
         saved = self._directory.last_saved
         if rows and self._checkpoints.newest is None and (saved is not None or not checkpoints.exists()):
@@ -186,7 +184,7 @@ class Run:
     def _write_patiently(self, action: Callable[[], None], what: str) -> None:
         with_patience(action, seconds=self._config.disk_wait, what=what)
 
-    def _train_epoch(self, position: Position, progress: Progress) -> dict[str, float]:
+    def _train_epoch(self) -> dict[str, float]:
         """Steps to the end of the epoch, or to the first step after a stop signal.
 
         Returns:
@@ -195,7 +193,7 @@ class Run:
         Raises:
           NonFiniteStep: a loss, or the parameters at the end, are not finite.
         """
-        trainer, per_epoch = self._trainer, self._recipe.steps_per_epoch
+        trainer, per_epoch, position = self.trainer, self._recipe.steps_per_epoch, self.position
         order = trainer.order(position.state)
         in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         began = time.monotonic()
@@ -206,15 +204,16 @@ class Run:
                 raise NonFiniteStep(step)
             return scalars
 
+        scalars = {}
         for _ in range(position.step % per_epoch, per_epoch):
             in_flight.append((position.step + 1, position.advance(trainer, order)))
             # The next step is dispatched before this one is done, and no further ahead.
             if len(in_flight) >= trainer.parallel.max_in_flight:
-                wait_for_oldest()
-            progress.step()
+                scalars = wait_for_oldest()
+            self.progress.step()
+            self._stop.poll()
             if self._stop:
                 break
-        scalars = {}
         while in_flight:
             scalars = wait_for_oldest()
         jax.block_until_ready(position.metrics)
@@ -226,10 +225,14 @@ class Run:
             raise NonFiniteStep(position.step)
         return norms
 
-    def _finish_epoch(self, position: Position, norms: dict[str, float]) -> Row:
-        """Evaluates, writes the row, and saves a checkpoint if one is due."""
-        began = time.monotonic()
-        trainer, recipe = self._trainer, self._recipe
+    def finish_epoch(self, norms: dict[str, float], scores: Scores) -> None:
+        """Writes the row, and saves a checkpoint if one is due.
+
+        Args:
+          norms: of the epoch's last step; empty if they are not known.
+          scores: of the evaluation.
+        """
+        recipe, position = self._recipe, self.position
         epoch = position.step // recipe.steps_per_epoch
         loss, accuracy = position.metrics.means()
         row: Row = {
@@ -239,39 +242,38 @@ class Run:
             "train_loss": loss,
             "train_accuracy": accuracy,
             "examples_per_second": position.metrics.samples() / position.seconds,
-            "slow_test_loss": None,
-            "slow_test_accuracy": None,
+            "seconds": position.seconds + scores.seconds,
             **norms,
         }
-        means = trainer.evaluate(position.state).means()
-        row["test_loss"], row["test_accuracy"] = means
-        if recipe.lookahead:
-            if not trainer.slow_scores_are_live_ones(position.state):
-                means = trainer.evaluate(position.state, slow=True).means()
-            row["slow_test_loss"], row["slow_test_accuracy"] = means
+        row["test_loss"], row["test_accuracy"] = scores.live
+        row["slow_test_loss"], row["slow_test_accuracy"] = scores.slow or (None, None)
         if self._language_model:
             for prefix in ("train", "test", "slow_test"):
                 value = row[f"{prefix}_loss"]
                 row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
-        row["seconds"] = position.seconds + time.monotonic() - began
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
-        self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
-        position.metrics, position.seconds = trainer.zero_metrics(), 0.0
+        if self._directory.writes:
+            self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
+        position.metrics, position.seconds = self.trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
             score = row["slow_test_accuracy"] if recipe.lookahead else row["test_accuracy"]
             position.save(self._checkpoints, score=score)
         facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)
-        return row
+        with self._extras.best_effort("tensorboard/"):
+            if self._directory.writes:
+                self._board.append(row)
+        self.progress.epoch(row)
 
-    def _end(self, position: Position, progress: Progress) -> Outcome:
-        finished = position.step == self._recipe.total_steps
+    def end(self) -> Outcome:
+        """Saves what a stop leaves, and records how the run ended."""
+        position, progress, finished = self.position, self.progress, not self.goes_on
         if not finished:
             position.save(self._checkpoints)
         self._checkpoints.wait()
         rows = self._metrics_file.rows
-        if rows:
+        if rows and self._directory.writes:
             with self._extras.best_effort("curves.png"):
                 draw_curves(rows, self._directory.path.name, self._directory.curves)
         missing = self._extras.missing

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from train.config import Config
-from train.errors import RunFailed
+from train.errors import RunFailed, UserError
+from train.hosts import agreement
 from train.run.checkpointing import Checkpoints
 from train.run.trainer import Trainer
 from train.step.metrics import Metrics
@@ -51,10 +52,16 @@ class Position:
     @classmethod
     def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
         """The newest whole checkpoint; None if there is none."""
-        restored = checkpoints.restore({"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()})
+        abstract = {"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()}
+        restored = checkpoints.restore(trainer.parallel.loadable(abstract))
+        if agreement.from_first(step := restored.step if restored else 0) != step:
+            raise UserError(
+                f"process {agreement.index()} finds checkpoint {step}, process 0 another; the workdir must be on a "
+                "file system that all processes share"
+            )
         if restored is None:
             return None
-        tree, progress = restored.tree, restored.progress
+        tree, progress = trainer.parallel.loaded(restored.tree), restored.progress
         return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"])
 
     def save(self, checkpoints: Checkpoints, *, score: float | None = None) -> None:
@@ -127,12 +134,14 @@ class Recovery:
           RunFailed: the run is to stop; the last finite state is saved.
         """
         self._checkpoints.wait()
+        agreement.barrier("the newest checkpoint")
         position, bad = replay(self._trainer, self.newest(), step)
         epoch = (bad - 1) // self._trainer.recipe.steps_per_epoch + 1
         what = f"step {bad} (epoch {epoch}) left a loss or a parameter that is not finite"
         if self._config.on_nonfinite == "stop" or self._skipped_since(bad - 2 * MAX_SKIPS) >= MAX_SKIPS:
             position.save(self._checkpoints)
             self._checkpoints.wait()
+            agreement.barrier("the last checkpoint")
             norms = self._trainer.state_norms(position.state)
             said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in norms.items())
             raise RunFailed(

@@ -1,6 +1,7 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import jax
 
@@ -12,11 +13,25 @@ from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.input_pipeline import to_host_arrays
 from train.step.metrics import Metrics
-from train.step.parallel import Parallel, local_devices
+from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
 from train.step.runtime import release_freed_memory
 from train.step.steps import TrainState
+
+
+class Scores(NamedTuple):
+    """How an evaluation came out.
+
+    Attributes:
+      live: mean loss and accuracy of the live weights.
+      slow: likewise of the slow weights; None without Lookahead.
+      seconds: that it took.
+    """
+
+    live: tuple[float, float]
+    slow: tuple[float, float] | None
+    seconds: float
 
 
 class Trainer:
@@ -121,6 +136,14 @@ class Trainer:
 
     # Evaluation
 
+    def scores(self, state: TrainState) -> Scores:
+        """Evaluates the live weights, and the slow ones where there are any."""
+        began, slow = time.monotonic(), None
+        live = self.evaluate(state)
+        if self.recipe.lookahead:
+            slow = live if self.slow_scores_are_live_ones(state) else self.evaluate(state, slow=True)
+        return Scores(live.means(), slow and slow.means(), time.monotonic() - began)
+
     def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
         """Sums over the whole test set: of the live weights, or of the slow ones.
 
@@ -149,5 +172,5 @@ def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
     dataset = dataset or load_dataset(config)
-    parallel = Parallel.of(local_devices(config.devices), config.parallel)
+    parallel = Parallel.of(run_devices(config.devices), config.parallel)
     return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)

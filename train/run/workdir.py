@@ -15,6 +15,7 @@ from train.config import Config, differences, to_dict
 from train.data import Dataset
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
+from train.hosts import agreement
 from train.interface.output import one_line
 from train.locks import exclusive
 from train.run.provenance import machine_words, source_commit, versions
@@ -27,11 +28,13 @@ class Workdir:
       path: the directory.
       has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
       started: whether this process has taken the run up.
+      writes: whether this process writes the run's files: the first of those that train it.
       under_way: whether it has finished an epoch since.
     """
 
     def __init__(self, path: Path, config: Config):
         self.path, self.has_run, self.started, self.under_way = path, False, False, False
+        self.writes = agreement.is_first()
         self._settings, self._disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
@@ -113,12 +116,13 @@ class Workdir:
         import jax
 
         settings = to_dict(self._settings)
-        if not self.has_run:
+        if not self.has_run and self.writes:
             with_patience(lambda: write_json(self.config, settings), seconds=self._disk_wait, what=str(self.config))
         # There from the beginning, so that it is noticed if someone takes it away.
-        with_patience(
-            lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self._disk_wait, what=str(self.checkpoints)
-        )
+        if self.writes:
+            with_patience(
+                lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self._disk_wait, what=str(self.checkpoints)
+            )
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
@@ -159,6 +163,8 @@ class Workdir:
             **facts,
         }
         self._run = {name: value for name, value in self._run.items() if value is not None}
+        if not self.writes:
+            return
         seconds = self._disk_wait if patient else 0.0
         with_patience(lambda: write_json(self.run, self._run), seconds=seconds, what=str(self.run))
 
@@ -176,15 +182,24 @@ def _now() -> str:
 def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
     """Makes or opens the workdir of a run, and keeps other processes out of it while the block runs.
 
+    Of several processes that train the run, the first does it.
+
     Raises:
       UserError: the directory cannot be made or written, or belongs to a run of another config.
       InUse: another process has it.
     """
-    with exclusive(path, f"workdir {path}", disk_wait=config.disk_wait):
+    with contextlib.ExitStack() as held:
         workdir = Workdir(path, config)
-        workdir.load()
-        if workdir.has_run:
-            _check_identity(workdir, config)
+
+        def take() -> None:
+            held.enter_context(exclusive(path, f"workdir {path}", disk_wait=config.disk_wait))
+            workdir.load()
+            if workdir.has_run:
+                _check_identity(workdir, config)
+
+        agreement.on_first(take)
+        if not workdir.writes:
+            workdir.load()
         yield workdir
 
 

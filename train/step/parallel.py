@@ -8,6 +8,8 @@ State and data are replicated; only the batch is split.
 | pmap   | `jax.pmap`, in_axes None, out_axes None | the slice at this device's index   | psum over devices |
 | jit    | `jax.jit` with `NamedSharding`          | a sharding constraint              | x; XLA reduces    |
 
+Devices may be those of several processes: both modes work there, pmap as the `jax.shard_map` that it is made of.
+
 `Share` says how, without devices: steps are traced with it, also for a machine that is not there. `Parallel` adds the
 devices of this one.
 
@@ -110,7 +112,7 @@ class Parallel:
     """The devices of a run.
 
     Attributes:
-      devices: local devices, at least one.
+      devices: of all processes, at least one; every process has the same.
       share: how a batch is split over them.
     """
 
@@ -150,9 +152,32 @@ class Parallel:
             return jax.sharding.SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh(), PartitionSpec())
 
+    @property
+    def several_processes(self) -> bool:
+        """Whether some of the devices are another process'."""
+        return len({device.process_index for device in self.devices}) > 1
+
     def put(self, tree: Any) -> Any:
-        """Places a tree on every device, each leaf in buffers of its own."""
-        return jax.device_put(tree, self.replicated)
+        """Places a tree on every device, each leaf in buffers of its own; every process has the same tree."""
+        if not self.several_processes:
+            return jax.device_put(tree, self.replicated)
+
+        def put(leaf):
+            leaf = np.asarray(leaf)
+            return jax.make_array_from_callback(leaf.shape, self.replicated, lambda index: leaf[index])
+
+        return jax.tree.map(put, tree)
+
+    def loadable(self, shapes: Any) -> Any:
+        """Shapes and dtypes with a place that this process can read a checkpoint to by itself."""
+        if not self.several_processes:
+            return shapes
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+
+    def loaded(self, tree: Any) -> Any:
+        """What was read to `loadable` places, on every device."""
+        return self.put(tree) if self.several_processes else tree
 
     def placed(self, shapes: Any) -> Any:
         """A tree of shapes and dtypes with the place where `put` would put each leaf."""
@@ -180,9 +205,17 @@ class Parallel:
           The compiled program, called with `*args`.
         """
         tracing = tracing or contextlib.nullcontext()
-        if self.share.mode == "pmap":
+        if self.share.mode == "pmap" and not self.several_processes:
             return self._compile_pmap(program, args, donate, tracing)
         where = self.replicated
+        if self.share.mode == "pmap":
+            # What jax.pmap is made of; itself it takes no argument that is already on the devices of all processes.
+            replicated = PartitionSpec()
+            name = getattr(program, "__name__", "program")
+            program = jax.shard_map(
+                program, mesh=self._mesh(), in_specs=replicated, out_specs=replicated, check_vma=False
+            )
+            program.__name__ = name  # what profiles and compilation logs call it
         jitted = jax.jit(program, donate_argnums=donate, in_shardings=where, out_shardings=where)
         with tracing:
             lowered = jitted.lower(*args)
@@ -210,13 +243,16 @@ class Parallel:
         return lambda *args: compiled(indices, *args)
 
 
-def local_devices(count: int) -> list[jax.Device]:
-    """The first `count` local devices, all of them for 0.
+def run_devices(count: int) -> list[jax.Device]:
+    """The first `count` devices of each process, all of them for 0.
 
     Raises:
       UserError: `count` is more than there are.
     """
-    devices = jax.local_devices()
-    if count > len(devices):
-        raise UserError(f"config.devices={count}, but this machine has {len(devices)}; use 0 for all of them")
-    return devices[: count or len(devices)]
+    found = []
+    for process in range(jax.process_count()):
+        devices = [device for device in jax.devices() if device.process_index == process]
+        if count > len(devices):
+            raise UserError(f"config.devices={count}, but this machine has {len(devices)}; use 0 for all of them")
+        found += devices[: count or len(devices)]
+    return found

@@ -72,6 +72,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
     parser.add_argument(
+        "--seeds_per_program", type=int, default=1, help="seeds of a variant that are trained in one program"
+    )
+    parser.add_argument(
         "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
     )
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
@@ -83,7 +86,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
     )
     flags = parser.parse_args(arguments)
-    for name, least, most in (("seeds", 1, 10_000), ("max_seeds", 1, 10_000), ("jobs", 1, 10_000), ("retries", 0, 100)):
+    bounds = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program"), (1, 10_000)) | {"retries": (0, 100)}
+    for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
@@ -117,7 +121,14 @@ def run_session(
     try:
         with StopRequest() as stop:
             runner = Runner(
-                study, flags.out, runs, executor, retries=flags.retries, live=live, published=session.record
+                study,
+                flags.out,
+                runs,
+                executor,
+                retries=flags.retries,
+                live=live,
+                seeds_per_program=flags.seeds_per_program,
+                published=session.record,
             )
             tally = runner.run(planned, stop)
     finally:
@@ -148,7 +159,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
             left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
-            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            found = forecast(left, runs, checked.checkpoint_bytes * flags.seeds_per_program, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
                 print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")

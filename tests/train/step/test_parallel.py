@@ -14,7 +14,7 @@ from train.errors import UserError
 from train.experiment import make_recipe
 from train.registry import MODELS, Entry
 from train.run.trainer import Trainer, make_trainer
-from train.step.parallel import Parallel, local_devices
+from train.step.parallel import Parallel, run_devices
 
 STEPS = 20
 
@@ -91,7 +91,7 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     config = Config(dataset="cifar10", epochs=1, batch_size=16, model=model, optimizer=optimizer)
 
     def trainer(devices, mode):
-        parallel = Parallel.of(local_devices(devices), mode)
+        parallel = Parallel.of(run_devices(devices), mode)
         return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
 
     def run(made):
@@ -115,7 +115,7 @@ def modern_trainer(devices, mode, cutout=12):
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, weight_decay=5e-4, lookahead=True)
     config = config_of(epochs=5, batch_size=16, cutout=cutout, recalibrate_batch_stats=True, optimizer=optimizer)
-    parallel = Parallel.of(local_devices(devices), mode)
+    parallel = Parallel.of(run_devices(devices), mode)
     recipe = make_recipe(config, dataset, parallel.share)
     return Trainer(dataclasses.replace(recipe, model=recipe.model.clone(features=8)), dataset, parallel)
 
@@ -162,7 +162,7 @@ def odd_images(devices, mode, batch_size, tests, statistics):
     split, test = data.Split(images, labels), data.Split(images[:tests], labels[:tests])
     dataset = data.Dataset("made-up", "image", split, test, 10, "pad_crop_flip", (8.0,), (6.0,), True)
     config = config_of(batch_size=batch_size, recalibrate_batch_stats=statistics)
-    parallel = Parallel.of(local_devices(devices), mode)
+    parallel = Parallel.of(run_devices(devices), mode)
     recipe = make_recipe(config, dataset, parallel.share)
     return Trainer(dataclasses.replace(recipe, model=recipe.model.clone(features=4)), dataset, parallel)
 
@@ -175,7 +175,7 @@ def odd_text(devices, mode, batch_size, tests, statistics):
     dataset = data.Dataset("made-up", "text", split, test, 30, "none", (), (), False, vocab_size=30)
     model = ModelConfig(name="gru", embedding_size=4, hidden_size=4)
     config = config_of(batch_size=batch_size, label_smoothing=0.1, model=model)
-    parallel = Parallel.of(local_devices(devices), mode)
+    parallel = Parallel.of(run_devices(devices), mode)
     return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
 
 
@@ -235,7 +235,7 @@ def test_a_model_that_would_count_padding_in_its_statistics_is_refused(monkeypat
 
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(UserError, match=r"config\.devices=99, but this machine has 4"):
-        local_devices(99)
+        run_devices(99)
 
 
 def test_batch_larger_than_the_set_is_refused():

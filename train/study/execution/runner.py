@@ -60,6 +60,7 @@ class Runner:
       executor: where runs are trained.
       retries: how often a failed run is tried again.
       live: what a person watching sees.
+      seeds_per_program: how many seeds of a variant the executor gets at once.
       published: called with the tally so far whenever a run has ended.
     """
 
@@ -72,10 +73,12 @@ class Runner:
         *,
         retries: int,
         live: Live,
+        seeds_per_program: int = 1,
         published: Callable[[Tally], None] = lambda tally: None,
     ):
         self._study, self._out, self._runs = study, out, runs
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
+        self._seeds_per_program = seeds_per_program
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
@@ -96,10 +99,14 @@ class Runner:
                     tally.finished.append(run)
                     self._published(tally)
                     continue
-                attempts[run.id] += 1
-                going[run.id] = run
-                self._executor.start(run)
-                self._live.started(run)
+                seeds = [other for other in waiting if other.variant_id == run.variant_id]
+                group = [run, *seeds[: self._seeds_per_program - 1]]
+                waiting = [other for other in waiting if other not in group]
+                self._executor.start(group)
+                for member in group:
+                    attempts[member.id] += 1
+                    going[member.id] = member
+                    self._live.started(member)
             if stop and not asked:
                 asked = True
                 self._live.say(f"{stop.signal.name if stop.signal else 'stop'}: the runs in flight save and stop ...")
