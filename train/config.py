@@ -25,7 +25,7 @@ __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "
 
 # Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
 # id leaves such a setting out while it has this value, and files without it are read as having it.
-FORMER: dict[str, Any] = {}
+FORMER: dict[str, Any] = {"local_steps": False}
 
 # Steps, periods and sizes are int32 on the device, and rates float32.
 INT32_MAX = 2**31 - 1
@@ -138,6 +138,10 @@ class Config:
         False, help="evaluate the slow weights with BatchNorm statistics re-estimated over training batches"
     )
     parallel: str = setting("pmap", help="several devices: pmap, or jit with NamedSharding", choices=("pmap", "jit"))
+    local_steps: bool = setting(
+        False,
+        help="each device trains fast weights of its own, and only Lookahead's outer step averages over them (DiLoCo)",
+    )
     devices: int = setting(0, help="devices of each process to use; 0: all", at_least=0)
     seeds_per_program: int = setting(
         1,
@@ -278,6 +282,8 @@ def validate(config: Config) -> Config:
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
+    if config.local_steps and not config.optimizer.lookahead:
+        raise UserError("config.local_steps=True needs config.optimizer.lookahead=True, whose outer step averages")
     if config.optimizer.momentum and config.optimizer.name in ("adam", "radam"):
         raise UserError(f"config.optimizer.momentum is for sgd; {config.optimizer.name} has its own: leave it at 0")
     return config

@@ -16,9 +16,9 @@ from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
 from train.step.objectives import OBJECTIVES, knows_examples
-from train.step.parallel import WHOLE, Share
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
+from train.step.share import WHOLE, Share
 from train.step.steps import abstract_inputs, abstract_state
 
 _KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
@@ -83,7 +83,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     recipe = Recipe(
         task=dataset.task,
         model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
-        tx=make_optimizer(config.optimizer, schedule),
+        tx=make_optimizer(config.optimizer, schedule, workers_axis=share.workers_axis),
         schedule=schedule,
         objective=OBJECTIVES[dataset.task],
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),

@@ -141,9 +141,22 @@ def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> o
     return inner
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a run: the inner one, in Lookahead where the config says so."""
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, *, workers_axis: str | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run: the inner one, in Lookahead where the config says so.
+
+    Args:
+      config: says which.
+      schedule: the learning rate.
+      workers_axis: the axis of workers over which Lookahead's outer step averages; None where there is one.
+    """
     inner = make_inner_optimizer(config, schedule)
     if config.lookahead:
-        return la.lookahead(inner, sync_period=config.sync_period, slow_step_size=config.slow_step_size)
+        return la.lookahead(
+            inner,
+            sync_period=config.sync_period,
+            slow_step_size=config.slow_step_size,
+            axis_name=workers_axis,
+        )
     return optax.with_extra_args_support(inner)

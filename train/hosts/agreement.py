@@ -53,6 +53,19 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def whole(tree: Any) -> Any:
+    """A tree of arrays each of which this process has whole: those that processes share out are gathered."""
+    if count() == 1:
+        return tree
+    import jax
+    from jax.experimental import multihost_utils
+
+    def leaf(array: Any) -> Any:
+        return array if array.is_fully_replicated else multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(leaf, tree)
+
+
 def on_first(action: Callable[[], T]) -> T | None:
     """The first process does something, and the others wait for it.
 

@@ -90,7 +90,7 @@ class BiLSTMClassifier(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, tokens: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
         embedding = self.param("embedding", nn.initializers.normal(1.0), (self.vocabulary_size, self.embedding_size))
         x = jnp.take(embedding, tokens.T, axis=0)
         x = Dropout(self.dropout, batch_axis=1, axis_name=self.axis_name)(x, not train, examples)

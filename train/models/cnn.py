@@ -34,7 +34,7 @@ class CNN(nn.Module):
     conv_general_dilated: Callable[..., Array] = conv_general_dilated
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         for layer, (features, size) in enumerate(((96, 7), (128, 5), (256, 7)), start=1):
             uniform = torch_uniform(size * size * x.shape[-1])
             x = nn.Conv(

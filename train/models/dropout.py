@@ -12,7 +12,7 @@ class Dropout(nn.Module):
     """``flax.linen.Dropout`` that draws the mask of the global batch and takes this device's part of it.
 
     All devices get the same key, so that each example has the mask that it would have on one device. An example that
-    only pads the batch is dropped whole.
+    only pads the batch is dropped whole. A worker that stands alone (``examples`` is traced) draws for its own part.
 
     Attributes:
         rate: probability of a zero, below 1.
@@ -25,12 +25,12 @@ class Dropout(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, deterministic: bool, examples: int | Array | None = None) -> Array:
         if deterministic or not self.rate:
             return x
         keep, axis, part = 1.0 - self.rate, self.batch_axis, x.shape[self.batch_axis]
         padded = part if self.axis_name is None else part * lax.axis_size(self.axis_name)
-        shape = [*x.shape[:axis], padded if examples is None else examples, *x.shape[axis + 1 :]]
+        shape = [*x.shape[:axis], examples if isinstance(examples, int) else padded, *x.shape[axis + 1 :]]
         mask = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
         if shape[axis] != padded:
             mask = jnp.pad(mask, [(0, padded - shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])

@@ -104,12 +104,12 @@ class GRULanguageModel(nn.Module):
         self.drop = Dropout(self.dropout, batch_axis=1, axis_name=self.axis_name)
         self.fc = nn.Dense(self.num_classes, kernel_init=symmetric_uniform(0.1))
 
-    def hidden(self, tokens: Array, train: bool, examples: int | None = None) -> Array:
+    def hidden(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
         """Tokens ``[B, T]`` to the inputs of the last layer, ``[B, T, H]``, dropout applied."""
         x = self.drop(jnp.take(self.embedding, tokens.T, axis=0), not train, examples)
         for layer in self.layers:
             x = layer(x)
         return jnp.swapaxes(self.drop(x, not train, examples), 0, 1)
 
-    def __call__(self, tokens: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
         return self.fc(self.hidden(tokens, train, examples))

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
-def is_real(size: int, examples: int, axis_name: str | None) -> Array:
+def is_real(size: int, examples: int | Array, axis_name: str | None) -> Array:
     """Which of this device's examples are among the first ``examples`` of the global batch: bool ``[size]``."""
     first = 0 if axis_name is None else lax.axis_index(axis_name) * size
     return first + jnp.arange(size) < examples
 
 
-def _batch_mean(x: Array, axis_name: str | None, examples: int | None) -> Array:
-    """Mean over all axes of the global batch but the last: over its first ``examples``, all if None."""
+def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -> Array:
+    """Mean over all axes of the batch but the last: over its first ``examples``, all if None."""
     axes = tuple(range(x.ndim - 1))
     if examples is None:
         mean = jnp.mean(x, axes)
@@ -25,7 +25,8 @@ def _batch_mean(x: Array, axis_name: str | None, examples: int | None) -> Array:
     real = jnp.expand_dims(is_real(x.shape[0], examples, axis_name), tuple(range(1, x.ndim)))
     total = jnp.sum(jnp.where(real, x, 0), axes)
     total = total if axis_name is None else lax.psum(total, axis_name)
-    return total / (examples * math.prod(x.shape[1:-1]))
+    count = examples * math.prod(x.shape[1:-1])
+    return total / (count if isinstance(count, int) else jnp.maximum(count, 1))
 
 
 class BatchNorm(nn.Module):
@@ -39,7 +40,8 @@ class BatchNorm(nn.Module):
     Statistics are taken in float32 at least, the variance as the mean of squared deviations (not as
     ``E[x^2] - E[x]^2``, which cancels).
 
-    With ``examples``, only so many of the global batch count, and the rest, at its end, is padding.
+    With ``examples``, only so many of the batch count, and the rest, at its end, is padding: of the global batch a
+    number, of a worker's own batch a traced one, which may be 0 and then leaves the statistics as they are.
 
     Attributes:
         axis_name: the ``pmap``/``shard_map`` axis to average over; ``n`` is then the global count. Under plain
@@ -57,7 +59,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         features = x.shape[-1:]
         stats_dtype = jnp.promote_types(x.dtype, jnp.float32)
         scale = self.param("scale", nn.initializers.ones, features)
@@ -76,8 +78,9 @@ class BatchNorm(nn.Module):
             mean = over_batch(x.astype(stats_dtype))
             var = over_batch(lax.square(x - self._expand(mean, x)))
             if not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
-                keep = self.momentum
+                largest = max if isinstance(count, int) else jnp.maximum
+                unbiased = var * (count / largest(count - 1, 1))
+                keep = self.momentum if isinstance(count, int) else jnp.where(count > 0, self.momentum, 1.0)
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
         else:

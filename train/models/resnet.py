@@ -27,7 +27,7 @@ class BasicBlock(nn.Module):
     norm: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y, train, examples))
         y = self.conv(self.features, (3, 3), 1, padding=1, name="conv2")(y)
@@ -67,7 +67,7 @@ class ResNet18(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         conv = partial(
             nn.Conv,
             use_bias=False,

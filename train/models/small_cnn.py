@@ -28,7 +28,7 @@ class SmallCNN(nn.Module):
     conv_general_dilated: Callable[..., Array] = conv_general_dilated
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, examples: int | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         for layer, (features, stride) in enumerate(
             ((self.features, 1), (self.features, 2), (self.features, 2)), start=1
         ):

@@ -196,7 +196,8 @@ class Checkpoints:
         """Reads the newest checkpoint that is whole.
 
         Args:
-          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved.
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved; or a function that gives
+            it for a checkpoint's plain values.
 
         Returns:
           None where nothing was ever saved.
@@ -215,8 +216,9 @@ class Checkpoints:
                 log.warning("checkpoint %s is passed over: %s", directory, damage)
                 reasons.append(f"{step}: {damage}")
                 continue
-            self._compare_forms(directory, abstract)
-            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
+            form = abstract(progress) if callable(abstract) else abstract
+            self._compare_forms(directory, form)
+            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(form))
             self.newest = step
             return Restored(step, tree, progress)
         if reasons:

@@ -121,6 +121,8 @@ def train_together(
     if agreement.count() > 1:
         raise UserError("config.seeds_per_program is for a run of one process; start the seeds as runs of their own")
     first = runs[0][0]
+    if first.local_steps:
+        raise UserError("config.seeds_per_program is not for local steps; start the seeds as runs of their own")
     for config, _ in runs:
         validate(config)
         if found := differences(to_dict(first), dataclasses.replace(config, seed=first.seed)):

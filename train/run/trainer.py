@@ -57,8 +57,8 @@ class Trainer:
 
     # The programs
 
-    def _program(self, name: str, function: Any, args: tuple[Any, ...]) -> Program:
-        return Program(name, named(name, function, self.recipe), args)
+    def _program(self, name: str, function: Any, args: tuple[Any, ...], *, own: bool = False) -> Program:
+        return Program(name, named(name, function, self.recipe), args, own=own)
 
     def _order_program(self, state: TrainState) -> Program:
         return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
@@ -66,14 +66,15 @@ class Trainer:
     def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Program:
         """The training step, for these arguments or their shapes."""
         function = named("train_step", steps.train_step, self.recipe, last=last)
-        return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
+        args = (state, metrics, self.train_data, order)
+        return Program(("train_step", last), function, args, donate=(0, 1), own=(True, False, False))
 
     def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
         return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
 
     def _recalibrate_program(self, state: TrainState) -> Program:
         args = (la.slow_params(state.opt_state), state.batch_stats, state.key, state.step, self.train_data)
-        return self._program("recalibrate", recalibrate, args)
+        return self._program("recalibrate", recalibrate, args, own=True)
 
     def compiled(self, program: Program) -> Any:
         """The compiled program."""
@@ -99,7 +100,7 @@ class Trainer:
     def init(self, seed: int) -> TrainState:
         """The state before the first step."""
         key = self.parallel.put(jax.random.PRNGKey(seed))
-        return self._compiler.call(self._program("init_state", steps.init_state, (key,)))
+        return self._compiler.call(self._program("init_state", steps.init_state, (key,), own=True))
 
     def zero_metrics(self) -> Metrics:
         """Sums before the first sample."""
@@ -107,7 +108,7 @@ class Trainer:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and places of the state, computed without running anything."""
-        return self.parallel.placed(steps.abstract_state(self.recipe))
+        return self.parallel.placed_state(steps.abstract_state(self.recipe))
 
     def abstract_metrics(self) -> Metrics:
         """Shapes, dtypes and places of the sums."""
@@ -127,12 +128,18 @@ class Trainer:
 
     def all_finite(self, state: TrainState) -> bool:
         """Whether every number of the state is finite."""
-        return bool(self._compiler.call(Program("all_finite", steps.all_finite, (state,))))
+        function = named("all_finite", steps.all_finite, self.recipe.share)
+        return bool(self._compiler.call(Program("all_finite", function, (state,))))
 
     def state_norms(self, state: TrainState) -> dict[str, float]:
-        """Norms that a state alone has: of the parameters, and from live to slow weights."""
+        """Norms that a state alone has: of the parameters, and from live to slow weights; of one worker."""
         slow = la.slow_params(state.opt_state) if self.recipe.lookahead else None
-        return {name: float(value) for name, value in steps.state_norms(state.params, slow).items()}
+        params, slow = jax.tree.map(self._here, (state.params, slow))
+        return {name: float(value) for name, value in steps.state_norms(params, slow).items()}
+
+    def _here(self, leaf: jax.Array) -> jax.Array:
+        """A leaf of a state as this process' first device has it."""
+        return leaf.addressable_data(0)[0] if self.recipe.share.workers_axis else leaf
 
     # Evaluation
 
@@ -162,7 +169,7 @@ class Trainer:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
         """
-        return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
+        return not self.recipe.recalibration_batches and int(self._here(state.opt_state.steps_since_sync)) == 0
 
 
 def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
@@ -172,5 +179,5 @@ def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
     dataset = dataset or load_dataset(config)
-    parallel = Parallel.of(run_devices(config.devices), config.parallel)
+    parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
     return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)

@@ -58,7 +58,7 @@ class Objective(Protocol):
       batch: what to score.
       dropout_key: PRNG key of a training step; None evaluates: no dropout, BatchNorm by its running statistics.
       label_smoothing: part of each label that is spread evenly over all classes, in `objectives` alone.
-      examples: examples of the global batch, where padding follows them; None if there is none.
+      examples: examples of the global batch, or of a worker's own, where padding follows them; None if there is none.
 
     Returns:
       The scores, and the running statistics after the batch (as they were when evaluating).
@@ -73,7 +73,7 @@ class Objective(Protocol):
         *,
         dropout_key: jax.Array | None = None,
         label_smoothing: float = 0.0,
-        examples: int | None = None,
+        examples: int | jax.Array | None = None,
     ) -> tuple[Scores, Any]: ...
 
 
@@ -88,7 +88,7 @@ def apply_model(
     batch_stats: Any,
     inputs: jax.Array,
     dropout_key: jax.Array | None,
-    examples: int | None = None,
+    examples: int | jax.Array | None = None,
     **how: Any,
 ) -> tuple[jax.Array, Any]:
     """The model's outputs and its running statistics afterwards; evaluates where there is no dropout key."""
@@ -121,7 +121,7 @@ def score_classes(
     *,
     dropout_key: jax.Array | None = None,
     label_smoothing: float = 0.0,
-    examples: int | None = None,
+    examples: int | jax.Array | None = None,
 ) -> tuple[Scores, Any]:
     """Scores a model whose outputs are logits [..., classes]: an `Objective`."""
     logits, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, examples)
@@ -138,7 +138,7 @@ def score_tokens(
     *,
     dropout_key: jax.Array | None = None,
     label_smoothing: float = 0.0,
-    examples: int | None = None,
+    examples: int | jax.Array | None = None,
 ) -> tuple[Scores, Any]:
     """Scores a language model that has a method "hidden" before its last layer "fc": an `Objective`."""
     hidden, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, examples, method="hidden")

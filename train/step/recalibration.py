@@ -51,8 +51,6 @@ def recalibrate(
     _, draw_key, dropout_key = step_keys(key, step)
     first_of_epoch = step // recipe.steps_per_epoch * recipe.steps_per_epoch
 
-    examples = None if recipe.share.counted(recipe.batch_size) is None else recipe.batch_size
-
     def add_batch(total, index):
         drawn = input_pipeline.draw(
             draw_key,
@@ -63,6 +61,7 @@ def recalibrate(
             preprocessing=recipe.preprocessing,
         )
         inputs = input_pipeline.load(data, recipe.share.part(drawn), recipe.preprocessing).inputs
+        examples = recipe.share.examples(recipe.batch_size)
         found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key, examples)
         return jax.tree.map(jnp.add, total, found), None
 
@@ -77,7 +76,7 @@ def batch_statistics(
     batch_stats: Any,
     inputs: jax.Array,
     key: jax.Array,
-    examples: int | None = None,
+    examples: Any = None,
 ) -> Any:
     """Mean and (unbiased) variance of this batch alone at every BatchNorm: a tree like `batch_stats`.
 

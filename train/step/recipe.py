@@ -9,7 +9,7 @@ import optax
 
 from train.step.input_pipeline import DeviceSplit, Preprocessing
 from train.step.objectives import Objective
-from train.step.parallel import WHOLE, Share
+from train.step.share import WHOLE, Share
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import lookahead_jax as la
@@ -21,8 +22,8 @@ from train.step import input_pipeline
 from train.step.input_pipeline import Batch, DeviceSplit
 from train.step.metrics import Metrics
 from train.step.objectives import knows_examples, real_scores
-from train.step.parallel import pad
 from train.step.recipe import Recipe
+from train.step.share import Share, pad
 
 
 @flax.struct.dataclass
@@ -127,7 +128,8 @@ def train_step(
         u, s'  = tx.update(g, s, p)
         p'     = p + u
 
-    Each of several devices computes its samples' part of the sum, divided by the B of all; gradients are added up.
+    Each of several devices computes its samples' part of the sum, divided by the B of all; gradients are added up. With
+    local steps they are not: each worker takes n times its own part, with n workers, and norms are means over them.
 
     Args:
       recipe: static.
@@ -155,8 +157,8 @@ def train_step(
         preprocessing=recipe.preprocessing,
     )
     batch = input_pipeline.load(data, share.part(drawn), recipe.preprocessing)
-    counted = share.counted(examples)
-    if not knows_examples(recipe.model):
+    counted, real = share.counted(examples), share.examples(examples)
+    if share.workers_axis or not knows_examples(recipe.model):
         dropout_key = share.own_key(dropout_key)
     count = jnp.asarray(examples * recipe.samples_per_example, jnp.int32)
 
@@ -168,7 +170,7 @@ def train_step(
             batch,
             dropout_key=dropout_key,
             label_smoothing=recipe.label_smoothing,
-            examples=None if counted is None else examples,
+            examples=real,
         )
         scores = real_scores(scores, counted)
         # This device's share of the global mean: the shares, and so their gradients, add up to it.
@@ -176,13 +178,14 @@ def train_step(
         return mean, (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), batch_stats)
 
     grads, (loss, correct, batch_stats) = jax.grad(mean_objective, has_aux=True)(state.params)
-    grads, loss, correct = share.total(grads), share.total(loss), share.total(correct)
+    grads, loss, correct = share.gradient(grads), share.total(loss), share.total(correct)
     updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     scalars = {"loss": loss / count}
     if last:
-        scalars |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        scalars |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
+        norms = {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        norms |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
+        scalars |= share.mean(norms)
     state = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, metrics.add(loss, correct, count), scalars
 
@@ -230,7 +233,20 @@ def evaluate(recipe: Recipe, params: Any, batch_stats: Any, data: DeviceSplit) -
     return jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))[0]
 
 
-def all_finite(state: TrainState) -> jax.Array:
-    """Whether every number of the state is finite: bool scalar."""
+def all_finite(share: Share, state: TrainState) -> jax.Array:
+    """Whether every number of the state, on all workers, is finite: bool scalar."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack(finite))
+    return share.every(jnp.all(jnp.stack(finite)))
+
+
+def for_workers(state: TrainState, workers: int) -> TrainState:
+    """A state of local steps, its leaves [n, ...], for another number of workers, on the host.
+
+    All start from the slow weights, as after an outer step: what the fast weights did since the last one is lost. The
+    rest of worker i, its optimizer's moments and its BatchNorm statistics, is that of worker i mod n.
+    """
+    taken = np.arange(workers) % np.shape(state.step)[0]
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[taken], state)
+    opt_state = state.opt_state._replace(steps_since_sync=np.zeros_like(state.opt_state.steps_since_sync))
+    params = jax.tree.map(lambda slow, fast: slow.astype(fast.dtype), la.slow_params(opt_state), state.params)
+    return dataclasses.replace(state, params=params, opt_state=opt_state)

@@ -1,4 +1,4 @@
-"""Where runs are trained: an interface, and processes on this machine. A batch system would be another class.
+"""Where runs are trained: an interface, and processes on this machine; `train.study.execution.cluster` is another.
 
 An executor trains a run and reports its end, no more: what to run, in which order, how often to try and what
 to publish is `train.study.execution.runner`'s.
@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from train.config import to_dict
-from train.study.execution.worker import FAILED, STOPPED, log_name, open_log
+from train.study.execution.worker import FAILED, STOPPED, log_name, open_log, runs_line
 from train.study.plan import PlannedRun
 
 # A process takes no further run after so long: what libraries leave behind is freed, and a start costs seconds.
@@ -101,7 +100,7 @@ class _Slot:
         assert process.stdin is not None
         # A worker that has just died says so by its end of output, not here.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps([{"id": run.id, "config": to_dict(run.config)} for run in runs]) + "\n")
+            process.stdin.write(runs_line(runs) + "\n")
             process.stdin.flush()
 
     def _start_process(self, run: str) -> None:

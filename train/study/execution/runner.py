@@ -50,6 +50,12 @@ _FACTS = {
 }
 
 
+def take_group(waiting: Sequence[PlannedRun], seeds: int) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """The first run with other seeds of its variant, so many at most, and the runs that are left."""
+    group = [run for run in waiting if run.variant_id == waiting[0].variant_id][:seeds]
+    return group, [run for run in waiting if run not in group]
+
+
 class Runner:
     """Runs what is planned and not published yet.
 
@@ -93,15 +99,14 @@ class Runner:
         asked = False
         while going or (waiting and not stop):
             while waiting and not stop and self._executor.has_room():
-                run = waiting.pop(0)
+                run = waiting[0]
                 if self._publish_if_finished(run):
+                    waiting.remove(run)
                     self._live.found(run, self._runs[run.id].rows)
                     tally.finished.append(run)
                     self._published(tally)
                     continue
-                seeds = [other for other in waiting if other.variant_id == run.variant_id]
-                group = [run, *seeds[: self._seeds_per_program - 1]]
-                waiting = [other for other in waiting if other not in group]
+                group, waiting = take_group(waiting, self._seeds_per_program)
                 self._executor.start(group)
                 for member in group:
                     attempts[member.id] += 1

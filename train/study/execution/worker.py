@@ -1,4 +1,4 @@
-"""python -m train.study.execution.worker --study=FILE --out=DIR [--cpus=0,1] [--quick_compile] [--keep_checkpoints]
+"""python -m train.study.execution.worker --study=FILE --out=DIR [--runs=FILE] [--cpus=0,1] [--quick_compile] ...
 
 Trains runs one after the other, each in DIR/runs/ID, and writes everything they print to DIR/logs/ID.txt. It reads the
 runs from standard input, a JSON line for each or for a few that differ in their seeds alone, which it trains in one
@@ -27,12 +27,32 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from train.config import Config, from_dict, validate
+from train.config import Config, from_dict, to_dict, validate
 from train.errors import InUse, RunFailed, UserError
+from train.files import write_atomic
 from train.interface.output import TolerantStream, one_line, tolerant_output
 from train.run.signals import EXIT_STOPPED, StopRequest
+from train.study.plan import PlannedRun, run_study_file
 
 FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
+
+
+def worker_command(worker_flags: Sequence[str], runs_file: Path) -> list[str]:
+    """The command of a worker that trains the runs of a file and ends."""
+    return [sys.executable, "-m", "train.study.execution.worker", *worker_flags, f"--runs={runs_file}"]
+
+
+def runs_line(runs: Sequence[PlannedRun]) -> str:
+    """What a worker reads: runs that it trains in one program."""
+    return json.dumps([{"id": run.id, "config": to_dict(run.config)} for run in runs])
+
+
+def write_runs_file(out: Path, runs: Sequence[PlannedRun]) -> Path:
+    """Writes what a worker reads to a file named after the first of the runs, and returns the file's path."""
+    path = out.absolute() / "commands" / f"{runs[0].id}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, runs_line(runs) + "\n")
+    return path
 
 
 def run_directory(out: Path, run: str) -> Path:
@@ -160,7 +180,7 @@ def _when_free(train: Callable[[Sequence[Run]], list[Any]], runs: Sequence[Run],
     return results
 
 
-def _read_runs(source: TextIO, runs: "queue.Queue[list[dict[str, Any]]]") -> None:
+def _read_runs(source: TextIO, runs: "queue.Queue[list[dict[str, Any]] | None]") -> None:
     for line in source:
         runs.put(json.loads(line))
     os.kill(os.getpid(), signal.SIGTERM)
@@ -178,6 +198,7 @@ def _main(arguments: list[str] | None) -> int:
     )
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, help="a file of such lines, instead of standard input")
     parser.add_argument("--cpus", default="", help="cores to use, such as 0,1; all if not given")
     parser.add_argument("--quick_compile", action="store_true")
     parser.add_argument("--keep_checkpoints", action="store_true")
@@ -191,12 +212,16 @@ def _main(arguments: list[str] | None) -> int:
     import jax
 
     from train.step import runtime
-    from train.study.plan import run_study_file
 
-    runs: queue.Queue[list[dict[str, Any]]] = queue.Queue()
+    runs: queue.Queue[list[dict[str, Any]] | None] = queue.Queue()
     failed = False
     with StopRequest() as stop:
-        threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
+        if flags.runs is None:
+            threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
+        else:
+            listed = [json.loads(line) for line in flags.runs.read_text(encoding="utf-8").splitlines()]
+            for group in [*listed, None]:
+                runs.put(group)
         runtime.set_up()
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
@@ -210,8 +235,8 @@ def _main(arguments: list[str] | None) -> int:
     return EXIT_STOPPED if stop else int(failed)
 
 
-def _next(runs: "queue.Queue[list[dict[str, Any]]]", stop: StopRequest) -> list[dict[str, Any]] | None:
-    """The next runs; None once a signal came."""
+def _next(runs: "queue.Queue[list[dict[str, Any]] | None]", stop: StopRequest) -> list[dict[str, Any]] | None:
+    """The next runs; None once a signal came, or a file has no more."""
     while not stop:
         with contextlib.suppress(queue.Empty):
             return runs.get(timeout=0.2)
