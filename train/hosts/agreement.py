@@ -3,6 +3,7 @@
 Every function but `index`, `count` and `is_first` is called by all processes, in the same order.
 """
 
+import itertools
 import signal
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -11,7 +12,11 @@ from train.errors import UserError
 
 T = TypeVar("T")
 
+# One process may compile for long while the others wait.
+BARRIER_SECONDS = 3600
+
 _PLACE = (0, 1)
+_BARRIERS = itertools.count()
 
 
 def set_place(index: int, count: int) -> None:
@@ -46,11 +51,13 @@ def from_first(value: int) -> int:
 
 
 def barrier(name: str) -> None:
-    """Returns once all processes have called it."""
+    """Returns once all processes have called it, which may be long after this one: there is no collective in it."""
     if count() > 1:
-        from jax.experimental import multihost_utils
+        from orbax.checkpoint import multihost
 
-        multihost_utils.sync_global_devices(name)
+        number = next(_BARRIERS)
+        everybody = set(range(count()))
+        multihost.sync_global_processes(f"{name} {number}", timeout=BARRIER_SECONDS, processes=everybody)
 
 
 def whole(tree: Any) -> Any:

@@ -142,6 +142,7 @@ def join(place: Place) -> None:
         where = place.coordinator_address or "the environment of Slurm, Open MPI or Kubernetes"
         raise UserError(f"the processes of the run did not meet by {where}: {error}") from error
     agreement.set_place(jax.process_index(), jax.process_count())
+    agreement.barrier("joined")
 
 
 def is_loss(error: BaseException | None) -> bool:

@@ -5,10 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from train.config import Config
-from train.data import Dataset
 from train.errors import RunFailed, UserError
-from train.identity import run_id
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.records import Row
@@ -26,12 +23,6 @@ class Outcome:
 
     status: Literal["finished", "stopped"]
     rows: list[Row]
-
-
-def open_checkpoints(config: Config, directory: Workdir, dataset: Dataset) -> Checkpoints:
-    """The checkpoints of a run."""
-    run = run_id(config, dataset.digest)
-    return Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
 
 
 @contextlib.contextmanager

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import jax
 
-from train.config import Config, validate
+from train.config import Config
 from train.errors import UserError
-from train.experiment import load_dataset
 from train.files import with_patience
-from train.hosts.agreement import agreed
+from train.hosts import agreement
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
-from train.run.ending import Outcome, closing, ending_recorded, open_checkpoints
+from train.run.ending import Outcome, closing, ending_recorded
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
@@ -31,12 +30,12 @@ from train.run.workdir import Workdir, open_workdir
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
+def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
     """Trains a config in a workdir; continues the run that is in the workdir, and leaves a finished one alone.
 
     Args:
       config: the run.
-      workdir: its directory, made if missing.
+      workdir: its directory, made if missing; `~` is expanded.
       stop: how to ask the run to save and end: `stop.ask()`, from any thread. By default, signals ask (in the main
         thread; Python gives no other thread any).
       quiet: print nothing about epochs or the end: a study reports its runs itself.
@@ -49,23 +48,15 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
       RunFailed: a loss is not finite, the disk is full, or the run broke off before its first epoch was done; the
         last good checkpoint is intact.
     """
-    validate(config)
-    if stop is None:
-        with StopRequest() as listening:
-            return train(config, workdir, stop=listening, quiet=quiet)
-    with open_workdir(workdir, config) as directory:
+    listening = StopRequest() if stop is None else contextlib.nullcontext(stop)
+    with listening as asked, open_workdir(workdir, config) as directory:
         if directory.finished():
             if not quiet:
                 with Extras().best_effort("standard output"):
-                    print(f"{workdir} is finished; choose another workdir to train again")
+                    print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
         with ending_recorded(directory):
-            dataset = load_dataset(config)
-            directory.check_data(dataset)
-            trainer = make_trainer(config, dataset)
-            checkpoints = open_checkpoints(config, directory, dataset)
-            with closing(checkpoints):
-                return Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
+            return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
 
 
 class Run:
@@ -73,36 +64,29 @@ class Run:
 
     Attributes:
       trainer: what it executes.
-      position: where it stands, from `begin` on.
-      progress: what a person sees of it, within `shown`.
+      position: where it stands, from `opened` on.
+      progress: what a person sees of it, within `opened`.
     """
 
     position: Position
     progress: Progress
 
-    def __init__(
-        self,
-        config: Config,
-        directory: Workdir,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-        *,
-        quiet: bool,
-    ):
+    def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
+        directory.check_data(trainer.source, trainer.digest)
         self._config, self._directory = config, directory
         self.trainer, self._recipe = trainer, trainer.recipe
-        self._checkpoints, self._stop, self._quiet = checkpoints, agreed(stop), quiet
+        self._stop, self._quiet = agreement.agreed(stop), quiet
         self._language_model = self._recipe.task == "text"
         self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
-        self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
+        self._checkpoints = Checkpoints(directory.checkpoints, run=directory.run_id, disk_wait=directory.disk_wait)
+        self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
 
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
-        self.begin()
-        self.trainer.compile()
-        with self.shown():
+        with self.opened():
+            self.trainer.compile()
+            agreement.barrier("compiled")  # collectives wait for each other half a minute at most
             while self.goes_on and not self._stop:
                 self.advance()
             return self.end()
@@ -117,15 +101,18 @@ class Run:
         """Steps that the epoch has behind it."""
         return self.position.step % self._recipe.steps_per_epoch
 
-    def begin(self) -> None:
-        """Takes the run up where its newest checkpoint is, and records that it goes on."""
-        self.position = self._recovery.newest()
-        self._check_rows(self.position.step)
-        self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices])
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Takes the run up where its newest checkpoint is; what it has open is closed after the block."""
+        with closing(self._checkpoints):
+            self.position = self._recovery.newest()
+            self._check_rows(self.position.step)
+            self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices])
+            with self._shown():
+                yield
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """TensorBoard and progress while the block runs."""
+    def _shown(self) -> Iterator[None]:
         recipe, step, writes = self._recipe, self.position.step, self._directory.writes
         self._board = TensorBoard(self._directory.tensorboard, after_epoch=step // recipe.steps_per_epoch)
         self.progress = Progress(
@@ -182,7 +169,7 @@ class Run:
             )
 
     def _write_patiently(self, action: Callable[[], None], what: str) -> None:
-        with_patience(action, seconds=self._config.disk_wait, what=what)
+        with_patience(action, seconds=self._directory.disk_wait, what=what)
 
     def _train_epoch(self) -> dict[str, float]:
         """Steps to the end of the epoch, or to the first step after a stop signal.

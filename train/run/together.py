@@ -19,9 +19,8 @@ import numpy as np
 
 from train.config import Config, differences, to_dict, validate
 from train.errors import UserError
-from train.experiment import load_dataset
 from train.hosts import agreement
-from train.run.ending import Outcome, closing, ending_recorded, open_checkpoints
+from train.run.ending import Outcome, ending_recorded
 from train.run.lanes import Lanes
 from train.run.loop import Run
 from train.run.records import NORM_COLUMNS, MetricsFile
@@ -62,15 +61,11 @@ class Member:
         if self._directory.finished():
             self.close(Outcome("finished", MetricsFile(self._directory.metrics, language_model=False).rows))
 
-    def begin(self, trainer: Trainer, dataset: Any, stop: StopRequest, *, quiet: bool) -> None:
+    def begin(self, trainer: Trainer, stop: StopRequest, *, quiet: bool) -> None:
         """Takes the run up."""
         assert self._directory
-        self._directory.check_data(dataset)
-        checkpoints = open_checkpoints(self.config, self._directory, dataset)
-        self._held.enter_context(closing(checkpoints))
-        self.run = Run(self.config, self._directory, trainer, checkpoints, stop, quiet=quiet)
-        self.run.begin()
-        self._held.enter_context(self.run.shown())
+        self.run = Run(self.config, self._directory, trainer, stop, quiet=quiet)
+        self._held.enter_context(self.run.opened())
 
     def close(self, result: Outcome | Exception) -> None:
         """The run has ended: frees what it held."""
@@ -159,11 +154,10 @@ def _shared(members: Sequence[Member], action: Callable[[], Any]) -> Any:
 
 def _begin(members: Sequence[Member], stop: StopRequest, *, quiet: bool) -> None:
     config = members[0].config
-    dataset = _shared(members, lambda: load_dataset(config))
-    trainer = dataset and _shared(members, lambda: make_trainer(config, dataset))
+    trainer = _shared(members, lambda: make_trainer(config))
     for member in _left(members):
         with member.guarded():
-            member.begin(trainer, dataset, stop, quiet=quiet)
+            member.begin(trainer, stop, quiet=quiet)
 
 
 def _train(members: Sequence[Member], stop: StopRequest) -> None:

@@ -6,7 +6,7 @@ program: [{"id": ..., "config": ...}, ...]. One process serves many runs, so tha
 the study's own process planned, even if its files have changed since. The study file is run for what it registers. When
 standard input closes, the worker stops as if by a signal: no worker outlives its study. If another process holds the
 workdir, such as the worker of a study that was just killed, it waits. After the runs of a line it writes one JSON line
-for each: {"id": ..., "status": ..., "message": ...}.
+for each: {"id": ..., "status": ..., "message": ...}. Where JAX can run nothing, every run is "unusable".
 
 Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
 """
@@ -30,11 +30,11 @@ from typing import Any, NamedTuple, TextIO
 from train.config import Config, from_dict, to_dict, validate
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_atomic
-from train.interface.output import TolerantStream, one_line, tolerant_output
+from train.interface.output import TolerantStream, one_line, tolerant_output, with_environment
 from train.run.signals import EXIT_STOPPED, StopRequest
 from train.study.plan import PlannedRun, run_study_file
 
-FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
+FINISHED, STOPPED, FAILED, REFUSED, UNUSABLE = "finished", "stopped", "failed", "refused", "unusable"
 
 
 def worker_command(worker_flags: Sequence[str], runs_file: Path) -> list[str]:
@@ -160,6 +160,17 @@ def _said(result: Any) -> tuple[str, str]:
     return (STOPPED if result is None else result.status), ""
 
 
+def why_unusable() -> str:
+    """Why no program can run in this process, in one line; empty if programs can."""
+    import jax
+
+    try:
+        jax.block_until_ready(jax.jit(lambda x: x + 1)(0))
+    except Exception as error:
+        return f"JAX cannot run here: {with_environment(error)}"
+    return ""
+
+
 def _when_free(train: Callable[[Sequence[Run]], list[Any]], runs: Sequence[Run], stop: StopRequest) -> dict[str, Any]:
     """Trains runs, those whose workdirs other processes have as soon as they are free.
 
@@ -226,11 +237,15 @@ def _main(arguments: list[str] | None) -> int:
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
         run_study_file(flags.study)
+        unusable = why_unusable()
         while (group := _next(runs, stop)) is not None:
             group = [Run(one["id"], validate(from_dict(one["config"]))) for one in group]
-            ends = train_runs(group, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
+            if unusable:
+                ends = [(UNUSABLE, unusable)] * len(group)
+            else:
+                ends = train_runs(group, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
             for run, (status, message) in zip(group, ends, strict=True):
-                failed |= status in (FAILED, REFUSED)
+                failed |= status in (FAILED, REFUSED, UNUSABLE)
                 print(json.dumps({"id": run.id, "status": status, "message": message}), flush=True)
     return EXIT_STOPPED if stop else int(failed)
 
