@@ -43,11 +43,11 @@ def _updates(result: Mapping[str, Any]) -> list[str]:
     rows = []
     for row in result["rows"]:
         alone = row["milliseconds"]["alone"]
-        cells = [f"{row['params']} ({row['arrays']} arrays)", row["inner"], str(row["updates_a_program"])]
+        cells = [f"{row['params']} ({row['arrays']} arrays)", row["inner"]]
         cells += [_text(alone, 3), *[_text(row["ratio"][side], 2) for side in row["ratio"] if side != "alone"]]
         rows.append(cells)
     sides = [side for side in result["rows"][0]["ratio"] if side != "alone"]
-    header = ["parameters", "inner optimizer", "updates a program", "alone, ms", *sides]
+    header = ["parameters", "inner optimizer", "alone, ms", *sides]
     return [
         "## Updates",
         f"Milliseconds an update of the inner optimizer alone, and times of the others over it (k = 5); "

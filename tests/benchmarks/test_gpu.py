@@ -1,4 +1,4 @@
-"""The command for a machine with a GPU runs, here on the CPU at sizes that say nothing, and goes on where it stopped."""
+"""The command for a machine with a GPU runs, here on the CPU at sizes that say nothing, and does no stage twice."""
 
 import json
 import os
@@ -21,7 +21,6 @@ def test_stages_are_written_once_and_the_study_goes_on(tmp_path):
     flags = ["--stages=updates,steps,study", "--rows=gru", "--seeds=2", "--scale=smoke", "--only=2.1"]
     gpu(tmp_path, *flags, "--budget_s=600")
     updates, steps, study = (json.loads((tmp_path / f"{name}.json").read_text()) for name in flags[0][9:].split(","))
-    assert {row["updates_a_program"] for row in updates["rows"]} == {1, 10}
     assert all(row["ratio"]["alone"]["median"] == 1 for row in updates["rows"])
     assert steps["rows"][0]["milliseconds"]["2 seeds in one program"]["median"] > 0
     assert study["status"] == 0
