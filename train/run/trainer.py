@@ -4,6 +4,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import lookahead_jax as la
 from train.config import Config
@@ -91,7 +92,7 @@ class Trainer:
         """
         state, metrics = self.abstract_state(), self.abstract_metrics()
         ordering = self._order_program(state)
-        order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
+        order = self.parallel.placed(jax.ShapeDtypeStruct((self.recipe.train_examples,), np.int32))
         step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
         programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
         if self.recipe.recalibration_batches:

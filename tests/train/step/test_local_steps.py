@@ -1,7 +1,6 @@
 """Local steps: each device trains alone, and only Lookahead's outer step averages, once every k steps."""
 
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from train.run.progress import Progress
 from train.run.signals import StopRequest
 from train.run.trainer import Trainer
 from train.step import steps
+from train.step.collectives import collectives
 from train.step.parallel import Parallel, run_devices
 
 TOKENS = np.random.default_rng(3).integers(0, 30, (20, 2, 6)).astype(np.int32)
@@ -99,28 +99,6 @@ def test_workers_are_runs_of_their_own_between_outer_steps():
     assert not np.allclose(state.params["embedding"][0], state.params["embedding"][1])
 
 
-def computations(text):
-    """{name: lines} of the computations of a compiled program."""
-    found, name = {}, ""
-    for line in text.splitlines():
-        if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
-            name = head[1]
-            found[name] = []
-        elif name:
-            found[name].append(line)
-    return found
-
-
-def sent(lines):
-    """Numbers that the all-reduces among lines send."""
-    sizes = []
-    for line in lines:
-        if made := re.search(r" = (.*?) all-reduce(?:-start)?\(", line):
-            for dimensions in re.findall(r"\w+\[([\d,]*)\]", made[1]):
-                sizes.append(int(np.prod([int(d) for d in dimensions.split(",") if d])))
-    return sum(sizes)
-
-
 @pytest.mark.parametrize("mode", ["pmap", "local"])
 def test_the_parameters_are_sent_by_the_step_that_syncs_alone(mode):
     """Read off the compiled program: outside branches of conditionals only a few scalars are summed up."""
@@ -128,23 +106,36 @@ def test_the_parameters_are_sent_by_the_step_that_syncs_alone(mode):
     state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
     order = trainer.parallel.placed(jax.ShapeDtypeStruct((20,), np.int32))
     program = trainer.train_program(state, metrics, order, last=False)
-    size = sum(leaf.size for leaf in jax.tree.leaves(steps.abstract_state(trainer.recipe).params))
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(steps.abstract_state(trainer.recipe).params))
     compiled = trainer.compiled(program)
-    found = computations(getattr(compiled, "func", compiled).as_text())
-    branches = {
-        name
-        for lines in found.values()
-        for line in lines
-        for group in re.findall(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([%\w.\-]+))", line)
-        for name in re.findall(r"[\w.\-]+", "".join(group))
-    }
-    always = sum(sent(lines) for name, lines in found.items() if name not in branches)
+    found = collectives(getattr(compiled, "func", compiled).as_text())
     if mode == "pmap":
-        assert size <= always <= size + 4
+        assert size <= found.bytes <= size + 16
+        assert found.branches == ()
     else:
-        assert always <= 4  # loss, correct, and whether all workers took a step
+        assert found.bytes <= 16  # loss, correct, and whether all workers took a step
         # One branch is the sync; one, taken by the run's first step alone, makes sure that all start alike.
-        assert sorted(sent(found[name]) for name in branches if sent(found[name])) == [size, size]
+        assert [sent for _, sent in found.branches] == [size, size]
+
+
+def test_what_a_program_sends_is_read_off_its_text():
+    text = """HloModule made_up
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+%then (p: f32[2,3]) -> (f32[2,3], bf16[4]) {
+  ROOT %both = (f32[2,3]{1,0}, bf16[4]{0}) all-reduce(%p, %q), to_apply=%sum
+}
+%else (p: f32[2,3]) -> (f32[2,3], bf16[4]) {
+  ROOT %t = (f32[2,3]{1,0}, bf16[4]{0}) tuple(%p, %q)
+}
+ENTRY %main (p: f32[2,3]) -> f32[5] {
+  %g = s32[5]{0} all-gather(%p), dimensions={0}
+  %c = (f32[2,3], bf16[4]) conditional(%i, %p, %p), branch_computations={%else, %then}
+  ROOT %l = f32[] all-reduce(%x), to_apply=%sum
+}
+"""
+    assert collectives(text) == (2, 24, ((1, 32),))
 
 
 CONFIG = Config(

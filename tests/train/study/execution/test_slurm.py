@@ -172,6 +172,7 @@ def test_status_says_what_is_done_queued_running_failed_and_stopped(tmp_path, ca
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     known = {run: {"job": f"1_{number}", "name": names[number]} for number, run in enumerate(ids[:5])}
+    (out / "slurm").mkdir()
     write_json(out / cluster.JOBS, known)
     for run, status in ((ids[3], "running"), (ids[4], "failed"), (ids[5], "finished"), (ids[6], "stopped")):
         (out / "runs" / run).mkdir(parents=True)
