@@ -13,6 +13,8 @@ from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.experiment import make_recipe
 from train.registry import MODELS, Entry
+from train.run.checkpointing import Checkpoints
+from train.run.recovery import Position
 from train.run.trainer import Trainer, make_trainer
 from train.step.parallel import Parallel, run_devices
 
@@ -231,6 +233,24 @@ def test_a_model_that_would_count_padding_in_its_statistics_is_refused(monkeypat
     ):
         make_trainer(config)
     make_trainer(dataclasses.replace(config, batch_size=40))
+
+
+def test_a_checkpoint_is_the_same_bits_on_any_number_of_devices(tmp_path):
+    """From one device to four, to three, and back."""
+    made = {devices: odd_images(devices, "pmap", 13, 20, False) for devices in (1, 4, 3)}
+    position = Position(made[1].init(5), made[1].zero_metrics(), step=0)
+    first = jax.device_get(position.state)
+    for step, devices in enumerate((4, 3, 1)):
+        checkpoints = Checkpoints(tmp_path, run="a run")
+        position.step = step
+        position.save(checkpoints)
+        checkpoints.wait()
+        position = Position.load(made[devices], checkpoints)
+        checkpoints.close()
+        assert position.step == step
+        assert all(len(leaf.devices()) == devices for leaf in jax.tree.leaves(position.state))
+        for ours, theirs in zip(jax.tree.leaves(position.state), jax.tree.leaves(first), strict=True):
+            np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
 def test_more_devices_than_there_are_is_refused():

@@ -151,9 +151,9 @@ class SlurmExecutor:
             if job in queued:
                 self._going[run] = None
                 continue
-            self._going[run] = since or now
+            since = self._going[run] = since or now
             end = self._end(run, job)
-            if end is None and now - self._going[run] > PATIENCE:
+            if end is None and now - since > PATIENCE:
                 end = RunEnd(run, FAILED, f"Slurm's job {job} ended without a word; see {self._out / 'slurm' / job}")
             if end is not None:
                 del self._going[run]
