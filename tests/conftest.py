@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(items):
                 import torch  # noqa: F401
             except ImportError:
                 item.add_marker(pytest.mark.skip(reason="PyTorch is not installed: make test PEERS=1"))
+        if (needed := item.get_closest_marker("devices")) and jax.device_count() < needed.args[0]:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed.args[0]} devices, here are {jax.device_count()}"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="JAX sees no GPU here: make gpu on a machine that has one"))
 
