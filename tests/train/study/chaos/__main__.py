@@ -200,11 +200,11 @@ def disturb(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
 
 SECTION = """Made by `python -m tests.train.study.chaos --rounds={rounds} --seed={seed}` ({machine}). {seconds} s.
 
-A study of four runs (two variants, two seeds, two jobs) was disturbed at random instants in {rounds} rounds, each time in
-at least four ways: its process killed, a worker killed, its disk full for 1 to 12 seconds, its clock set back by a minute
-to a day. The same command was given again until it ended by itself: {sessions} times in all. In {rounds} of {rounds}
-rounds `runs.csv`, `curves.csv.gz` and `claims.csv` were then those of a study left alone, bit for bit but for dates and
-seconds, and no log had a traceback. The full disk was a {disk}.
+A study of four runs (two variants, two seeds, two jobs) was disturbed at random instants in {rounds} rounds, each time
+in at least four ways: its process killed, a worker killed, its disk full for 1 to 12 seconds, its clock set back by a
+minute to a day. The same command was given again until it ended by itself: {sessions} times in all. In {rounds} of
+{rounds} rounds `runs.csv`, `curves.csv.gz` and `claims.csv` were then those of a study left alone, bit for bit but for
+dates and seconds, and no log had a traceback. The full disk was a {disk}.
 
 | what happened | times |
 |---|---|
