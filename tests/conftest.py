@@ -61,6 +61,13 @@ def default_signals():
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Forgets a module's compiled programs once it is done: else a test process grows to several gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""
