@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from train.errors import RunFailed, UserError
+from train.interface.installed import require
 from train.interface.output import accept_any_text, tolerant_output
 from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
@@ -170,6 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not given:
             print(EXAMPLES, file=sys.stderr)
             return 2
+        require("train")
         try:
             config, workdir = parse(given)
             with start_up(config, workdir):
