@@ -62,7 +62,7 @@ package: $(VENV)/bin/python
 	$(PY) -m twine check --strict dist/*
 	$(PYTHON) -m venv --clear build/empty
 	build/empty/bin/pip install --quiet --disable-pip-version-check dist/*.whl $(WITH)
-	cd build/empty && bin/python $(CURDIR)/tests/smoke.py
+	cd build/empty && bin/python -I $(CURDIR)/tests/smoke.py
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info
