@@ -1,4 +1,4 @@
-"""Sphinx, because the docstrings are reStructuredText with formulas, as Optax's are, and its search works from the disk."""
+"""Sphinx: the docstrings are reStructuredText with formulas, as Optax's are, and its search works from the disk."""
 
 import importlib.metadata
 import shutil

@@ -1,6 +1,6 @@
 """The front page's picture and table, from the published study: run it whenever results/report has changed.
 
-    python docs/readme.py
+    python -m docs.front_page
 
 Draws docs/images/study-light.svg and study-dark.svg, and writes what lies between `<!-- results -->` and
 `<!-- /results -->` in README.md. Drawn again from the same runs, both are the same byte for byte.
@@ -8,11 +8,7 @@ Draws docs/images/study-light.svg and study-dark.svg, and writes what lies betwe
 
 import collections
 import io
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the training system is not installed, but run from the checkout
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,6 +25,7 @@ from train.study.results.records import StudyResults
 from train.study.verdicts.judge import assemble
 from train.study.verdicts.wording import NONE, gain_words
 
+ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "report"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 # Section of the study: its data set in words.
@@ -53,7 +50,7 @@ def read_results() -> StudyResults:
 
 
 def draw(results: StudyResults, theme: str) -> bytes:
-    """The picture as SVG: RAdam with and without Lookahead, mean over the seeds and reach from the lowest to the highest."""
+    """The picture as SVG: RAdam with and without Lookahead, with a band from the lowest seed to the highest."""
     ink, *colours = THEMES[theme]
     style = {"text.color": ink, "axes.labelcolor": ink, "axes.edgecolor": ink, "xtick.color": ink, "ytick.color": ink}
     with own_style(), rc_context({**style, "font.size": 12, "svg.hashsalt": "lookahead_jax"}):
@@ -100,8 +97,9 @@ def block(results: StudyResults) -> str:
     words = [f"{counts[name]} {name}" for name in ("supported", "contradicted", "not resolved") if counts[name]]
     waiting = counts["partly run"] + counts["not run"]
     words += [f"{waiting} still waiting for runs"] if waiting else []
+    claims = f"Of the report's {len(verdicts)} claims: {', '.join(words)}."
     lines = [
-        f"{done} of {len(planned)} planned runs are published. Of the report's {len(verdicts)} claims: {', '.join(words)}.",
+        f"{done} of {len(planned)} planned runs are published. {claims}",
         "",
         "| data | optimizer | seeds | alone | with Lookahead | gain, paired by seed [95 % interval] |",
         "|---|---|---|---|---|---|",
