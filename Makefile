@@ -7,12 +7,13 @@ PY     := $(VENV)/bin/python
 comma  := ,
 EXTRAS := test$(if $(PEERS),$(comma)peers)
 
-.PHONY: demo test chaos bench lint docs package clean help
+.PHONY: demo test chaos bench gpu lint docs package clean help
 help:
 	@echo "make demo          RAdam and Lookahead(RAdam) on handwritten digits, three seeds each; a language model (3 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
 	@echo "make chaos         kill runs 100 times at random instants and compare every bit of what they end with"
 	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
+	@echo "make gpu           on a machine with an NVIDIA GPU: tests, benchmarks, then full runs of section 2.1 (BUDGET_S=600)"
 	@echo "make lint          ruff and pyright"
 	@echo "make docs          the documentation, into docs/_build/html; ONLINE=1 checks links to other sites, too"
 	@echo "make package       wheel and source distribution, checked and tried in an empty environment"
@@ -43,6 +44,13 @@ bench: $(VENV)/.installed-test,peers
 	@for benchmark in $(BENCHMARKS); do \
 	  echo "== benchmarks.$$benchmark"; $(PY) -m benchmarks.$$benchmark $(ARGS) || exit 1; done
 	$(PY) -m benchmarks.report
+
+# The extra that fits the driver: cuda12 or cuda13, by the newest CUDA that it serves.
+CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \(1[23]\).*/cuda\1/p')
+BUDGET_S ?= 600
+gpu: $(if $(CUDA),$(VENV)/.installed-test$(comma)$(CUDA))
+	@test -n "$(CUDA)" || { echo "no driver for CUDA 12 or 13 found by nvidia-smi; say which with: make gpu CUDA=cuda12" >&2; exit 1; }
+	$(PY) -m benchmarks.gpu --budget_s=$(BUDGET_S) $(ARGS)
 
 # With PyTorch, which the benchmarks import: pyright reads them too.
 lint: $(VENV)/.installed-test,peers
