@@ -45,8 +45,8 @@ def to_first_step(arguments: Sequence[str], cache: Path) -> dict[str, dict[str, 
     """Starts a training in a new workdir.
 
     Returns:
-        "sections", seconds of each and "total"; "jax", seconds that JAX counts itself for tracing, lowering, compiling
-        and reading its cache, added up over threads that run at the same time.
+      "sections", seconds of each and "total"; "jax", seconds that JAX counts itself for tracing, lowering, compiling
+      and reading its cache, added up over threads that run at the same time.
     """
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "-m", "benchmarks.startup", f"--worker={time.monotonic()!r}"]

@@ -21,7 +21,7 @@ for _name, _target, _help in (
     ("imagefolder", "imagefolder:load_imagefolder", "JPEG and PNG images in data_dir/{train,valid}/<class>/"),
     (
         "images",
-        "images:load_images",
+        "prepared_images:load_images",
         "such a tree as TFDS has it; `python -m train.data prepare images --from-dir D`",
     ),
     ("text", "text:load_text", "word-level text, data_dir with train.txt and valid.txt, one sentence a line"),

@@ -14,10 +14,12 @@ kept, and it offers no place between commit and publication where sums could be 
 """
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ from train.checksums import DamagedCheckpoint, verify, write_sums
 from train.errors import UserError
 from train.files import check_space, fsync_path, with_patience, write_json
 from train.hosts import agreement
+from train.interface.output import Extras
 
 PROGRESS = "progress.json"
 STATE = "state"
@@ -238,6 +241,18 @@ class Checkpoints:
                     f"checkpoint {directory} does not fit this run: {path} is {_say(stored.get(path))} there, "
                     f"and {_say(wanted.get(path))} here"
                 )
+
+
+@contextlib.contextmanager
+def closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Closes the checkpoints after the block; an error of that must not hide what ended the block."""
+    try:
+        yield
+    except BaseException:
+        with Extras().best_effort("the checkpoint in the making"):
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 def _say(form: tuple[tuple[int, ...], str] | None) -> str:

@@ -2,12 +2,14 @@
 
 import collections
 import contextlib
+import dataclasses
 import io
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import jax
 
@@ -16,8 +18,7 @@ from train.errors import UserError
 from train.files import with_patience
 from train.hosts import agreement
 from train.interface.output import Extras
-from train.run.checkpointing import Checkpoints
-from train.run.ending import Outcome, closing, ending_recorded
+from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
@@ -25,9 +26,22 @@ from train.run.recovery import NonFiniteStep, Position, Recovery
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Scores, Trainer, make_trainer
-from train.run.workdir import Workdir, open_workdir
+from train.run.workdir import Workdir, ending_recorded, open_workdir
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+      status: "finished", or "stopped" by a signal (run the same command again).
+      rows: of metrics.csv.
+    """
+
+    status: Literal["finished", "stopped"]
+    rows: list[Row]
 
 
 def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
@@ -125,6 +139,9 @@ class Run:
             stream=None if writes else io.StringIO(),
             extras=self._extras,
         )
+        if step and not self._quiet:
+            epoch = step / recipe.steps_per_epoch
+            self.progress.say(f"resumed from step {step:,} (epoch {epoch:.4g} of {self._config.epochs})")
         try:
             yield
         finally:

@@ -20,13 +20,12 @@ import numpy as np
 from train.config import Config, differences, to_dict, validate
 from train.errors import UserError
 from train.hosts import agreement
-from train.run.ending import Outcome, ending_recorded
 from train.run.lanes import Lanes
-from train.run.loop import Run
+from train.run.loop import Outcome, Run
 from train.run.records import NORM_COLUMNS, MetricsFile
 from train.run.signals import StopRequest
 from train.run.trainer import Trainer, make_trainer
-from train.run.workdir import Workdir, open_workdir
+from train.run.workdir import Workdir, ending_recorded, open_workdir
 
 
 class Member:

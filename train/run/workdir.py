@@ -233,6 +233,25 @@ def open_workdir(path: Path | str, config: Config) -> Iterator[Workdir]:
         yield workdir
 
 
+@contextlib.contextmanager
+def ending_recorded(directory: Workdir) -> Iterator[None]:
+    """Writes an error that ends the run to run.json; one before the first epoch is done becomes a `RunFailed`."""
+    try:
+        yield
+    except UserError as error:
+        if directory.started:
+            directory.fail(error)
+        raise
+    except Exception as error:
+        directory.fail(error)
+        if isinstance(error, RunFailed) or directory.under_way:
+            raise
+        raise not_started(error, directory) from error
+    except BaseException as error:
+        directory.fail(error)
+        raise
+
+
 def not_started(error: Exception, directory: Workdir) -> RunFailed:
     """The one line for an error from before the first epoch was done, which is mostly one of JAX or its devices."""
     where = f"; its traceback is in {directory.run}" if directory.run.exists() else ""

@@ -103,8 +103,11 @@ class Round:
     def happen(self, what: str, study: subprocess.Popen) -> None:
         """Makes one of `ALL` happen to a session."""
         workers = children(study.pid)
-        if what == "worker killed" and not workers:
-            what = "study killed"  # it has none yet, or they have ended
+        while what == "worker killed" and not workers:
+            if study.poll() is not None:
+                return  # it has come to its end
+            time.sleep(0.05)
+            workers = children(study.pid)
         self.happened[what] += 1
         if what == "worker killed":
             kill(self._rng.choice(workers))
@@ -170,31 +173,38 @@ def disturb(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
     rng, cache, began = random.Random(seed), folder / "cache", time.monotonic()
     whole = Round(folder / "whole", cache, rng)
     whole.run([], 0.0)
-    pause, expected = (time.monotonic() - began) / 3, published(whole.out)
+    pause, expected = (time.monotonic() - began) / 6, published(whole.out)
     assert [row["status"] for row in expected["runs.csv"]] == ["finished"] * 4
     happened: Counter[str] = Counter()
     sessions, kind = 0, whole.disk.kind
-    for number in range(1, rounds + 1):
+    number = tried = 0
+    while number < rounds:
+        tried += 1
         events = [*EVERY_ROUND, *rng.choices(ALL, k=2)]
         rng.shuffle(events)
-        disturbed = Round(folder / f"round-{number}", cache, rng)
-        print(f"round {number} of {rounds}: {', '.join(reversed(events))}", flush=True)
+        disturbed = Round(folder / f"round-{tried}", cache, rng)
         disturbed.run(events, pause)
         for name, rows in published(disturbed.out).items():
             assert rows == expected[name], f"{name} differs: {disturbed.out}"
+        said = f"as undisturbed, after {disturbed.sessions} sessions; {dict(disturbed.happened)}"
+        if not all(disturbed.happened[what] for what in EVERY_ROUND):
+            print(f"{said}: it ended before all had happened, and does not count", flush=True)
+            continue
+        number += 1
+        print(f"round {number} of {rounds}: {said}", flush=True)
         happened += disturbed.happened
         sessions += disturbed.sessions
-        print(f"round {number}: as undisturbed, after {disturbed.sessions} sessions", flush=True)
     seconds = round(time.monotonic() - began)
     return {"rounds": rounds, "seed": seed, "events": happened, "sessions": sessions, "disk": kind, "seconds": seconds}
 
 
 SECTION = """Made by `python -m tests.train.study.chaos --rounds={rounds} --seed={seed}` ({machine}). {seconds} s.
 
-A study of four runs (two variants, two seeds, two jobs) was disturbed at random instants in {rounds} rounds. The same
-command was given again until it ended by itself: {sessions} times in all. In {rounds} of {rounds} rounds `runs.csv`,
-`curves.csv.gz` and `claims.csv` were then those of a study left alone, bit for bit but for dates and seconds, and no
-log had a traceback. The full disk was a {disk}.
+A study of four runs (two variants, two seeds, two jobs) was disturbed at random instants in {rounds} rounds, each time
+in at least four ways: its process killed, a worker killed, its disk full for 1 to 12 seconds, its clock set back by a
+minute to a day. The same command was given again until it ended by itself: {sessions} times in all. In {rounds} of
+{rounds} rounds `runs.csv`, `curves.csv.gz` and `claims.csv` were then those of a study left alone, bit for bit but for
+dates and seconds, and no log had a traceback. The full disk was a {disk}.
 
 | what happened | times |
 |---|---|
