@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def equality_stage(rows: list[str], rounds: int) -> dict[str, Any]:
     optimizer = dataclasses.replace(config.optimizer, name="sgd", learning_rate=0.05)
     config = dataclasses.replace(config, optimizer=optimizer)
 
-    def trained(devices: int, mode: str) -> dict[str, np.ndarray]:
+    def trained(devices: int, mode: str) -> dict[str, Any]:
         trainer = trainer_of(config, dataset, devices, mode)
         state, metrics = trainer.init(0), trainer.zero_metrics()
         order = trainer.order(state)
@@ -110,6 +111,26 @@ def equality_stage(rows: list[str], rounds: int) -> dict[str, Any]:
     return {"row": rows[0], "rows": found}
 
 
+def side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
+    """So many steps of seeds in one program; of one in the ordinary program for 0."""
+    state, metrics, programs = trainer.init(0), trainer.zero_metrics(), trainer
+    if seeds:
+        programs = Lanes(trainer, seeds)
+        state = programs.stack([trainer.init(seed) for seed in range(seeds)])
+        metrics = programs.stack([metrics] * seeds)
+    order = programs.order(state)
+    carried = {"state": state, "metrics": metrics}
+
+    def run() -> None:
+        for _ in range(count):
+            carried["state"], carried["metrics"], _ = programs.train(
+                carried["state"], carried["metrics"], order, last=False
+            )
+        jax.block_until_ready(carried)
+
+    return run
+
+
 def seeds_stage(rows: list[str], rounds: int) -> dict[str, Any]:
     """Milliseconds of a step of S seeds in one program, and of S steps of one."""
     found = []
@@ -118,31 +139,8 @@ def seeds_stage(rows: list[str], rounds: int) -> dict[str, Any]:
         trainer = trainer_of(config, dataset, 1, "single")
         count = {"resnet18": 1}.get(row, 7)
 
-        def side(seeds: int, trainer: Trainer = trainer, count: int = count):
-            lanes = Lanes(trainer, seeds)
-            states = lanes.stack([trainer.init(seed) for seed in range(seeds)])
-            carried: list[Any] = [states, lanes.stack([trainer.zero_metrics()] * seeds)]
-            orders = lanes.order(states)
-
-            def run() -> None:
-                for _ in range(count):
-                    carried[0], carried[1], _ = lanes.train(*carried, orders, last=False)
-                jax.block_until_ready(carried)
-
-            return run
-
-        def alone(trainer: Trainer = trainer, count: int = count):
-            carried: list[Any] = [trainer.init(0), trainer.zero_metrics()]
-            order = trainer.order(carried[0])
-
-            def run() -> None:
-                for _ in range(count):
-                    carried[0], carried[1], _ = trainer.train(*carried, order, last=False)
-                jax.block_until_ready(carried)
-
-            return run
-
-        sides = {"alone": alone()} | {str(seeds): side(seeds) for seeds in SEEDS if row != "resnet18" or seeds <= 2}
+        sides = {"alone": side(trainer, count, 0)}
+        sides |= {str(seeds): side(trainer, count, seeds) for seeds in SEEDS if row != "resnet18" or seeds <= 2}
         seconds = harness.seconds_in_turn(sides, rounds)
         for name, values in seconds.items():
             if name != "alone":

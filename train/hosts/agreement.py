@@ -99,7 +99,8 @@ def on_first(action: Callable[[], T]) -> T | None:
 class Stop(Protocol):
     """What asks a run to save and end; see `train.run.signals.StopRequest`."""
 
-    signal: signal.Signals | None
+    @property
+    def signal(self) -> signal.Signals | None: ...
 
     def __bool__(self) -> bool: ...
 

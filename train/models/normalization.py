@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from train.models.axis_sum import axis_sum
+
 
 def is_real(size: int, examples: int | Array, axis_name: str | None) -> Array:
     """Which of this device's examples are among the first ``examples`` of the global batch: bool ``[size]``."""
@@ -21,10 +23,10 @@ def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -
     axes = tuple(range(x.ndim - 1))
     if examples is None:
         mean = jnp.mean(x, axes)
-        return mean if axis_name is None else lax.pmean(mean, axis_name)
+        return mean if axis_name is None else axis_sum(mean, axis_name) / lax.axis_size(axis_name)
     real = jnp.expand_dims(is_real(x.shape[0], examples, axis_name), tuple(range(1, x.ndim)))
     total = jnp.sum(jnp.where(real, x, 0), axes)
-    total = total if axis_name is None else lax.psum(total, axis_name)
+    total = total if axis_name is None else axis_sum(total, axis_name)
     count = examples * math.prod(x.shape[1:-1])
     return total / (count if isinstance(count, int) else jnp.maximum(count, 1))
 

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
+from train.models.axis_sum import axis_sum
+
 AXIS = "devices"
 
 Mode = Literal["single", "pmap", "jit", "local"]
@@ -93,7 +95,7 @@ class Share:
 
     def total(self, tree: Any) -> Any:
         """The sum of every device's value."""
-        return jax.lax.psum(tree, AXIS) if self.mode in ("pmap", "local") else tree
+        return axis_sum(tree, AXIS) if self.mode in ("pmap", "local") else tree
 
     def gradient(self, tree: Any) -> Any:
         """The gradient that a device's optimizer gets, from that of its part of the global mean.
