@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.train import runs
@@ -82,6 +83,21 @@ class Processes:
         return "\n".join(said.read_text() for said in self.said)
 
 
+def train_some(config, workdir, count, monkeypatch):
+    """Trains so many steps in this process, which has four devices."""
+    stop, made, step = StopRequest(), [], Progress.step
+
+    def counted(self):
+        step(self)
+        made.append(1)
+        if len(made) == count:
+            stop.ask()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "step", counted)
+        assert train(config, workdir, stop=stop, quiet=True).status == "stopped"
+
+
 def saved_step(workdir):
     return json.loads((workdir / "run.json").read_text())["step"]
 
@@ -94,21 +110,7 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     whole, ours = tmp_path / "whole", tmp_path / "run"
     train(config, whole, quiet=True)
 
-    def some_steps(count):
-        """Trains so many steps in this process, which has four devices."""
-        stop, made, step = StopRequest(), [], Progress.step
-
-        def counted(self):
-            step(self)
-            made.append(1)
-            if len(made) == count:
-                stop.ask()
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Progress, "step", counted)
-            assert train(config, ours, stop=stop, quiet=True).status == "stopped"
-
-    some_steps(4)
+    train_some(config, ours, 4, monkeypatch)
     assert saved_step(ours) == 4
 
     # A checkpoint of four devices of one process, continued by two processes; a signal to the second stops both.
@@ -121,7 +123,7 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     assert f"stopped after step {stopped_at}, saved" in two.said[0].read_text()
 
     # Process 0 alone has written: one row an epoch.
-    some_steps(2)
+    train_some(config, ours, 2, monkeypatch)
     assert saved_step(ours) == stopped_at + 2
     rows = runs.metrics_without_times(ours)
     assert [int(row["step"]) for row in rows] == [3 * (n + 1) for n in range((stopped_at + 2) // 3)]
@@ -148,6 +150,23 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     for mine, theirs in zip(runs.metrics_without_times(ours)[:2], alone, strict=True):
         assert float(mine["train_loss"]) == pytest.approx(theirs["train_loss"], rel=1e-5)
         assert float(mine["test_loss"]) == pytest.approx(theirs["test_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_local_steps_go_on_in_several_processes(tmp_path, monkeypatch):
+    """Four workers of one process stop between two outer steps; two processes of two finish their run."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    config = load_module(tmp_path / "config.py", "--config").get_config()
+    config = dataclasses.replace(config, local_steps=True, epochs=3)
+    train(config, tmp_path / "whole", quiet=True)
+    train_some(config, tmp_path / "run", 4, monkeypatch)
+    two = Processes(tmp_path, "--config.local_steps=true", "--config.epochs=3")
+    assert two.ends() == [0, 0], two.words()
+    found, expected = (runs.final_tree(tmp_path / name) for name in ("run", "whole"))
+    assert found.keys() == expected.keys()
+    for path, leaf in expected.items():
+        np.testing.assert_allclose(found[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
+    assert not np.allclose(*expected["['state']['params']['Dense_0']['kernel']"][:2])  # workers of their own
 
 
 BAD = {
