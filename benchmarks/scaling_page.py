@@ -29,10 +29,10 @@ def _collectives(stage: Mapping[str, Any]) -> str:
     return (
         "## Collectives of a training step (compiled)\n\n"
         "Read off the text of the program that XLA's CPU compiler makes for four devices, batch 8. Sizes are of the "
-        "results on each device. `pmap` and `jit` are data parallelism, `local` is local steps: there one branch is the "
-        "outer step, taken once in k steps; the other, of the same size, is taken by the run's first step alone. What "
-        "data parallelism sends beyond the parameters is BatchNorm's statistics and their gradients, and two numbers "
-        "for the metrics; the GRU under `jit` gathers more, since XLA splits its embedding's gradient by itself.\n\n"
+        "results on each device. `pmap` and `jit` are data parallelism, `local` is local steps: one branch is the outer "
+        "step, taken once in k steps; the other, of the same size, is taken by the run's first step alone. What `pmap` "
+        "sends beyond the parameters is BatchNorm's statistics and their gradients, and two numbers for the metrics; "
+        "under `jit` XLA decides what to send.\n\n"
         + _table(head, rows) + "\n" + _about(stage)
     )  # fmt: skip
 
