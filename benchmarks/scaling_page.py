@@ -28,11 +28,11 @@ def _collectives(stage: Mapping[str, Any]) -> str:
     head = ["model", "mode", "bytes of the parameters", "every step", "in branches, when taken"]
     return (
         "## Collectives of a training step (compiled)\n\n"
-        "Read off the text of the program that XLA's CPU compiler makes for four devices, batch 8. Sizes are of the "
-        "results on each device. `pmap` and `jit` are data parallelism, `local` is local steps: one branch is the outer "
-        "step, taken once in k steps; the other, of the same size, is taken by the run's first step alone. What `pmap` "
-        "sends beyond the parameters is BatchNorm's statistics and their gradients, and two numbers for the metrics; "
-        "under `jit` XLA decides what to send.\n\n"
+        "Read off the text of the program that XLA's CPU compiler makes for four devices, batch 8. Sizes are of "
+        "the results on each device. `pmap` and `jit` are data parallelism, `local` is local steps: one branch is "
+        "the outer step, taken once in k steps; the other, of the same size, is taken by the run's first step "
+        "alone. What `pmap` sends beyond the parameters is BatchNorm's statistics and their gradients, and two "
+        "numbers for the metrics; under `jit` XLA decides what to send.\n\n"
         + _table(head, rows) + "\n" + _about(stage)
     )  # fmt: skip
 
