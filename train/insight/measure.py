@@ -20,7 +20,7 @@ from train.run.trainer import Trainer, make_trainer
 from train.step.steps import TrainState
 
 # Where the line is scored: 0 are the slow weights, 1 the fast ones, so each is what a slow step size would choose.
-LINE = tuple(float(x) for x in np.linspace(-0.25, 1.5, 29).round(4))
+LINE = tuple(float(x) for x in np.linspace(-0.25, 1.5, 36).round(4))
 
 
 @dataclasses.dataclass(frozen=True)
