@@ -131,6 +131,9 @@ class Run:
             quiet=self._quiet,
             extras=self._extras,
         )
+        if position.step and not self._quiet:
+            epoch = position.step / recipe.steps_per_epoch
+            progress.say(f"resumed from step {position.step:,} (epoch {epoch:.4g} of {self._config.epochs})")
         try:
             while position.step < recipe.total_steps and not self._stop:
                 norms = {}

@@ -153,17 +153,6 @@ def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done
     assert [session["finished"] for session in facts["sessions"]] == [4, 1]
 
 
-def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
-    readme = (ROOT / "README.md").read_text()
-    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "register_optimizer(" in b)
-    assert len(block.strip().splitlines()) <= 16
-    path = tmp_path / "lion.py"
-    path.write_text(block.replace("epochs=20", "epochs=1, train_examples=64, devices=1"))
-    assert main([f"--study={path}", f"--out={tmp_path / 'out'}", "--seeds=1"]) == 0
-    runs = records(tmp_path / "out" / "runs.csv")
-    assert [(r["optimizer.name"], r["optimizer.lookahead"]) for r in runs] == [("lion", "False"), ("lion", "True")]
-
-
 def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on(study_file, tmp_path, capsys):
     rate = "OptimizerConfig(name='sgd', learning_rate=1e30)"
     broken = f', Variant("broken", config(True, optimizer={rate}))'
