@@ -29,6 +29,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 
 # Reference
+default_role = "code"
 autodoc_typehints = "none"  # the docstrings say them, in a line instead of ten
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
@@ -45,6 +46,7 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_extra_path = ["_extra"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 
