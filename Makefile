@@ -11,7 +11,7 @@ EXTRAS := test$(if $(PEERS),$(comma)peers)
 help:
 	@echo "make demo          RAdam and Lookahead(RAdam) on handwritten digits, three seeds each; a language model (3 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
-	@echo "make chaos         kill runs 100 times at random instants and compare every bit of what they end with"
+	@echo "make chaos         kill runs 100 times and disturb studies in 20 rounds; compare every bit of what they end with"
 	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
 	@echo "make gpu           on a machine with an NVIDIA GPU: tests, benchmarks, then full runs of section 2.1 (BUDGET_S=600)"
 	@echo "make lint          ruff and pyright"
@@ -37,6 +37,7 @@ test: $(VENV)/.installed-$(EXTRAS)
 
 chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md
+	$(PY) -m tests.train.study.chaos --rounds=20 --out=results/reliability.md
 
 # Those against PyTorch, then ours alone; one after another, and the page in any case from what there is.
 BENCHMARKS := resnet18 cnn gru "optimizer --torch" epoch startup agreement checkpoint

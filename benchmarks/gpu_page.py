@@ -17,6 +17,7 @@ def write(out: Path) -> None:
     for name, section in (("tests", _tests), ("updates", _updates), ("steps", _steps), ("study", _study)):
         if name in found:
             parts += section(found[name])
+            parts += [note] if (note := found[name].get("note")) else []
             parts.append(_machine(found[name]["machine"], found[name]["seconds"]))
     (out / "README.md").write_text("\n\n".join(parts) + "\n")
 

@@ -106,11 +106,11 @@ def side(row: Row, how: frozenset[str]) -> tuple[Callable[[], Any], dict[str, An
     """A round of the row, and what is to be said of it.
 
     Args:
-        row: what to do.
-        how: "compiled" for model and loss by torch.compile, "autotuned" in its mode max-autotune as well,
-            "rnn" lets it trace into nn.GRU, "compiledoptimizer" compiles the optimizer's step too, "foreach" instead
-            of fused optimizers, "contiguous" instead of channels_last, "cuda" on the GPU if there is one, with the
-            TF32 products that JAX uses there by default.
+      row: what to do.
+      how: "compiled" for model and loss by torch.compile, "autotuned" in its mode max-autotune as well,
+        "rnn" lets it trace into nn.GRU, "compiledoptimizer" compiles the optimizer's step too, "foreach" instead
+        of fused optimizers, "contiguous" instead of channels_last, "cuda" on the GPU if there is one, with the
+        TF32 products that JAX uses there by default.
     """
     torch.manual_seed(0)
     # XLA flushes denormal numbers too; they cost torch time that no one would leave in a real run.

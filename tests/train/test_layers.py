@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("lookahead_jax",),
     ("train.errors", "train.interface.nearest", "train.interface.installed"),
-    ("train.interface.paths", "train.interface.user_code", "train.interface.command_line"),
-    ("train.files", "train.locks", "train.interface.output", "train.registry"),
+    ("train.interface.paths", "train.interface.user_code"),
+    ("train.files", "train.locks", "train.interface", "train.registry"),
     ("train.data", "train.models"),
     ("train.config", "train.identity"),
     ("train.optimizers",),

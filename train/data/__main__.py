@@ -78,7 +78,7 @@ def _prepare_ptb(name: str, arguments: argparse.Namespace) -> Path:
 
 
 def _prepare_images(name: str, arguments: argparse.Namespace) -> Path:
-    from train.data.images import prepare_images
+    from train.data.prepared_images import prepare_images
 
     return prepare_images(arguments.data_dir, from_dir=arguments.from_dir, report=_report)
 
