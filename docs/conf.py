@@ -62,13 +62,14 @@ def _results() -> None:
     pages = [
         path for path in sorted((ROOT / "results").glob("*.md")) if path.stem not in ("README", "performance_notes")
     ]
-    for page in [*pages, ROOT / "results" / "report" / "analysis_plan.md"]:
+    for page in [*pages, ROOT / "results" / "report" / "analysis_plan.md", ROOT / "results" / "gpu" / "README.md"]:
         # Figures and data of results/NAME.md are in results/NAME/.
         include = f"{{include}} ../../{page.relative_to(ROOT)}\n:relative-docs: {page.stem}/\n:relative-images:"
-        _write(HERE / "results" / page.name, f"```{include}\n```\n")
+        name = "gpu.md" if page.stem == "README" else page.name
+        _write(HERE / "results" / name, f"```{include}\n```\n")
     extra = HERE / "_extra"
     shutil.rmtree(extra, ignore_errors=True)
-    ignored = shutil.ignore_patterns("runs", ".*", "*.md")
+    ignored = shutil.ignore_patterns("runs", "on_a_cpu", ".*", "*.md")
     shutil.copytree(ROOT / "results" / "report", extra / "study", ignore=ignored)
 
 
