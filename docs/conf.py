@@ -59,13 +59,15 @@ def _write(path: Path, text: str) -> None:
 
 def _results() -> None:
     """A page for each page of results/, and the study's own page with what it shows beside it."""
-    pages = [
-        path for path in sorted((ROOT / "results").glob("*.md")) if path.stem not in ("README", "performance_notes")
-    ]
-    for page in [*pages, ROOT / "results" / "report" / "analysis_plan.md", ROOT / "results" / "gpu" / "README.md"]:
+    left_out = ("README", "performance_notes")
+    sources = {path.name: path for path in (ROOT / "results").glob("*.md") if path.stem not in left_out}
+    sources["analysis_plan.md"] = ROOT / "results" / "report" / "analysis_plan.md"
+    sources["gpu.md"] = ROOT / "results" / "gpu" / "README.md"
+    for stale in set((HERE / "results").glob("*.md")) - {HERE / "results" / name for name in sources}:
+        stale.unlink()
+    for name, page in sources.items():
         # Figures and data of results/NAME.md are in results/NAME/.
         include = f"{{include}} ../../{page.relative_to(ROOT)}\n:relative-docs: {page.stem}/\n:relative-images:"
-        name = "gpu.md" if page.stem == "README" else page.name
         _write(HERE / "results" / name, f"```{include}\n```\n")
     extra = HERE / "_extra"
     shutil.rmtree(extra, ignore_errors=True)
