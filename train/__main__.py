@@ -5,6 +5,7 @@ Python, and run as such: use only those you trust.
 """
 
 import contextlib
+import itertools
 import logging
 import re
 import sys
@@ -41,6 +42,7 @@ def parse(arguments: Sequence[str]):
         _help()
         raise SystemExit(0)
     config = Config() if path is None else _load(path)
+    _take_names(config, rest)
     _check_names(rest, [f"config.{name}" for name, _, _ in leaves(config)])
     if path is None:
         raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
@@ -74,6 +76,17 @@ def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     if given == "":
         raise UserError("--config has no value; give a file, for example --config=configs/digits_cnn.py")
     return (None if given is None else user_path(given, "--config")), rest
+
+
+def _take_names(config, arguments: Sequence[str]) -> None:
+    """Sets the names of model and optimizer that flags give, with the options that these take: flags set those too."""
+    from train.config import set_name
+
+    for part in ("model", "optimizer"):
+        flag = f"--config.{part}.name"
+        for word, following in itertools.pairwise([*arguments, ""]):
+            if word == flag or word.startswith(f"{flag}="):
+                set_name(config, part, following if word == flag else word.partition("=")[2])
 
 
 def _load(path: Path):

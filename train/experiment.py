@@ -6,12 +6,14 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from train import data
 from train.config import Config, ModelConfig
 from train.data import Dataset
 from train.errors import UserError
 from train.models import MODELS, create_model
+from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
@@ -85,11 +87,14 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
+    model = create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options)
+    every = config.accumulate_steps
+    averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(
         task=dataset.task,
-        model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
-        tx=make_optimizer(config.optimizer, schedule),
-        schedule=schedule,
+        model=in_bfloat16(model) if config.dtype == "bfloat16" else model,
+        tx=make_optimizer(config.optimizer, schedule, accumulate_steps=every, ema_decay=config.ema_decay),
+        schedule=schedule if every == 1 else lambda step: schedule(jnp.asarray(step) // every * every),
         objective=OBJECTIVES[dataset.task],
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
         train_data=shapes_of(dataset.train),
@@ -99,7 +104,8 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         epochs=config.epochs,
         lookahead=config.optimizer.lookahead,
         label_smoothing=config.label_smoothing,
-        recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
+        recalibration_batches=BATCHES if config.recalibrate_batch_stats and averaged else 0,
+        ema_decay=config.ema_decay,
         share=share,
     )
     _check_network(recipe, config, dataset.name)

@@ -71,7 +71,7 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
             if not quiet:
                 with Extras().best_effort("standard output"):
                     print(f"{workdir} is finished; choose another workdir to train again")
-            return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
+            return Outcome("finished", MetricsFile(directory.metrics).rows)
         with _ending_recorded(directory):
             dataset = load_dataset(config)
             directory.check_data(dataset)
@@ -124,7 +124,9 @@ class Run:
         self._trainer, self._recipe = trainer, trainer.recipe
         self._checkpoints, self._stop, self._quiet = checkpoints, stop, quiet
         self._language_model = self._recipe.task == "text"
-        self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
+        self._metrics_file = MetricsFile(
+            directory.metrics, language_model=self._language_model, ema=bool(config.ema_decay)
+        )
         self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
         self._extras = Extras()
 
@@ -249,8 +251,10 @@ class Run:
             if not trainer.slow_scores_are_live_ones(position.state):
                 means = trainer.evaluate(position.state, slow=True).means()
             row["slow_test_loss"], row["slow_test_accuracy"] = means
+        if recipe.ema_decay:
+            row["ema_test_loss"], row["ema_test_accuracy"] = trainer.evaluate(position.state, ema=True).means()
         if self._language_model:
-            for prefix in ("train", "test", "slow_test"):
+            for prefix in ("train", "test", "slow_test", *(("ema_test",) if recipe.ema_decay else ())):
                 value = row[f"{prefix}_loss"]
                 row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
         row["seconds"] = position.seconds + time.monotonic() - began

@@ -26,8 +26,11 @@ COLUMNS = (
     "slow_distance",
 )
 PERPLEXITIES = ("train_perplexity", "test_perplexity", "slow_test_perplexity")
+EMA_COLUMNS = ("ema_test_loss", "ema_test_accuracy")  # of runs that keep a moving average of the weights
+EMA_PERPLEXITIES = ("ema_test_perplexity",)
 # The columns that say how fast the machine was; all others are a function of the config.
 TIMING_COLUMNS = ("examples_per_second", "seconds")
+_NUMBERS = {*COLUMNS, *PERPLEXITIES, *EMA_COLUMNS, *EMA_PERPLEXITIES}
 NORM_COLUMNS = ("gradient_norm", "update_norm", "parameter_norm", "slow_distance")
 
 Row = dict[str, Any]
@@ -55,9 +58,10 @@ class MetricsFile:
       rows: what the file holds, values as numbers (None where empty), those of a user's own columns as text.
     """
 
-    def __init__(self, path: Path, *, language_model: bool):
+    def __init__(self, path: Path, *, language_model: bool = False, ema: bool = False):
         self._path = path
-        self.columns = COLUMNS + (PERPLEXITIES if language_model else ())
+        self.columns = COLUMNS + (PERPLEXITIES if language_model else ()) + (EMA_COLUMNS if ema else ())
+        self.columns += EMA_PERPLEXITIES if language_model and ema else ()
         self.rows: list[Row] = []
         if path.exists():
             found, self.rows = _read(path)
@@ -99,7 +103,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _parse(name: str, cell: str) -> int | float | str | None:
-    if name not in COLUMNS and name not in PERPLEXITIES:
+    if name not in _NUMBERS:
         return cell
     if cell == "":
         return None

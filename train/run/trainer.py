@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 import lookahead_jax as la
+from train import averages
 from train.config import Config
 from train.data import Dataset
 from train.experiment import load_dataset, make_recipe
@@ -56,8 +57,8 @@ class Trainer:
     def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
         return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
 
-    def _recalibrate_program(self, state: TrainState) -> Program:
-        args = (la.slow_params(state.opt_state), state.batch_stats, state.key, state.step, self.train_data)
+    def _recalibrate_program(self, params: Any, state: TrainState) -> Program:
+        args = (params, state.batch_stats, state.key, state.step, self.train_data)
         return self._program("recalibrate", recalibrate, args)
 
     def compiled(self, program: Program) -> Any:
@@ -76,7 +77,7 @@ class Trainer:
         step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
         programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
         if self.recipe.recalibration_batches:
-            programs.append(self._recalibrate_program(state))
+            programs.append(self._recalibrate_program(state.params, state))
         self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
 
     # State
@@ -121,25 +122,39 @@ class Trainer:
 
     # Evaluation
 
-    def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
-        """Sums over the whole test set: of the live weights, or of the slow ones.
+    def evaluate(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Metrics:
+        """Sums over the whole test set: of the live weights, of the slow ones, or of their moving average.
 
-        The slow weights get BatchNorm statistics of their own first if the recipe re-estimates them.
+        Weights that did not train get BatchNorm statistics of their own first if the recipe re-estimates them.
         """
-        params, batch_stats = (la.slow_params(state.opt_state) if slow else state.params), state.batch_stats
-        if slow and self.recipe.recalibration_batches:
-            batch_stats = self.recalibrated_batch_stats(state)
+        params, batch_stats = self.weights(state, slow=slow, ema=ema), state.batch_stats
+        if params is not state.params and self.recipe.recalibration_batches:
+            batch_stats = self.recalibrated_batch_stats(state, params)
         return self._compiler.call(self._evaluate_program(params, batch_stats))
 
-    def recalibrated_batch_stats(self, state: TrainState) -> Any:
-        """BatchNorm statistics of the slow weights over the first batches of the state's epoch."""
-        return self._compiler.call(self._recalibrate_program(state))
+    def weights(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Any:
+        """The weights to evaluate: slow ones, moving average, or live ones, for Schedule-Free its average."""
+        if slow:
+            return la.slow_params(state.opt_state)
+        if ema:
+            average = named("ema_params", averages.ema_params, decay=self.recipe.ema_decay)
+            return self._compiler.call(Program("ema_params", average, (state.opt_state,)))
+        if not averages.is_schedule_free(state.opt_state):
+            return state.params
+        args = (state.opt_state, state.params)
+        return self._compiler.call(Program("schedule_free_params", averages.schedule_free_params, args))
+
+    def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
+        """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""
+        params = la.slow_params(state.opt_state) if params is None else params
+        return self._compiler.call(self._recalibrate_program(params, state))
 
     def slow_scores_are_live_ones(self, state: TrainState) -> bool:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
         """
-        return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
+        lookahead = averages.without_ema(state.opt_state)
+        return not self.recipe.recalibration_batches and int(lookahead.steps_since_sync) == 0
 
 
 def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:

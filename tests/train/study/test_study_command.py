@@ -133,7 +133,10 @@ def test_the_readmes_own_optimizer_runs_as_it_stands_there(tmp_path, capsys):
     path.write_text(block.replace("epochs=20", "epochs=1, train_examples=64, devices=1"))
     assert main([f"--study={path}", f"--out={tmp_path / 'out'}", "--seeds=1"]) == 0
     runs = records(tmp_path / "out" / "runs.csv")
-    assert [(r["optimizer.name"], r["optimizer.lookahead"]) for r in runs] == [("lion", "False"), ("lion", "True")]
+    assert [(r["optimizer.name"], r["optimizer.lookahead"]) for r in runs] == [
+        ("my_lion", "False"),
+        ("my_lion", "True"),
+    ]
 
 
 def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on(study_file, tmp_path, capsys):
