@@ -33,6 +33,7 @@ FORMER: dict[str, Any] = {
     "ema_decay": 0.0,
     "optimizer.clip_norm": 0.0,
     "optimizer.warmup_epochs": 0.0,
+    "validation_examples": 0,
 }
 
 # Steps, periods and sizes are int32 on the device, and rates float32.
@@ -110,6 +111,12 @@ class Config:
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     train_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
     test_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
+    validation_examples: int = setting(
+        0,
+        help="training examples set aside for choices (best checkpoint, tuning): the last ones of a fixed "
+        "random order; language models: the last segments; 0: none",
+        at_least=0,
+    )
     skip_corrupt: bool = setting(
         False, help="image folders: pass over an image that cannot be read, instead of refusing"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from train.data.dataset import Dataset, Split, subset, with_digest
+from train.data.dataset import Dataset, Split, held_out, subset, with_digest
 from train.errors import UserError
 from train.interface.paths import user_path
 from train.registry import DATASETS
@@ -38,6 +38,7 @@ def load(
     data_dir: str = "",
     train_examples: int = 0,
     test_examples: int = 0,
+    validation_examples: int = 0,
     batch_size: int = 128,
     test_batch_size: int = 0,
     sequence_length: int = 35,
@@ -51,6 +52,7 @@ def load(
       data_dir: where it lies; empty means TFDS's own default (`TFDS_DATA_DIR`, or
         `~/tensorflow_datasets`).
       train_examples, test_examples: 0 for all, else that many (see `train.data.dataset.subset`).
+      validation_examples: training examples that are set aside (see `train.data.dataset.held_out`).
       batch_size, test_batch_size: language models only: the number of parallel rows that the text is cut
         into, for training and for testing; 0 for the latter means `batch_size`.
       sequence_length: text only: tokens in a segment, or in a review.
@@ -81,13 +83,15 @@ def load(
         raise UserError(f"dataset {name} does not fit into memory: {error or 'use a part of it'}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} returned {type(dataset).__name__}; expected a train.data.Dataset")
-    return _limited(with_digest(dataset), train_examples, test_examples)
+    return _limited(with_digest(dataset), train_examples, test_examples, validation_examples)
 
 
-def _limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:
+def _limited(dataset: Dataset, train_examples: int, test_examples: int, validation_examples: int) -> Dataset:
     in_order = not dataset.shuffle
+    train, validation = held_out(dataset.train, train_examples, validation_examples, in_order=in_order)
     return dataclasses.replace(
         dataset,
-        train=subset(dataset.train, train_examples, field="train_examples", in_order=in_order),
+        train=train,
+        validation=validation,
         test=subset(dataset.test, test_examples, field="test_examples", in_order=in_order),
     )

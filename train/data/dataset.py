@@ -48,6 +48,7 @@ class Dataset:
       name: the name it was loaded by.
       task: what the targets are: a class per image, the next token at every position, or a class per text.
       train, test: the two splits.
+      validation: what was set aside from the training split, for choices (`held_out`); None if nothing was.
       num_classes: classes, or for `task="text"` the vocabulary's size.
       augmentation: what training images undergo on the device; testing has its deterministic counterpart.
       mean, std: per channel, in units of 0..255; empty for text.
@@ -72,6 +73,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     source: str = ""
     digest: str = ""
+    validation: Split | None = None
 
 
 def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
@@ -114,3 +116,28 @@ def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
     if in_order:
         return split.take(slice(examples))
     return split.take(np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:examples])
+
+
+def held_out(split: Split, examples: int, validation: int, *, in_order: bool) -> tuple[Split, Split | None]:
+    """Sets aside `validation` of the training examples, and takes `examples` of the others; 0 means all of those.
+
+    The last ones of `subset`'s fixed order are set aside: which they are depends on their number alone, and a run with
+    `examples` trains on the same ones with a validation set or without. With `in_order` they are the last segments.
+
+    Returns:
+      Training and validation split; the latter is None for `validation` 0.
+
+    Raises:
+      UserError: there are not that many.
+    """
+    if not validation:
+        return subset(split, examples, field="train_examples", in_order=in_order), None
+    left = len(split) - validation
+    if left < max(examples, 1):
+        raise UserError(
+            f"validation_examples={validation} with train_examples={examples or 'all'}, but the set has {len(split)} "
+            "training examples; use fewer"
+        )
+    order = np.arange(len(split)) if in_order else np.random.default_rng(_SUBSET_SEED).permutation(len(split))
+    taken = order[:examples] if 0 < examples < left else np.sort(order[:left])
+    return split.take(taken), split.take(np.sort(order[left:]))

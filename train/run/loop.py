@@ -21,8 +21,9 @@ from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
+from train.run.records import NORM_COLUMNS, MetricsFile, Row
 from train.run.recovery import NonFiniteStep, Position, Recovery
+from train.run.scores import columns_of_run, further_scores, perplexities, validation_score
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer
@@ -124,9 +125,7 @@ class Run:
         self._trainer, self._recipe = trainer, trainer.recipe
         self._checkpoints, self._stop, self._quiet = checkpoints, stop, quiet
         self._language_model = self._recipe.task == "text"
-        self._metrics_file = MetricsFile(
-            directory.metrics, language_model=self._language_model, ema=bool(config.ema_decay)
-        )
+        self._metrics_file = MetricsFile(directory.metrics, columns_of_run(self._recipe))
         self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
         self._extras = Extras()
 
@@ -251,19 +250,15 @@ class Run:
             if not trainer.slow_scores_are_live_ones(position.state):
                 means = trainer.evaluate(position.state, slow=True).means()
             row["slow_test_loss"], row["slow_test_accuracy"] = means
-        if recipe.ema_decay:
-            row["ema_test_loss"], row["ema_test_accuracy"] = trainer.evaluate(position.state, ema=True).means()
+        row |= further_scores(trainer, position.state)
         if self._language_model:
-            for prefix in ("train", "test", "slow_test", *(("ema_test",) if recipe.ema_decay else ())):
-                value = row[f"{prefix}_loss"]
-                row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
+            row |= perplexities(row)
         row["seconds"] = position.seconds + time.monotonic() - began
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
         self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
         position.metrics, position.seconds = trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
-            score = row["slow_test_accuracy"] if recipe.lookahead else row["test_accuracy"]
-            position.save(self._checkpoints, score=score)
+            position.save(self._checkpoints, score=validation_score(row))
         facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)

@@ -1,5 +1,6 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -28,12 +29,15 @@ class Trainer:
       parallel: the devices.
       train_data: on the devices.
       test_data: on the devices.
+      validation_data: on the devices; None if nothing was set aside.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
         self.recipe, self.parallel = recipe, parallel
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
+        validation = dataset.validation
+        self.validation_data = None if validation is None else parallel.put(to_host_arrays(validation))
         self._compiler = Compiler(parallel.compile)
 
     @property
@@ -54,8 +58,15 @@ class Trainer:
         function = named("train_step", steps.train_step, self.recipe, last=last)
         return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
 
-    def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
-        return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+    def _evaluate_program(self, params: Any, batch_stats: Any, *, validation: bool = False) -> Program:
+        if not validation:
+            return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+        assert self.validation_data is not None
+        examples, devices = self.validation_data.targets.shape[0], self.recipe.share.devices
+        size = min(self.recipe.test_batch_size, examples // devices * devices)
+        recipe = dataclasses.replace(self.recipe, test_batch_size=size)
+        function = named("validate", steps.evaluate, recipe)
+        return Program("validate", function, (params, batch_stats, self.validation_data))
 
     def _recalibrate_program(self, params: Any, state: TrainState) -> Program:
         args = (params, state.batch_stats, state.key, state.step, self.train_data)
@@ -76,6 +87,8 @@ class Trainer:
         order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
         step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
         programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
+        if self.validation_data is not None:
+            programs.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
         if self.recipe.recalibration_batches:
             programs.append(self._recalibrate_program(state.params, state))
         self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
@@ -122,15 +135,17 @@ class Trainer:
 
     # Evaluation
 
-    def evaluate(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Metrics:
-        """Sums over the whole test set: of the live weights, of the slow ones, or of their moving average.
+    def evaluate(
+        self, state: TrainState, *, slow: bool = False, ema: bool = False, validation: bool = False
+    ) -> Metrics:
+        """Sums over the whole test or validation set: of the live weights, the slow ones, or the moving average.
 
         Weights that did not train get BatchNorm statistics of their own first if the recipe re-estimates them.
         """
         params, batch_stats = self.weights(state, slow=slow, ema=ema), state.batch_stats
         if params is not state.params and self.recipe.recalibration_batches:
             batch_stats = self.recalibrated_batch_stats(state, params)
-        return self._compiler.call(self._evaluate_program(params, batch_stats))
+        return self._compiler.call(self._evaluate_program(params, batch_stats, validation=validation))
 
     def weights(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Any:
         """The weights to evaluate: slow ones, moving average, or live ones, for Schedule-Free its average."""

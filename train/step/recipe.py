@@ -37,6 +37,7 @@ class Recipe:
       label_smoothing: in the training loss alone.
       recalibration_batches: training batches over which the BatchNorm statistics of slow and averaged weights are
         re-estimated; 0 evaluates them with the running statistics.
+      validation_data: shapes and dtypes of the validation data; None if there is none.
       ema_decay: of the moving average in the optimizer's state; 0 if there is none.
       share: how a batch is split over devices.
     """
@@ -55,6 +56,7 @@ class Recipe:
     lookahead: bool
     label_smoothing: float = 0.0
     recalibration_batches: int = 0
+    validation_data: DeviceSplit | None = None
     ema_decay: float = 0.0
     share: Share = WHOLE
 

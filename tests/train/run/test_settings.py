@@ -1,6 +1,7 @@
 """Runs with a moving average, Schedule-Free, accumulation and bfloat16: what is evaluated, resumed and computed."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,14 @@ from train.run.records import read_rows
 from train.run.trainer import make_trainer
 
 
-def mean_loss(config, params, batch_stats):
-    """Of a network over the test set, by Flax and Optax alone."""
+def mean_loss(config, params, batch_stats, split="test"):
+    """Of a network over the test or validation set, by Flax and Optax alone."""
     dataset = load_dataset(config)
-    images = (dataset.test.inputs - np.float32(dataset.mean)) / np.float32(dataset.std)
+    examples = getattr(dataset, split)
+    images = (examples.inputs - np.float32(dataset.mean)) / np.float32(dataset.std)
     model = create_model(config.model.name, num_classes=10)
     logits = model.apply({"params": params, "batch_stats": batch_stats}, jnp.asarray(images), train=False)
-    return float(optax.softmax_cross_entropy_with_integer_labels(logits, dataset.test.targets).mean())
+    return float(optax.softmax_cross_entropy_with_integer_labels(logits, examples.targets).mean())
 
 
 def nested(tree, prefix):
@@ -42,7 +44,7 @@ def nested(tree, prefix):
 def test_the_moving_average_is_evaluated_and_resumed(
     small_config, replace, tmp_path, ctrl_c_at, assert_same_run, final_tree
 ):
-    config = replace(small_config, ema_decay=0.9, accumulate_steps=2)
+    config = replace(small_config, ema_decay=0.9, accumulate_steps=2, validation_examples=30)
     train(config, tmp_path / "whole", quiet=True)
     ctrl_c_at.extend([4, 9, 14])  # in the middle of an update, after one, and at the end of an epoch
     while train(config, tmp_path / "stopped", quiet=True).status == "stopped":
@@ -60,6 +62,13 @@ def test_the_moving_average_is_evaluated_and_resumed(
     assert row["test_loss"] == pytest.approx(
         mean_loss(config, nested(tree, "['state']['params']"), batch_stats), rel=1e-5
     )
+    slow = nested(tree, "['state']['opt_state']['inner_state']['slow_params']")
+    for name, params in (("ema_", average), ("slow_", slow), ("", nested(tree, "['state']['params']"))):
+        expected = mean_loss(config, params, batch_stats, "validation")
+        assert row[f"{name}validation_loss"] == pytest.approx(expected, rel=1e-5)
+    # What retention takes for the best is the slow weights' accuracy on the validation set.
+    progress = json.loads((tmp_path / "whole" / "checkpoints" / "21" / "progress.json").read_text())
+    assert progress["score"] == pytest.approx(row["slow_validation_accuracy"], rel=1e-6)
     assert row["ema_test_loss"] != pytest.approx(row["test_loss"], rel=1e-3)
     assert row["ema_test_loss"] != pytest.approx(row["slow_test_loss"], rel=1e-3)
 
@@ -69,6 +78,8 @@ def test_schedule_free_is_evaluated_at_its_average(small_config, tmp_path, final
         small_config, epochs=1, optimizer=OptimizerConfig(name="schedule_free_adamw", learning_rate=0.05)
     )
     row, tree = train(config, tmp_path, quiet=True).rows[-1], final_tree(tmp_path)
+    # Without a validation set nothing is the best.
+    assert json.loads((tmp_path / "checkpoints" / "7" / "progress.json").read_text())["score"] is None
     y, z = nested(tree, "['state']['params']"), nested(tree, "['state']['opt_state']['z']")
     x = jax.tree.map(lambda y, z: (y - 0.1 * z) / 0.9, y, z)
     batch_stats = nested(tree, "['state']['batch_stats']")
