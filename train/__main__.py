@@ -80,13 +80,14 @@ def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def _take_names(config, arguments: Sequence[str]) -> None:
     """Sets the names of model and optimizer that flags give, with the options that these take: flags set those too."""
-    from train.config import set_name
+    from train.config import fill_options, set_name
 
     for part in ("model", "optimizer"):
         flag = f"--config.{part}.name"
         for word, following in itertools.pairwise([*arguments, ""]):
             if word == flag or word.startswith(f"{flag}="):
                 set_name(config, part, following if word == flag else word.partition("=")[2])
+    fill_options(config)
 
 
 def _load(path: Path):

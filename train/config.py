@@ -32,6 +32,7 @@ FORMER: dict[str, Any] = {
     "dtype": "float32",
     "ema_decay": 0.0,
     "optimizer.clip_norm": 0.0,
+    "optimizer.schedule_epochs": 0,
     "optimizer.warmup_epochs": 0.0,
     "validation_examples": 0,
 }
@@ -86,6 +87,9 @@ class OptimizerConfig:
     )
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
     decay_delay: int = setting(0, help="delay each drop of the rate by this many epochs", at_least=0)
+    schedule_epochs: int = setting(
+        0, help="cosine schedule: it restarts after each of so many epochs; 0: it spans them all", at_least=0
+    )
     warmup_epochs: float = setting(0.0, help="epochs in which the rate rises linearly from 0", at_least=0.0)
     clip_norm: float = setting(
         0.0, help="scale a gradient down whose norm over all parameters is larger; 0: never", at_least=0.0
@@ -258,7 +262,7 @@ def validate(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
-    _fill_options(config)
+    fill_options(config)
     _make_plain(config)
     for name, value, field in leaves(config):
         if not _has_type(value, field.type):
@@ -285,6 +289,8 @@ def validate(config: Config) -> Config:
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
+    if config.optimizer.schedule_epochs and config.optimizer.schedule != "cosine":
+        raise UserError("config.optimizer.schedule_epochs is of the cosine schedule; leave it at 0 for step")
     name = config.optimizer.name
     if config.optimizer.momentum and name != "sgd" and OPTIMIZERS[name].own:
         raise UserError(f"config.optimizer.momentum is for sgd; {name} has its own: leave it at 0")
@@ -299,7 +305,7 @@ def validate(config: Config) -> Config:
 _REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
 
 
-def _fill_options(config: Config) -> None:
+def fill_options(config: Config) -> None:
     """Gives a model and an optimizer that take options their defaults if the config has none."""
     for part, registry in _REGISTRIES.items():
         owner = getattr(config, part)
@@ -317,12 +323,12 @@ def _fill_options(config: Config) -> None:
 
 
 def set_name(config: Config, part: str, name: str) -> None:
-    """Changes the name of a config's "model" or "optimizer"; options that do not fit it make way for its defaults."""
+    """Changes the name of a config's "model" or "optimizer", and takes away options that do not fit it."""
     owner, registry = getattr(config, part), _REGISTRIES[part]
     owner.name = name
     kind = registry[name].options_type() if name in registry else None
     if kind is None or not isinstance(owner.options, kind):
-        owner.options = kind() if kind else None
+        owner.options = None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
     """The learning rate as a function of the number of batches done.
 
     "step": multiplied by `decay_factor` when `decay_epochs[i] + decay_delay` epochs are done.
-    "cosine": from `learning_rate` to 0 over all epochs.
+    "cosine": from `learning_rate` to 0 over all epochs, or over each `schedule_epochs` of them (SGDR,
+    arXiv:1608.03983).
 
     In the first `warmup_epochs` it rises linearly from 0: with "cosine", which then begins where they end,
     `optax.warmup_cosine_decay_schedule`; with "step", whose drops stay where they are, as a factor.
@@ -97,18 +98,20 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
       UserError: the last step of the run, or the step of a drop, is beyond int32, in which steps are counted; or the
         warm-up is as long as the run.
     """
-    most, total, warmup = INT32_MAX // steps_per_epoch, epochs * steps_per_epoch, config.warmup_epochs
+    most, warmup = INT32_MAX // steps_per_epoch, config.warmup_epochs
     if epochs > most:
         raise UserError(
             f"config.epochs={epochs} must be at most {most}: each has {steps_per_epoch} steps, counted in int32"
         )
-    if warmup >= epochs:
-        raise UserError(f"config.optimizer.warmup_epochs={warmup} must be less than config.epochs={epochs}")
-    warmup_steps = round(warmup * steps_per_epoch)
+    span = config.schedule_epochs or epochs
+    if warmup >= span:
+        raise UserError(f"config.optimizer.warmup_epochs={warmup} must be less than the schedule's {span} epochs")
+    warmup_steps, total = round(warmup * steps_per_epoch), span * steps_per_epoch
     if config.schedule == "cosine":
-        if not warmup_steps:
-            return optax.cosine_decay_schedule(config.learning_rate, total)
-        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, total)
+        cosine = optax.cosine_decay_schedule(config.learning_rate, total)
+        if warmup_steps:
+            cosine = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, total)
+        return (lambda step: cosine(jnp.asarray(step) % total)) if span < epochs else cosine
     for epoch in config.decay_epochs:
         if epoch + config.decay_delay > most:
             late = f" with config.optimizer.decay_delay={config.decay_delay}" if config.decay_delay else ""

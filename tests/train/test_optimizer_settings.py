@@ -117,6 +117,14 @@ def test_warmup_and_cosine_are_optaxs():
         assert float(ours(step)) == pytest.approx(float(theirs(step)), abs=1e-9)
 
 
+def test_a_cosine_that_restarts_is_optaxs_again_and_again():
+    config = OptimizerConfig(learning_rate=0.3, schedule="cosine", warmup_epochs=0.5, schedule_epochs=2)
+    ours = make_schedule(config, steps_per_epoch=10, epochs=5)
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.3, 5, 20)
+    for step in (0, 3, 5, 19, 20, 21, 39, 40, 49):
+        assert float(ours(step)) == pytest.approx(float(theirs(step % 20)), abs=1e-9)
+
+
 def test_warmup_leaves_the_drops_where_they_are():
     config = OptimizerConfig(learning_rate=0.4, decay_epochs=(2,), decay_factor=0.5, warmup_epochs=1.0)
     schedule = make_schedule(config, steps_per_epoch=10, epochs=4)
@@ -125,7 +133,7 @@ def test_warmup_leaves_the_drops_where_they_are():
 
 
 def test_a_warmup_as_long_as_the_run_is_refused():
-    with pytest.raises(UserError, match=r"warmup_epochs=4\.0 must be less than config\.epochs=4"):
+    with pytest.raises(UserError, match=r"warmup_epochs=4\.0 must be less than the schedule's 4 epochs"):
         make_schedule(OptimizerConfig(warmup_epochs=4.0), steps_per_epoch=10, epochs=4)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -141,3 +141,39 @@ def held_out(split: Split, examples: int, validation: int, *, in_order: bool) ->
     order = np.arange(len(split)) if in_order else np.random.default_rng(_SUBSET_SEED).permutation(len(split))
     taken = order[:examples] if 0 < examples < left else np.sort(order[:left])
     return split.take(taken), split.take(np.sort(order[left:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayForm:
+    """Shape and dtype of an array that is not there."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def to_facts(dataset: Dataset) -> dict[str, Any]:
+    """All of a data set but its examples, of which it keeps shapes and dtypes: as JSON."""
+
+    def forms(split: Split) -> dict[str, Any]:
+        arrays = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
+        return {name: None if a is None else [list(a.shape), str(a.dtype)] for name, a in arrays.items()}
+
+    facts = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
+    return {name: forms(value) if isinstance(value, Split) else value for name, value in facts.items()}
+
+
+def from_facts(facts: Mapping[str, Any]) -> Dataset:
+    """A data set without examples: its splits have an `ArrayForm` in the place of each array."""
+
+    def split(forms: Mapping[str, Any]) -> Any:
+        arrays: dict[str, Any] = {}
+        for name, form in forms.items():
+            arrays[name] = ArrayForm(tuple(form[0]), np.dtype(form[1])) if form else None
+        return Split(**arrays)
+
+    values: dict[str, Any] = {}
+    for name, value in facts.items():
+        values[name] = (
+            split(value) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
+        )
+    return Dataset(**values)

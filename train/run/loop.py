@@ -16,7 +16,7 @@ from train.config import Config, validate
 from train.errors import RunFailed, UserError
 from train.experiment import load_dataset
 from train.files import with_patience
-from train.identity import run_id
+from train.identity import ContinuedRuns, run_id
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
@@ -78,7 +78,12 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
             directory.check_data(dataset)
             trainer = make_trainer(config, dataset)
             run = run_id(config, dataset.digest)
-            checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
+            checkpoints = Checkpoints(
+                directory.checkpoints,
+                run=run,
+                continued=ContinuedRuns(config, dataset.digest),
+                disk_wait=config.disk_wait,
+            )
             try:
                 outcome = Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
             except BaseException:
@@ -134,7 +139,8 @@ class Run:
         trainer, recipe = self._trainer, self._recipe
         position = self._recovery.newest()
         self._check_rows(position.step)
-        self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices])
+        devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices]
+        self._directory.start(devices, trainer.dataset_facts)
         trainer.compile()
         board = TensorBoard(self._directory.tensorboard, after_epoch=position.step // recipe.steps_per_epoch)
         progress = Progress(

@@ -9,6 +9,7 @@ import lookahead_jax as la
 from train import averages
 from train.config import Config
 from train.data import Dataset
+from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
@@ -30,6 +31,7 @@ class Trainer:
       train_data: on the devices.
       test_data: on the devices.
       validation_data: on the devices; None if nothing was set aside.
+      dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
@@ -38,6 +40,7 @@ class Trainer:
         self.test_data = parallel.put(to_host_arrays(dataset.test))
         validation = dataset.validation
         self.validation_data = None if validation is None else parallel.put(to_host_arrays(validation))
+        self.dataset_facts = to_facts(dataset)
         self._compiler = Compiler(parallel.compile)
 
     @property

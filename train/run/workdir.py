@@ -15,6 +15,7 @@ from train.config import Config, differences, to_dict
 from train.data import Dataset
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
+from train.identity import continues
 from train.interface.output import one_line
 from train.locks import exclusive
 from train.run.provenance import machine_words, source_commit, versions
@@ -28,10 +29,12 @@ class Workdir:
       has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
       started: whether this process has taken the run up.
       under_way: whether it has finished an epoch since.
+      extended: whether the config has more epochs than the run had when it was last taken up.
     """
 
     def __init__(self, path: Path, config: Config):
         self.path, self.has_run, self.started, self.under_way = path, False, False, False
+        self.extended = False
         self._settings, self._disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
@@ -58,12 +61,18 @@ class Workdir:
         return self.path / "config.json"
 
     @property
+    def model(self) -> Path:
+        return self.path / "model.json"
+
+    @property
     def run(self) -> Path:
         return self.path / "run.json"
 
     def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return self._run.get("status") == "finished"
+        """Whether the run came to its end, which more epochs put off."""
+        # The epoch as well: a kill may have come between config.json's number of epochs and run.json's status.
+        done = self._run.get("epoch", self._settings.epochs) >= self._settings.epochs
+        return self._run.get("status") == "finished" and done and not self.extended
 
     def load(self) -> None:
         """Looks at what is there; a damaged run.json counts as none, since it is only a record.
@@ -104,8 +113,12 @@ class Workdir:
             )
         self._data = ours
 
-    def start(self, devices: list[str]) -> None:
+    def start(self, devices: list[str], model: dict[str, Any]) -> None:
         """Records that the run goes on now. Up to here nothing is written, so that a refused command leaves nothing.
+
+        Args:
+          devices: that it is on, in words.
+          model: what `train.load_model` needs to know of its data.
 
         Raises:
           RunFailed: the files cannot be written, or the disk stayed full.
@@ -113,8 +126,9 @@ class Workdir:
         import jax
 
         settings = to_dict(self._settings)
-        if not self.has_run:
+        if not self.has_run or self.extended:
             with_patience(lambda: write_json(self.config, settings), seconds=self._disk_wait, what=str(self.config))
+            with_patience(lambda: write_json(self.model, model), seconds=self._disk_wait, what=str(self.model))
         # There from the beginning, so that it is noticed if someone takes it away.
         with_patience(
             lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self._disk_wait, what=str(self.checkpoints)
@@ -198,7 +212,8 @@ def _check_identity(workdir: Workdir, config: Config) -> None:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir.config} cannot be read ({error}); choose another workdir") from error
-    if found:
+    workdir.extended = bool(found) and continues(config, stored)
+    if found and not workdir.extended:
         raise UserError(
             f"workdir {workdir.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
         )
