@@ -12,7 +12,7 @@ __all__ = ["load_model", "register_dataset", "register_model", "register_optimiz
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":  # on demand: it needs JAX, which what reads configs does not
-        from train.loading import load_model
+        from train.export.model import load_model
 
         return load_model
     raise AttributeError(f"module 'train' has no attribute {name!r}")

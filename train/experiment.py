@@ -1,18 +1,16 @@
 """From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
 
-import dataclasses
 import math
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from train import data
-from train.config import Config, ModelConfig
+from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
-from train.models import MODELS, create_model
+from train.models import MODELS, model_for
 from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
@@ -22,8 +20,6 @@ from train.step.parallel import WHOLE, Share
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
 from train.step.steps import abstract_inputs, abstract_state
-
-_KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -44,22 +40,6 @@ def load_dataset(config: Config) -> Dataset:
         skip_corrupt=config.skip_corrupt,
         add_unk=config.add_unk,
     )
-
-
-def model_options(config: ModelConfig, dataset: Dataset) -> dict[str, Any]:
-    """The settings that the config's model takes.
-
-    Raises:
-      UserError: the model is unknown, or is for another task than the data set's.
-    """
-    entry = MODELS[config.name]
-    if entry.task and entry.task != dataset.task:
-        raise UserError(
-            f"config.model.name={config.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
-            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
-        )
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
-    return entry.taken(given | {"vocabulary_size": dataset.vocab_size})
 
 
 def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recipe:
@@ -83,17 +63,15 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
     if not test_batch_size:
         raise UserError(f"{tests} test examples do not divide over {share.devices} devices; use fewer devices")
-    options = model_options(config.model, dataset)
     if config.recalibrate_batch_stats and "axis_name" not in MODELS[config.model.name].parameters():
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
-    model = create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options)
+    model = model_for(dataset, config.model, axis_name=share.axis_name)
     every = config.accumulate_steps
     averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(
         task=dataset.task,
-        model=in_bfloat16(model) if config.dtype == "bfloat16" else model,
         tx=make_optimizer(config.optimizer, schedule, accumulate_steps=every, ema_decay=config.ema_decay),
         schedule=schedule if every == 1 else lambda step: schedule(jnp.asarray(step) // every * every),
         objective=OBJECTIVES[dataset.task],
@@ -101,6 +79,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         train_data=shapes_of(dataset.train),
         test_data=shapes_of(dataset.test),
         validation_data=shapes_of(dataset.validation) if dataset.validation else None,
+        model=in_bfloat16(model) if config.dtype == "bfloat16" else model,
         batch_size=config.batch_size,
         test_batch_size=test_batch_size,
         epochs=config.epochs,

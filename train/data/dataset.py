@@ -96,6 +96,18 @@ def with_digest(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, digest=digest_of(arrays))
 
 
+def limited(dataset: Dataset, train_examples: int, test_examples: int, validation_examples: int = 0) -> Dataset:
+    """The data set with so many examples of its splits, see `subset` and `held_out`."""
+    in_order = not dataset.shuffle
+    train, validation = held_out(dataset.train, train_examples, validation_examples, in_order=in_order)
+    return dataclasses.replace(
+        dataset,
+        train=train,
+        validation=validation,
+        test=subset(dataset.test, test_examples, field="test_examples", in_order=in_order),
+    )
+
+
 def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
     """`examples` of a split's examples; 0 means all.
 

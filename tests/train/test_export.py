@@ -11,10 +11,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 import train
-from train import export
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.experiment import load_dataset
+from train.export.__main__ import main
+from train.export.formats import FORMATS
 from train.run.loop import train as train_run
 from train.run.records import read_rows
 
@@ -58,8 +59,8 @@ def test_each_kind_of_weights_scores_as_its_run_said(workdir, monkeypatch):
 def test_what_other_programs_read_are_the_same_arrays(workdir, tmp_path, capsys):
     folder, _ = workdir
     expected = jax.tree.map(np.asarray, train.load_model(folder, weights="live").variables)
-    for format in export.FORMATS:
-        assert export.main([str(folder), str(tmp_path / format), "--weights=live", f"--format={format}"]) == 0
+    for format in FORMATS:
+        assert main([str(folder), str(tmp_path / format), "--weights=live", f"--format={format}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path / 'orbax'}: live weights after step 21"
 
     data = (tmp_path / "safetensors").read_bytes()
@@ -81,7 +82,7 @@ def test_what_other_programs_read_are_the_same_arrays(workdir, tmp_path, capsys)
         assert jax.tree.structure(variables) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
-    assert export.main([str(folder), str(tmp_path / "msgpack"), "--format=msgpack"]) == 2
+    assert main([str(folder), str(tmp_path / "msgpack"), "--format=msgpack"]) == 2
     assert "exists; choose another name" in capsys.readouterr().err
 
 
@@ -100,5 +101,5 @@ def test_recalibrated_statistics_are_made_again(small_config, replace, tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
-    assert export.main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
     assert "has no run to load a model from" in capsys.readouterr().err
