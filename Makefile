@@ -7,13 +7,16 @@ PY     := $(VENV)/bin/python
 comma  := ,
 EXTRAS := test$(if $(PEERS),$(comma)peers)
 
-.PHONY: demo test chaos bench lint clean help
+.PHONY: demo test chaos bench gpu lint docs package clean help
 help:
 	@echo "make demo          RAdam and Lookahead(RAdam) on handwritten digits, three seeds each; a language model (3 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
-	@echo "make chaos         kill runs 100 times at random instants and compare every bit of what they end with"
+	@echo "make chaos         kill runs 100 times and disturb studies in 20 rounds; compare every bit of what they end with"
 	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
+	@echo "make gpu           on a machine with an NVIDIA GPU: tests, benchmarks, then full runs of section 2.1 (BUDGET_S=600)"
 	@echo "make lint          ruff and pyright"
+	@echo "make docs          the documentation, into docs/_build/html; ONLINE=1 checks links to other sites, too"
+	@echo "make package       wheel and source distribution, checked and tried in an empty environment"
 
 # A stamp a set of extras, so that a changed pyproject.toml, and nothing else, installs again.
 $(VENV)/bin/python:
@@ -25,7 +28,7 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@
 
-demo: $(VENV)/.installed-train
+demo: $(VENV)/.installed-study
 	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
 	$(PY) -m train --config=configs/pydoc_gru.py --workdir=checkpoints/demo_text --config.epochs=2
 
@@ -34,6 +37,7 @@ test: $(VENV)/.installed-$(EXTRAS)
 
 chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.chaos --kills=100 --out=results/reliability.md
+	$(PY) -m tests.train.study.chaos --rounds=20 --out=results/reliability.md
 
 # Those against PyTorch, then ours alone; one after another, and the page in any case from what there is.
 BENCHMARKS := resnet18 cnn gru "optimizer --torch" epoch startup agreement checkpoint
@@ -42,9 +46,32 @@ bench: $(VENV)/.installed-test,peers
 	  echo "== benchmarks.$$benchmark"; $(PY) -m benchmarks.$$benchmark $(ARGS) || exit 1; done
 	$(PY) -m benchmarks.report
 
+# The extra that fits the driver: cuda12 or cuda13, by the newest CUDA that it serves.
+CUDA ?= $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \(1[23]\).*/cuda\1/p')
+BUDGET_S ?= 600
+gpu: $(if $(CUDA),$(VENV)/.installed-test$(comma)$(CUDA))
+	@test -n "$(CUDA)" || { echo "no driver for CUDA 12 or 13 found by nvidia-smi; say which with: make gpu CUDA=cuda12" >&2; exit 1; }
+	$(PY) -m benchmarks.gpu --budget_s=$(BUDGET_S) $(ARGS)
+
 # With PyTorch, which the benchmarks import: pyright reads them too.
 lint: $(VENV)/.installed-test,peers
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright
 
+docs: $(VENV)/.installed-docs
+	$(PY) -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -b html docs docs/_build/html
+	$(PY) docs/check_links.py docs/_build/html
+	$(if $(ONLINE),$(PY) -m sphinx --fail-on-warning --quiet -b linkcheck docs docs/_build/links)
+	@echo "open docs/_build/html/index.html"
+
+# From outside the checkout, so that only what was installed can be imported.
+package: $(VENV)/bin/python
+	rm -rf build dist
+	$(PY) -m pip install --quiet --disable-pip-version-check build twine
+	$(PY) -m build --outdir dist
+	$(PY) -m twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/empty
+	build/empty/bin/pip install --quiet --disable-pip-version-check dist/*.whl $(WITH)
+	cd build/empty && bin/python -I $(CURDIR)/tests/smoke.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info

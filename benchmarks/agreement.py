@@ -42,12 +42,12 @@ def losses(row: Row, config: Config, steps: int, dtype: Any, *, lowered: bool, p
     """The loss of each step, float64 [steps].
 
     Args:
-        row: says which data.
-        config: of the run.
-        steps: how many.
-        dtype: of images, weights and all computation; float32 or float64.
-        lowered: with the lowerings, or XLA's own convolutions.
-        perturbed: start from weights of which every other one differs in float32's last bit.
+      row: says which data.
+      config: of the run.
+      steps: how many.
+      dtype: of images, weights and all computation; float32 or float64.
+      lowered: with the lowerings, or XLA's own convolutions.
+      perturbed: start from weights of which every other one differs in float32's last bit.
     """
 
     def start(leaf: jax.Array) -> jax.Array:

@@ -29,10 +29,10 @@ def main(module: str, rows: Sequence[Row], description: str | None, *, rounds: i
     """The command line of a benchmark that compares rows.
 
     Args:
-        module: its name in this package.
-        rows: all that it has.
-        description: its docstring.
-        rounds: by default.
+      module: its name in this package.
+      rows: all that it has.
+      description: its docstring.
+      rounds: by default.
     """
     names = [row.name for row in rows]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,7 +96,7 @@ def compare(row: Row, arguments: Sequence[str], sides: Sequence[str], rounds: in
     """Runs the sides of a row in turn.
 
     Returns:
-        "sides", by name the figures of each; "table", lines of the results; and what was done.
+      "sides", by name the figures of each; "table", lines of the results; and what was done.
     """
     with contextlib.ExitStack() as stack:
         workers = {}

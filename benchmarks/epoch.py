@@ -106,7 +106,6 @@ class Trainer:
         self.seconds: list[float] = []  # of the whole run: also evaluation, row, checkpoint and figure
 
     def epoch(self) -> None:
-        from train.run.checkpointing import Checkpoints
         from train.run.loop import Run
         from train.run.signals import StopRequest
         from train.run.workdir import open_workdir
@@ -114,11 +113,7 @@ class Trainer:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             began = time.perf_counter()
             with StopRequest() as stop, open_workdir(Path(folder) / "run", self._config) as directory:
-                checkpoints = Checkpoints(directory.checkpoints)
-                try:
-                    outcome = Run(self._config, directory, self._trainer, checkpoints, stop, quiet=False).run()
-                finally:
-                    checkpoints.close()
+                outcome = Run(self._config, directory, self._trainer, stop, quiet=False).run()
             self.seconds.append(time.perf_counter() - began)
         self.rates.append(outcome.rows[-1]["examples_per_second"])
 

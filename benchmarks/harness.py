@@ -58,9 +58,9 @@ def seconds_in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int, warm_up
     """Seconds of each call of each side, called in turn; every second round in the opposite order.
 
     Args:
-        sides: what to time. A side waits for its own work to finish (`jax.block_until_ready`).
-        rounds: timed calls of each side.
-        warm_up: calls before them, which compile and fill caches.
+      sides: what to time. A side waits for its own work to finish (`jax.block_until_ready`).
+      rounds: timed calls of each side.
+      warm_up: calls before them, which compile and fill caches.
     """
     for side in sides.values():
         for _ in range(warm_up):
@@ -78,12 +78,12 @@ class Worker:
     """One side in a process of its own: it prints the seconds of a round for each line that it reads.
 
     Args:
-        arguments: command line after the Python interpreter, as in ["-m", "benchmarks.optimizer", "--worker=torch"];
-            that command calls :func:`serve`.
-        environment: variables set on top of this process's.
+      arguments: command line after the Python interpreter, as in ["-m", "benchmarks.optimizer", "--worker=torch"];
+        that command calls `serve`.
+      environment: variables set on top of this process's.
 
     Attributes:
-        description: what the side said of itself when it was ready.
+      description: what the side said of itself when it was ready.
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None):
@@ -130,7 +130,7 @@ class Worker:
 
 
 def serve(side: Callable[[], Any], warm_up: int = 2, **description: Any) -> None:
-    """Be a :class:`Worker`: describe the side, then time one call of it for each line on stdin."""
+    """Be a `Worker`: describe the side, then time one call of it for each line on stdin."""
     for _ in range(warm_up):
         side()
     forget_peak_memory()
@@ -174,7 +174,7 @@ def available_cores() -> int:
 
 
 def workers_in_turn(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
-    """As :func:`seconds_in_turn`, for workers: only one of them runs at a time."""
+    """As `seconds_in_turn`, for workers: only one of them runs at a time."""
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for i in range(rounds):
         for name in list(workers) if i % 2 == 0 else reversed(list(workers)):
@@ -270,9 +270,9 @@ def write_rows(path: Path | None, rows: Mapping[str, Mapping[str, Any]], about: 
     """Puts rows into a file of results, each with the machine; rows that the file has beside these stay.
 
     Args:
-        path: the file, made where missing; None writes nothing.
-        rows: by name; "table" of each is a list of `table_line`, the rest its figures (dataclasses allowed).
-        about: `machine()`.
+      path: the file, made where missing; None writes nothing.
+      rows: by name; "table" of each is a list of `table_line`, the rest its figures (dataclasses allowed).
+      about: `machine()`.
     """
     if path is None:
         print(f"not written: fewer than {FEWEST_ROUNDS} rounds and no --out")

@@ -4,7 +4,7 @@
 
 One program applies one update: inner optimizer, Lookahead, `optax.apply_updates`; jitted, parameters and state donated.
 A round is two whole sync periods (k = 5), so that syncs weigh as they do in training. "Static sync" compiles two
-programs, ``update(..., sync=False)`` and ``sync=True``, and calls the second on every fifth step. All sides of an inner
+programs, `update(..., sync=False)` and `sync=True`, and calls the second on every fifth step. All sides of an inner
 optimizer run in one process, in turn. `--torch` adds Lookahead(Adam) in JAX, with one program and with two, against
 plain torch.optim.Adam, foreach and fused, in processes that run in turn with the same number of threads.
 """
@@ -35,11 +35,11 @@ class Row:
     """An inner optimizer and a Lookahead around it.
 
     Attributes:
-        title: of the Lookahead.
-        inner: makes the inner optimizer.
-        wrapped: makes Lookahead around it.
-        allowed: ratio of time to the inner optimizer alone with one program; 0 for no bound.
-        allowed_static: the same with two programs.
+      title: of the Lookahead.
+      inner: makes the inner optimizer.
+      wrapped: makes Lookahead around it.
+      allowed: ratio of time to the inner optimizer alone with one program; 0 for no bound.
+      allowed_static: the same with two programs.
     """
 
     title: str

@@ -21,9 +21,9 @@ def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True) -> T
     """What `train.run.trainer.make_trainer` makes of a config, over a data set that is given; on one device.
 
     Args:
-        config: the recipe; its learning rate stays at its first value however many rounds there are.
-        dataset: the data.
-        lowered: False takes XLA's own convolutions throughout.
+      config: the recipe; its learning rate stays at its first value however many rounds there are.
+      dataset: the data.
+      lowered: False takes XLA's own convolutions throughout.
     """
     optimizer = dataclasses.replace(config.optimizer, schedule="step", decay_epochs=())
     recipe = make_recipe(dataclasses.replace(config, optimizer=optimizer), dataset)
@@ -105,8 +105,8 @@ def side(row: Row, how: frozenset[str]) -> tuple[Callable[[], Any], dict[str, An
     """A round of the row, and what is to be said of it.
 
     Args:
-        row: what to do.
-        how: "xla" for XLA's own convolutions, "scan5" for five steps a dispatch.
+      row: what to do.
+      how: "xla" for XLA's own convolutions, "scan5" for five steps a dispatch.
     """
     trainer = make_trainer(row.config, row.dataset(), lowered="xla" not in how)
     scan = next((int(word.removeprefix("scan")) for word in how if word.startswith("scan")), 0)

@@ -19,15 +19,15 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: for `--rows`.
-        title: for the table.
-        recipe: name of a module in `configs/`: its model, optimizer and batch size.
-        classes: of the images; words of the vocabulary for a language model.
-        steps: training steps, or batches of evaluation, in a round.
-        at_least, aim: ratios of throughput, ours over torch's.
-        image_size: height and width; 0 for text.
-        kind: "train", the whole training step; "evaluate", a pass over a test set.
-        changes: fields of the recipe that this row sets, for instance a smaller batch.
+      name: for `--rows`.
+      title: for the table.
+      recipe: name of a module in `configs/`: its model, optimizer and batch size.
+      classes: of the images; words of the vocabulary for a language model.
+      steps: training steps, or batches of evaluation, in a round.
+      at_least, aim: ratios of throughput, ours over torch's.
+      image_size: height and width; 0 for text.
+      kind: "train", the whole training step; "evaluate", a pass over a test set.
+      changes: fields of the recipe that this row sets, for instance a smaller batch.
     """
 
     name: str

@@ -45,8 +45,8 @@ def to_first_step(arguments: Sequence[str], cache: Path) -> dict[str, dict[str, 
     """Starts a training in a new workdir.
 
     Returns:
-        "sections", seconds of each and "total"; "jax", seconds that JAX counts itself for tracing, lowering, compiling
-        and reading its cache, added up over threads that run at the same time.
+      "sections", seconds of each and "total"; "jax", seconds that JAX counts itself for tracing, lowering, compiling
+      and reading its cache, added up over threads that run at the same time.
     """
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "-m", "benchmarks.startup", f"--worker={time.monotonic()!r}"]
@@ -96,6 +96,7 @@ def start(began: float, arguments: list[str]) -> None:
     import jax
 
     import train.run.loop
+    import train.run.trainer
     from train.__main__ import main
     from train.run.recovery import Position, Recovery
     from train.run.trainer import Trainer
@@ -120,7 +121,7 @@ def start(began: float, arguments: list[str]) -> None:
     def section(owner: Any, function: str, before: str, name: str) -> None:
         setattr(owner, function, sections.around(before, name, getattr(owner, function)))
 
-    section(train.run.loop, "load_dataset", "config, workdir", "data")
+    section(train.run.trainer, "load_dataset", "config, workdir", "data")
     section(train.run.loop, "make_trainer", "config, workdir", "model, data to device")
     section(Recovery, "newest", "checkpoints opened", "initial state")
     section(Trainer, "compile", "run.json", "compile or load")

@@ -87,8 +87,8 @@ def cnn_last_map(size: int) -> int:
     return size
 
 
-def batches(row: Row, channels_last: bool) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The row's data in batches: of training, or the test set of an evaluation."""
+def batches(row: Row, channels_last: bool, device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The row's data in batches on the device: of training, or the test set of an evaluation."""
     dataset, size = row.dataset(), row.config.batch_size
     split = dataset.test if row.kind == "evaluate" else dataset.train
     inputs, targets = torch.from_numpy(split.inputs), torch.from_numpy(split.targets).long()
@@ -98,6 +98,7 @@ def batches(row: Row, channels_last: bool) -> list[tuple[torch.Tensor, torch.Ten
         inputs = inputs if channels_last else inputs.contiguous()
     else:
         inputs = inputs.long()
+    inputs, targets = inputs.to(device), targets.to(device)
     return [(inputs[i : i + size], targets[i : i + size].flatten()) for i in range(0, len(inputs), size)]
 
 
@@ -105,19 +106,24 @@ def side(row: Row, how: frozenset[str]) -> tuple[Callable[[], Any], dict[str, An
     """A round of the row, and what is to be said of it.
 
     Args:
-        row: what to do.
-        how: "compiled" for model and loss by torch.compile, "autotuned" in its mode max-autotune as well,
-            "rnn" lets it trace into nn.GRU, "compiledoptimizer" compiles the optimizer's step too, "foreach" instead
-            of fused optimizers, "contiguous" instead of channels_last.
+      row: what to do.
+      how: "compiled" for model and loss by torch.compile, "autotuned" in its mode max-autotune as well,
+        "rnn" lets it trace into nn.GRU, "compiledoptimizer" compiles the optimizer's step too, "foreach" instead
+        of fused optimizers, "contiguous" instead of channels_last, "cuda" on the GPU if there is one, with the
+        TF32 products that JAX uses there by default.
     """
     torch.manual_seed(0)
     # XLA flushes denormal numbers too; they cost torch time that no one would leave in a real run.
     torch.set_flush_denormal(True)
     channels_last = bool(row.image_size) and "contiguous" not in how
-    model = make_model(row)
+    device = "cuda" if "cuda" in how and torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    model = make_model(row).to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    data = batches(row, channels_last)
+    data = batches(row, channels_last, device)
     count_hits = bool(row.image_size)
 
     def score(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +169,8 @@ def training(
 
     def run() -> float:
         nonlocal taken
-        loss, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
+        device = data[0][0].device
+        loss, hits = torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device)
         for _ in range(row.steps):
             inputs, targets = data[taken % len(data)]
             batch_loss, batch_hits = score(inputs, targets)

@@ -1,7 +1,7 @@
 """The report's CIFAR-10 runs (sections 2.1-2.5): ResNet18 with the ImageNet stem, 200 epochs.
 
     python -m train.data prepare cifar10
-    python -m train --config=configs/cifar10_resnet18.py --workdir=checkpoints/cifar10_radam
+    python -m train --config=configs/cifar10_resnet18.py --workdir=checkpoints/cifar10
 
 is Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. The others:
 

@@ -4,6 +4,8 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
+from __future__ import annotations  # help() shows types as they are written here
+
 from typing import Any, NamedTuple
 
 import jax

@@ -4,6 +4,8 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
+from __future__ import annotations  # help() shows types as they are written here
+
 import functools
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,5 +1,7 @@
 """Which steps of a training loop end in a sync."""
 
+from __future__ import annotations  # help() shows types as they are written here
+
 from typing import Any
 
 import numpy as np

@@ -1,6 +1,7 @@
 """Settings that hold for every test: four CPU devices, strict ranks, and where the real data sets are."""
 
 import fcntl
+import functools
 import importlib.util
 import os
 import signal
@@ -41,6 +42,15 @@ def pytest_collection_modifyitems(items):
                 import torch  # noqa: F401
             except ImportError:
                 item.add_marker(pytest.mark.skip(reason="PyTorch is not installed: make test PEERS=1"))
+        if (needed := item.get_closest_marker("devices")) and jax.device_count() < needed.args[0]:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed.args[0]} devices, here are {jax.device_count()}"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="JAX sees no GPU here: make gpu on a machine that has one"))
+
+
+@functools.cache
+def _has_gpu():
+    return jax.default_backend() == "gpu"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +59,13 @@ def default_signals():
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Forgets a module's compiled programs once it is done: else a test process grows to several gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
-"""python -m train --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
+"""python -m train --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...] [--dry_run]
 
 Trains one run in DIR. Running the same command again continues it; a finished run is left alone. Config files are
-Python, and run as such: use only those you trust.
+Python, and run as such: use only those you trust. --dry_run trains nothing and shows what would be done: settings,
+parameters, steps, memory, time, and what would be resumed.
+
+Exit status: 0 done, 1 the run failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
+interrupted before anything ran.
 """
 
 import contextlib
@@ -12,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from train.errors import RunFailed, UserError
+from train.interface.installed import require
 from train.interface.output import accept_any_text, tolerant_output
 from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
@@ -21,7 +26,12 @@ EXAMPLES = """Trains one run in a folder, and continues it when the same command
   python -m train --config=configs/digits_cnn.py --workdir=checkpoints/adam --config.optimizer.name=adam
   python -m train --config=configs/cifar10_resnet18.py --workdir=checkpoints/cifar10 --data_dir=~/data
 
-All settings: python -m train --help. Data sets: python -m train.data list."""
+All settings: python -m train --help. Data sets: python -m train.data list.
+What a command would do: add --dry_run."""
+
+# What most people change: --help begins with these settings.
+FIRST = ("dataset", "data_dir", "epochs", "batch_size", "seed", "model.name", "optimizer.name")
+FIRST += tuple(f"optimizer.{name}" for name in ("learning_rate", "lookahead", "sync_period", "slow_step_size"))
 
 
 def parse(arguments: Sequence[str]):
@@ -38,7 +48,7 @@ def parse(arguments: Sequence[str]):
 
     path, rest = _take_config([_spelt(word) for word in arguments])
     if any(word in ("--help", "-help", "-h", "--h") for word in rest):
-        _help()
+        _help(path)
         raise SystemExit(0)
     config = Config() if path is None else _load(path)
     _check_names(rest, [f"config.{name}" for name, _, _ in leaves(config)])
@@ -143,11 +153,16 @@ def _overridden(config, arguments: Sequence[str]):
     return values.config, values.workdir
 
 
-def _help() -> None:
+def _help(path: Path | None) -> None:
     from train.config import Config, described, leaves
 
-    lines = [(__doc__ or "").strip(), "", "Config fields and their defaults (those of a config file may differ):"]
-    for name, value, field in leaves(Config()):
+    config = Config() if path is None else _load(path)
+    whose = "their defaults; --config=FILE --help shows a file's" if path is None else f"their values in {path}"
+    lines = [(__doc__ or "").strip(), "", f"Settings and {whose}. What most people change first:"]
+    fields = sorted(leaves(config), key=lambda leaf: FIRST.index(leaf[0]) if leaf[0] in FIRST else len(FIRST))
+    for place, (name, value, field) in enumerate(fields):
+        if place == len(FIRST):
+            lines += ["", "The others:"]
         lines.append(f"  --config.{name}={value!r}")
         if words := described(field):
             lines.append(f"      {words}")
@@ -170,8 +185,15 @@ def main(arguments: list[str] | None = None) -> int:
         if not given:
             print(EXAMPLES, file=sys.stderr)
             return 2
+        require("train")
         try:
-            config, workdir = parse(given)
+            dry = [word for word in given if word.replace("-", "_") == "__dry_run"]
+            config, workdir = parse([word for word in given if word not in dry])
+            if dry:
+                from train.run.dry_run import dry_run
+
+                print(dry_run(config, workdir))
+                return 0
             with start_up(config, workdir):
                 from train.run.loop import train
                 from train.step import runtime

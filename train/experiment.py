@@ -1,17 +1,15 @@
 """From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
 
-import dataclasses
 import math
 import os
-from typing import Any
 
 import jax
 
 from train import data
-from train.config import Config, ModelConfig
+from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
-from train.models import MODELS, create_model
+from train.models import MODELS, model_for
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
@@ -20,8 +18,6 @@ from train.step.parallel import WHOLE, Share
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
 from train.step.steps import abstract_inputs, abstract_state
-
-_KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -41,22 +37,6 @@ def load_dataset(config: Config) -> Dataset:
         skip_corrupt=config.skip_corrupt,
         add_unk=config.add_unk,
     )
-
-
-def model_options(config: ModelConfig, dataset: Dataset) -> dict[str, Any]:
-    """The settings that the config's model takes.
-
-    Raises:
-      UserError: the model is unknown, or is for another task than the data set's.
-    """
-    entry = MODELS[config.name]
-    if entry.task and entry.task != dataset.task:
-        raise UserError(
-            f"config.model.name={config.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
-            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
-        )
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
-    return entry.taken(given | {"vocabulary_size": dataset.vocab_size})
 
 
 def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recipe:
@@ -80,20 +60,19 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
     if not test_batch_size:
         raise UserError(f"{tests} test examples do not divide over {share.devices} devices; use fewer devices")
-    options = model_options(config.model, dataset)
     if config.recalibrate_batch_stats and "axis_name" not in MODELS[config.model.name].parameters():
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     recipe = Recipe(
         task=dataset.task,
-        model=create_model(config.model.name, num_classes=dataset.num_classes, axis_name=share.axis_name, **options),
         tx=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
         objective=OBJECTIVES[dataset.task],
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
         train_data=shapes_of(dataset.train),
         test_data=shapes_of(dataset.test),
+        model=model_for(dataset, config.model, axis_name=share.axis_name),
         batch_size=config.batch_size,
         test_batch_size=test_batch_size,
         epochs=config.epochs,

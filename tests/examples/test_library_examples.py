@@ -21,9 +21,52 @@ def load(name):
     return module
 
 
-@pytest.mark.parametrize("name", ["streaming_fragments", "host_offload"])
-def test_an_example_is_short(name):
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short_listed_and_says_how_to_run_it(path):
+    assert len(path.read_text().splitlines()) < 60
+    assert f"]({path.name})" in (EXAMPLES / "README.md").read_text()
+    assert f"python examples/{path.name}" in path.read_text()
+
+
+def test_a_line_is_fitted_in_a_loop_of_ones_own():
+    slow = load("optax_loop").main()
+    np.testing.assert_allclose([slow["slope"], slow["offset"]], [3, -1], atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["flax_train_state", "flax_nnx", "equinox_model"])
+def test_a_classifier_is_trained_whatever_library_it_is_written_in(name):
+    if name == "equinox_model":
+        pytest.importorskip("equinox", reason="Equinox is not installed")
+    assert load(name).main() > 0.95
+
+
+def test_injected_hyperparameters_change_when_syncs_come():
+    assert [i + 1 for i, sync in enumerate(load("inject_hyperparams").main()) if sync] == [5, 10, 15, 20, 30, 40]
+
+
+def test_what_is_not_under_lookahead_has_its_live_weights():
+    params, slow = load("masked").main()
+    np.testing.assert_array_equal(slow["embedding"], params["embedding"])
+    assert not np.array_equal(slow["dense"], params["dense"])  # 33 steps: three after a sync
+
+
+def test_a_nesterov_outer_step_is_faster_on_a_long_valley():
+    plain, inner, snoo = load("outer_nesterov").main().values()
+    assert snoo < inner / 2 < plain / 2
+
+
+def test_the_caller_syncs_every_fifth_step_and_at_the_end_of_an_epoch():
+    assert load("callers_sync").main() == [5, 10, 12, 17, 22, 24, 29, 34, 36]
+
+
+def test_workers_meet_at_the_last_sync():
+    params = load("local_steps").main()
+    np.testing.assert_allclose(params[0], params[1], rtol=1e-6)
+    np.testing.assert_allclose(params[0], 1.0, atol=0.3)  # the weights that the data were made with
+
+
+def test_a_run_resumed_with_orbax_is_the_same_run(tmp_path):
+    assert load("resume_orbax").main(tmp_path)
 
 
 def test_streaming_fragments_are_synchronised_in_turn():

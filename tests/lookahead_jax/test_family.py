@@ -127,6 +127,7 @@ MAPS = {
 }
 
 
+@pytest.mark.devices(WORKERS)
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
 @pytest.mark.parametrize("map_name", MAPS)
 def test_workers_average_their_outer_steps(map_name, static):
@@ -168,6 +169,7 @@ def sharded_step(tx, sync):
     return make
 
 
+@pytest.mark.devices(WORKERS)
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
 def test_under_shard_map_the_slow_weights_are_checked_to_be_one_copy(static):
     # check_vma, on by default, proves that what out_specs calls replicated is the same on all workers.
@@ -193,6 +195,7 @@ def test_a_sync_sends_the_parameters_once_and_the_other_steps_nothing(sync, redu
     assert text.count("stablehlo.all_reduce") == reductions
 
 
+@pytest.mark.devices(WORKERS)
 def test_a_worker_that_skips_a_step_makes_no_other_wait_alone():
     tx = la.lookahead(optax.apply_if_finite(optax.sgd(0.1), 5), 2, 0.5, axis_name="workers")
 

@@ -7,10 +7,8 @@ steps of an epoch, so that checkpoints fall on every phase. Prints a line a kill
 """
 
 import argparse
-import importlib.metadata
 import logging
 import os
-import platform
 import random
 import shutil
 import signal
@@ -22,10 +20,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tests.train.corruption import torture_files
+from tests.train.reliability import machine, write_section
 from tests.train.runs import assert_same_run, metrics_without_times
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +34,7 @@ def run_child(workdir: Path) -> None:
     """The run itself, in a process of its own."""
     from train import data
     from train.config import Config, ModelConfig, OptimizerConfig
-    from train.run import loop
+    from train.run import loop, trainer
     from train.step import runtime
 
     rng = np.random.default_rng(0)
@@ -46,7 +44,7 @@ def run_child(workdir: Path) -> None:
 
     mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
     made_up = data.Dataset("made-up", "image", split(100), split(20), 10, "pad_crop_flip", mean, std, True)
-    loop.load_dataset = lambda config: made_up
+    trainer.load_dataset = lambda config: made_up
     runtime.set_up()
     optimizer = OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5)
     config = Config(epochs=EPOCHS, batch_size=16, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)
@@ -116,28 +114,26 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     return {"kills": kills, "runs": rounds, "seed": seed, "phases": dict(phases), "seconds": seconds}
 
 
-REPORT = """# Reliability
+KILLS = """Made by `python -m tests.train.chaos --kills={kills} --seed={seed}` ({machine}). {seconds} s.
 
-Made by `make chaos` ({date}; jax {jax}, orbax-checkpoint {orbax}, Python {python}, {platform}).
-
-**Kills.** {kills} SIGKILLs at random instants (seed {seed}) over {runs} runs of {epochs} epochs with a checkpoint each,
-small CNN on made-up CIFAR-shaped data, Lookahead(Adam) with k = 5 against {steps} steps an epoch. Every run came to its
-end by the same command, with parameters, batch statistics, optimizer state, PRNG key and metrics.csv (but its two
-times) equal bit for bit to a run left alone. {seconds} s. What the disk said the run was at when it was killed:
+{kills} SIGKILLs at random instants over {runs} runs of {epochs} epochs with a checkpoint each, small CNN on made-up
+CIFAR-shaped data, Lookahead(Adam) with k = 5 against {steps} steps an epoch. Every run came to its end by the same
+command, with parameters, batch statistics, optimizer state, PRNG key and metrics.csv (but its two times) equal bit for
+bit to a run left alone. What the disk said the run was at when it was killed:
 
 | at | kills |
 |---|---|
 {phases}
+"""
 
-**Damage.** {flips} single-bit flips and {truncations} truncations of the {files} files ({bytes} bytes) of a checkpoint:
+DAMAGE = """Made by the same command. {flips} single-bit flips and {truncations} truncations of the {files} files
+({bytes} bytes) of a checkpoint:
 
 | outcome | times |
 |---|---|
 | noticed before anything was restored | {noticed} |
 | restored with every bit as saved (the damage hit nothing that counts) | {harmless} |
 | silently restored wrong data | {silent} |
-
-**Cases from public reports** are in `cases.md`.
 """
 
 
@@ -146,7 +142,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
-    parser.add_argument("--out", type=Path, help="write the figures there, as Markdown")
+    parser.add_argument("--out", type=Path, help="write the figures there, as sections of a Markdown file")
     flags = parser.parse_args()
     if flags.child:
         return run_child(flags.child)
@@ -161,18 +157,9 @@ def main() -> None:
     assert not damaged["silent"]
     if flags.out:
         phases = "\n".join(f"| {name} | {count} |" for name, count in sorted(killed.pop("phases").items()))
-        facts = {
-            "date": time.strftime("%Y-%m-%d"),
-            "jax": jax.__version__,
-            "orbax": importlib.metadata.version("orbax-checkpoint"),
-            "python": platform.python_version(),
-            "platform": f"{os.cpu_count()} cores, {platform.machine()}",
-            "epochs": EPOCHS,
-            "steps": STEPS,
-            "flips": 1000,
-            "truncations": 100,
-        }
-        flags.out.write_text(REPORT.format(**facts, **killed, **damaged, phases=phases))
+        facts = {"epochs": EPOCHS, "steps": STEPS, "phases": phases, "machine": machine()}
+        write_section(flags.out, "Kills", KILLS.format(**killed, **facts))
+        write_section(flags.out, "Damage", DAMAGE.format(**damaged, flips=1000, truncations=100))
 
 
 if __name__ == "__main__":

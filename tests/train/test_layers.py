@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the ground up: a module may import from its own layer and from those before it. The first that fits counts.
 LAYERS = (
     ("lookahead_jax",),
-    ("train.errors", "train.interface.nearest"),
-    ("train.interface.paths", "train.interface.user_code", "train.interface.command_line"),
-    ("train.files", "train.locks", "train.interface.output", "train.registry"),
+    ("train.errors", "train.interface.nearest", "train.interface.installed"),
+    ("train.interface.paths", "train.interface.user_code"),
+    ("train.files", "train.locks", "train.interface", "train.registry"),
     ("train.data", "train.models"),
     ("train.config", "train.identity"),
     ("train.optimizers",),

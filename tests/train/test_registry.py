@@ -52,7 +52,7 @@ def test_the_axis_name_reaches_models_with_batch_norm_and_no_others():
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"resnet19.*resnet18, cnn, small_cnn, gru, bilstm"):
+    with pytest.raises(UserError, match=r"resnet19.*resnet18, .*bilstm"):
         create_model("resnet19", num_classes=10)
 
 
@@ -137,7 +137,7 @@ def test_a_run_without_options_has_none_in_its_files():
         (OptimizerConfig(name="optax:no_such"), r"config\.optimizer\.name='optax:no_such'.*cannot be imported"),
         (
             OptimizerConfig(name="lamb"),
-            r"config\.optimizer\.name='lamb' is not known; choose one of sgd, adam, radam",
+            r"config\.optimizer\.name='lamb' is not known; choose one of sgd, .*radam",
         ),
     ],
 )

@@ -5,9 +5,9 @@ Nothing here imports JAX, and the libraries that read a set are imported when th
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
-from train.data.dataset import Dataset, Split, subset, with_digest
+from train.data.dataset import Dataset, Split, limited, with_digest
 from train.errors import UserError
 from train.interface.paths import user_path
 from train.registry import DATASETS
@@ -21,7 +21,7 @@ for _name, _target, _help in (
     ("imagefolder", "imagefolder:load_imagefolder", "JPEG and PNG images in data_dir/{train,valid}/<class>/"),
     (
         "images",
-        "images:load_images",
+        "prepared_images:load_images",
         "such a tree as TFDS has it; `python -m train.data prepare images --from-dir D`",
     ),
     ("text", "text:load_text", "word-level text, data_dir with train.txt and valid.txt, one sentence a line"),
@@ -64,30 +64,25 @@ def load(
         asked for than there are.
     """
     given = {
-        "name": name,
-        "data_dir": str(user_path(data_dir, "data_dir")) if data_dir else "",
         "batch_size": batch_size,
         "test_batch_size": test_batch_size,
         "sequence_length": sequence_length,
         "skip_corrupt": skip_corrupt,
         "add_unk": add_unk,
     }
+    return limited(_whole(name, data_dir, given), train_examples, test_examples)
+
+
+def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
+    """A data set with all its examples; its loader gets those of the given arguments that it takes."""
     entry = DATASETS[name]
     try:
-        dataset = entry.load()(**entry.taken(given))
+        taken = entry.taken({**given, "name": name, "data_dir": data_dir and str(user_path(data_dir, "data_dir"))})
+        dataset = entry.load()(**taken)
     except OSError as error:
         raise UserError(f"dataset {name}: {error.filename or data_dir} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise UserError(f"dataset {name} does not fit into memory: {error or 'use a part of it'}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} returned {type(dataset).__name__}; expected a train.data.Dataset")
-    return _limited(with_digest(dataset), train_examples, test_examples)
-
-
-def _limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:
-    in_order = not dataset.shuffle
-    return dataclasses.replace(
-        dataset,
-        train=subset(dataset.train, train_examples, field="train_examples", in_order=in_order),
-        test=subset(dataset.test, test_examples, field="test_examples", in_order=in_order),
-    )
+    return with_digest(dataset)

@@ -12,6 +12,7 @@ from types import FrameType
 
 from train.errors import UserError
 from train.interface.command_line import Parser, optional_path
+from train.interface.installed import require
 from train.interface.nearest import did_you_mean
 from train.interface.output import accept_any_text
 
@@ -77,7 +78,7 @@ def _prepare_ptb(name: str, arguments: argparse.Namespace) -> Path:
 
 
 def _prepare_images(name: str, arguments: argparse.Namespace) -> Path:
-    from train.data.images import prepare_images
+    from train.data.prepared_images import prepare_images
 
     return prepare_images(arguments.data_dir, from_dir=arguments.from_dir, report=_report)
 
@@ -166,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # So that temporary folders are removed; SIGINT too, which a shell lets its background jobs ignore.
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     accept_any_text()
+    require("train")
     try:
         arguments = _parser().parse_args(argv)
         (list_sets if arguments.command == "list" else prepare)(arguments)

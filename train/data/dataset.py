@@ -94,6 +94,16 @@ def with_digest(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, digest=digest_of(arrays))
 
 
+def limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:
+    """The data set with so many examples of its splits, see `subset`."""
+    in_order = not dataset.shuffle
+    return dataclasses.replace(
+        dataset,
+        train=subset(dataset.train, train_examples, field="train_examples", in_order=in_order),
+        test=subset(dataset.test, test_examples, field="test_examples", in_order=in_order),
+    )
+
+
 def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
     """`examples` of a split's examples; 0 means all.
 

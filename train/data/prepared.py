@@ -240,11 +240,20 @@ def move_into_place(temporary: Path, final: Path) -> None:
     """Renames a finished folder into its place, which must be free."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary.chmod(0o755)
+        temporary.chmod(_mode_of_new_folders(temporary.parent))
         temporary.rename(final)
     except OSError as error:
         reason = "it is there already" if final.exists() else error.strerror or one_line(error)
         raise UserError(f"cannot put the prepared set in {final}: {reason}") from error
+
+
+def _mode_of_new_folders(parent: Path) -> int:
+    """What the umask, and the parent's access lists, make of a new folder; TFDS makes its own for the owner alone."""
+    probe = Path(tempfile.mkdtemp(prefix=".mode-", dir=parent)) / "folder"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o777
+    shutil.rmtree(probe.parent)
+    return mode
 
 
 @contextlib.contextmanager

@@ -20,11 +20,13 @@ import sys
 
 from train.errors import RunFailed, UserError
 from train.interface.command_line import Parser, argument_path
+from train.interface.installed import require
 from train.interface.output import accept_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
+    require("study")
     from train.insight.figure import draw_insight
     from train.insight.measure import Effort, check, measure
     from train.insight.points import write

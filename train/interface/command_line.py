@@ -9,9 +9,21 @@ from typing import Any, NoReturn
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
+from train.interface.output import with_environment
 from train.interface.paths import user_path
 
-__all__ = ["Parser", "argument_path", "optional_path"]
+__all__ = ["Parser", "argument_path", "import_jax", "optional_path"]
+
+
+def import_jax() -> None:
+    """Imports JAX, of which environment variables may be the end: then in one line, with status 1."""
+    try:
+        import jax  # noqa: F401
+    except ImportError:
+        raise  # it is not installed, or not whole
+    except Exception as error:
+        print(f"error: JAX cannot be imported: {with_environment(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def argument_path(text: str) -> Path:

@@ -23,6 +23,12 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def with_environment(error: BaseException) -> str:
+    """An error of JAX or its devices in one line, with the environment variables that may be its cause."""
+    given = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
+    return one_line(error) + (f"; environment: {' '.join(given)}" if given else "")
+
+
 class Extras:
     """What a run or a study does beside its numbers.
 

@@ -5,21 +5,49 @@ The names are known without importing JAX: a module is imported when one of its 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from train.errors import UserError
-from train.registry import MODELS
+from train.registry import MODELS, Entry
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
-__all__ = ["MODELS", "create_model"]
+    from train.data import Dataset
+
+__all__ = ["MODELS", "create_model", "model_for"]
 
 MODELS.own("resnet18", "train.models.resnet:ResNet18", "ResNet18, ImageNet or CIFAR stem", task="image")
 MODELS.own("cnn", "train.models.cnn:CNN", "three convolutions, for 224x224 images", task="image")
 MODELS.own("small_cnn", "train.models.small_cnn:SmallCNN", "three 3x3 convolutions, for 8x8 digits", task="image")
 MODELS.own("gru", "train.models.gru:GRULanguageModel", "two-layer GRU language model", task="text")
 MODELS.own("bilstm", "train.models.bilstm:BiLSTMClassifier", "two-layer bidirectional LSTM", task="text_classification")
+
+
+_KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
+
+
+def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None) -> nn.Module:
+    """The Flax module that a config asks for, with the settings that it takes and the sizes of a data set.
+
+    Args:
+      dataset: decides the task and the width of the output.
+      settings: a `train.config.ModelConfig`.
+      axis_name: as of `create_model`.
+
+    Raises:
+      UserError: the model is unknown, is for another task than the data set's, or does not take a value.
+    """
+    entry = MODELS[settings.name]
+    if entry.task and entry.task != dataset.task:
+        raise UserError(
+            f"config.model.name={settings.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
+            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
+        )
+    names = [field.name for field in dataclasses.fields(settings) if field.name != "name"]
+    sizes = {"vocabulary_size": dataset.vocab_size, "num_classes": dataset.num_classes, "axis_name": axis_name}
+    return _made(entry, {name: getattr(settings, name) for name in names} | sizes)
 
 
 def create_model(name: str, *, num_classes: int, axis_name: str | None = None, **options: Any) -> nn.Module:
@@ -39,7 +67,10 @@ def create_model(name: str, *, num_classes: int, axis_name: str | None = None, *
     parameters = [parameter for parameter in entry.parameters() if parameter not in ("parent", "name")]
     if unknown := sorted(set(options) - set(parameters)):
         raise UserError(f"unknown option {unknown[0]!r} for model {name}; its options are {', '.join(parameters)}")
-    if num_classes < 1:
-        raise UserError(f"num_classes={num_classes} for model {name}; it must be at least 1")
-    given = {"num_classes": num_classes, "axis_name": axis_name, **options}
+    return _made(entry, {"num_classes": num_classes, "axis_name": axis_name, **options})
+
+
+def _made(entry: Entry, given: dict[str, Any]) -> nn.Module:
+    if given["num_classes"] < 1:
+        raise UserError(f"num_classes={given['num_classes']} for model {entry.name}; it must be at least 1")
     return entry.load()(**entry.taken(given))

@@ -11,7 +11,7 @@ from jax.nn.initializers import Initializer
 
 
 def symmetric_uniform(bound: float) -> Initializer:
-    """Uniform over ``[-bound, bound)``."""
+    """Uniform over `[-bound, bound)`."""
 
     def init(key: Array, shape, dtype=jnp.float32, out_sharding=None) -> Array:
         del out_sharding
@@ -21,7 +21,7 @@ def symmetric_uniform(bound: float) -> Initializer:
 
 
 def torch_uniform(fan_in: int) -> Initializer:
-    """``torch.nn.Linear`` and ``Conv2d``'s default for weight and bias: ``kaiming_uniform_(a=sqrt(5))``, which
-    is uniform over ``±1/sqrt(fan_in)``.
+    """`torch.nn.Linear` and `Conv2d`'s default for weight and bias: `kaiming_uniform_(a=sqrt(5))`, which
+    is uniform over `±1/sqrt(fan_in)`.
     """
     return symmetric_uniform(1 / math.sqrt(fan_in))

@@ -55,6 +55,8 @@ def save_figure(figure, path: Path) -> None:
 @own_style()
 def draw_curves(rows: list[Row], title: str, path: Path) -> None:
     """Draws loss (or perplexity) and accuracy of a run over its epochs: training, live weights, slow weights."""
+    from matplotlib.ticker import MaxNLocator
+
     language_model = "train_perplexity" in rows[0]
     figure, axes = new_figure(2, title)
     quantities = [("perplexity" if language_model else "loss"), "accuracy"]
@@ -66,6 +68,7 @@ def draw_curves(rows: list[Row], title: str, path: Path) -> None:
             points = [(epoch, value) for epoch, value in points if value is not None]
             if points:
                 axis.plot(*zip(*points, strict=True), style, color=colour, label=label, linewidth=1.5)
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.set(xlabel="epoch", ylabel=quantity)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)

@@ -12,11 +12,9 @@ from typing import Literal
 
 import jax
 
-from train.config import Config, validate
+from train.config import Config
 from train.errors import RunFailed, UserError
-from train.experiment import load_dataset
 from train.files import with_patience
-from train.identity import run_id
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
@@ -44,12 +42,12 @@ class Outcome:
     rows: list[Row]
 
 
-def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
+def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = None, quiet: bool = False) -> Outcome:
     """Trains a config in a workdir; continues the run that is in the workdir, and leaves a finished one alone.
 
     Args:
       config: the run.
-      workdir: its directory, made if missing.
+      workdir: its directory, made if missing; `~` is expanded.
       stop: how to ask the run to save and end: `stop.ask()`, from any thread. By default, signals ask (in the main
         thread; Python gives no other thread any).
       quiet: print nothing about epochs or the end: a study reports its runs itself.
@@ -62,30 +60,15 @@ def train(config: Config, workdir: Path, *, stop: StopRequest | None = None, qui
       RunFailed: a loss is not finite, the disk is full, or the run broke off before its first epoch was done; the
         last good checkpoint is intact.
     """
-    validate(config)
-    if stop is None:
-        with StopRequest() as listening:
-            return train(config, workdir, stop=listening, quiet=quiet)
-    with open_workdir(workdir, config) as directory:
+    listening = StopRequest() if stop is None else contextlib.nullcontext(stop)
+    with listening as asked, open_workdir(workdir, config) as directory:
         if directory.finished():
             if not quiet:
                 with Extras().best_effort("standard output"):
-                    print(f"{workdir} is finished; choose another workdir to train again")
+                    print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
         with _ending_recorded(directory):
-            dataset = load_dataset(config)
-            directory.check_data(dataset)
-            trainer = make_trainer(config, dataset)
-            run = run_id(config, dataset.digest)
-            checkpoints = Checkpoints(directory.checkpoints, run=run, disk_wait=config.disk_wait)
-            try:
-                outcome = Run(config, directory, trainer, checkpoints, stop, quiet=quiet).run()
-            except BaseException:
-                with Extras().best_effort("the checkpoint in the making"):  # must not hide what ended the run
-                    checkpoints.close()
-                raise
-            checkpoints.close()
-            return outcome
+            return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
 
 
 @contextlib.contextmanager
@@ -110,26 +93,29 @@ def _ending_recorded(directory: Workdir) -> Iterator[None]:
 class Run:
     """One run in its workdir, from wherever it stands to its end or a stop signal."""
 
-    def __init__(
-        self,
-        config: Config,
-        directory: Workdir,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-        *,
-        quiet: bool,
-    ):
+    def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
+        directory.check_data(trainer.source, trainer.digest)
         self._config, self._directory = config, directory
         self._trainer, self._recipe = trainer, trainer.recipe
-        self._checkpoints, self._stop, self._quiet = checkpoints, stop, quiet
+        self._stop, self._quiet = stop, quiet
         self._language_model = self._recipe.task == "text"
         self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
-        self._recovery = Recovery(config, trainer, checkpoints, str(directory.config))
+        self._checkpoints = Checkpoints(directory.checkpoints, run=directory.run_id, disk_wait=directory.disk_wait)
+        self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
 
     def run(self) -> Outcome:
-        """Trains until the last epoch or a stop signal."""
+        """Trains until the last epoch or a stop signal; closes the checkpoints."""
+        try:
+            outcome = self._train()
+        except BaseException:
+            with Extras().best_effort("the checkpoint in the making"):  # must not hide what ended the run
+                self._checkpoints.close()
+            raise
+        self._checkpoints.close()
+        return outcome
+
+    def _train(self) -> Outcome:
         trainer, recipe = self._trainer, self._recipe
         position = self._recovery.newest()
         self._check_rows(position.step)
@@ -145,6 +131,9 @@ class Run:
             quiet=self._quiet,
             extras=self._extras,
         )
+        if position.step and not self._quiet:
+            epoch = position.step / recipe.steps_per_epoch
+            progress.say(f"resumed from step {position.step:,} (epoch {epoch:.4g} of {self._config.epochs})")
         try:
             while position.step < recipe.total_steps and not self._stop:
                 norms = {}
@@ -184,7 +173,7 @@ class Run:
             )
 
     def _write_patiently(self, action: Callable[[], None], what: str) -> None:
-        with_patience(action, seconds=self._config.disk_wait, what=what)
+        with_patience(action, seconds=self._directory.disk_wait, what=what)
 
     def _train_epoch(self, position: Position, progress: Progress) -> dict[str, float]:
         """Steps to the end of the epoch, or to the first step after a stop signal.

@@ -49,8 +49,11 @@ def versions() -> dict[str, str]:
 def source_commit() -> str:
     """The commit of the source tree, with "-dirty" if its Python files have changes; "unknown" outside git.
 
-    Results that a study publishes into the repository do not count as changes.
+    SOURCE_COMMIT in the environment says it where the tree has no .git, as in a container. Results that a study
+    publishes into the repository do not count as changes.
     """
+    if told := os.environ.get("SOURCE_COMMIT"):
+        return told
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]

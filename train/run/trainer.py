@@ -24,6 +24,8 @@ class Trainer:
 
     Attributes:
       recipe: what its programs are functions of.
+      source: of the data, in a line.
+      digest: of the data.
       parallel: the devices.
       train_data: on the devices.
       test_data: on the devices.
@@ -31,6 +33,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
         self.recipe, self.parallel = recipe, parallel
+        self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
         self._compiler = Compiler(parallel.compile)
@@ -142,12 +145,13 @@ class Trainer:
         return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
 
 
-def make_trainer(config: Config, dataset: Dataset | None = None) -> Trainer:
-    """Data, recipe and devices of a config; the data is loaded if it is not given.
+def make_trainer(config: Config) -> Trainer:
+    """Loads the data of a config, and works out its recipe and devices.
 
     Raises:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
-    dataset = dataset or load_dataset(config)
+    dataset = load_dataset(config)
     parallel = Parallel.of(local_devices(config.devices), config.parallel)
-    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+    recipe = make_recipe(config, dataset, parallel.share)
+    return Trainer(recipe, dataset, parallel)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, differences, to_dict
-from train.data import Dataset
+from train.config import Config, differences, to_dict, validate
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
-from train.interface.output import one_line
+from train.identity import run_id
+from train.interface.output import one_line, with_environment
+from train.interface.paths import user_path
 from train.locks import exclusive
 from train.run.provenance import machine_words, source_commit, versions
 
@@ -28,11 +29,12 @@ class Workdir:
       has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
       started: whether this process has taken the run up.
       under_way: whether it has finished an epoch since.
+      disk_wait: seconds to wait for space on a full disk.
     """
 
     def __init__(self, path: Path, config: Config):
         self.path, self.has_run, self.started, self.under_way = path, False, False, False
-        self._settings, self._disk_wait = config, config.disk_wait
+        self._settings, self.disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
         self._before, self._since = 0.0, time.monotonic()
@@ -88,13 +90,34 @@ class Workdir:
         step = self._run.get("checkpoint")
         return step if isinstance(step, int) else None
 
-    def check_data(self, dataset: Dataset) -> None:
-        """Compares the data with what the run began on, and keeps its digest for run.json.
+    def check_settings(self) -> None:
+        """Compares the config with that of the run that is here.
+
+        Raises:
+          UserError: they are not the same run, or the config does not resume.
+        """
+        try:
+            found = differences(json.loads(self.config.read_text(encoding="utf-8")), self._settings)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"workdir {self.path} holds files of a run but no config.json; choose another workdir"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.config} cannot be read ({error}); choose another workdir") from error
+        if found:
+            raise UserError(
+                f"workdir {self.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
+            )
+        if not self._settings.resume:
+            raise UserError(f"workdir {self.path} holds a run and config.resume=False; choose another workdir")
+
+    def check_data(self, source: str, digest: str) -> None:
+        """Compares the data with what the run began on, and keeps its digest for run.json and the run's id.
 
         Raises:
           UserError: the data has changed since.
         """
-        ours = {"source": dataset.source, "digest": dataset.digest}
+        ours = {"source": source, "digest": digest}
         theirs = self._run.get("data")
         if isinstance(theirs, dict) and theirs.get("digest") != ours["digest"]:
             raise UserError(
@@ -103,6 +126,11 @@ class Workdir:
                 "bring the data back, or choose another workdir"
             )
         self._data = ours
+
+    @property
+    def run_id(self) -> str:
+        """Stands for the config and the data, which must have been checked."""
+        return run_id(self._settings, self._data["digest"])
 
     def start(self, devices: list[str]) -> None:
         """Records that the run goes on now. Up to here nothing is written, so that a refused command leaves nothing.
@@ -114,11 +142,9 @@ class Workdir:
 
         settings = to_dict(self._settings)
         if not self.has_run:
-            with_patience(lambda: write_json(self.config, settings), seconds=self._disk_wait, what=str(self.config))
+            with_patience(lambda: write_json(self.config, settings), seconds=self.disk_wait, what=str(self.config))
         # There from the beginning, so that it is noticed if someone takes it away.
-        with_patience(
-            lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self._disk_wait, what=str(self.checkpoints)
-        )
+        with_patience(lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints))
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
@@ -159,7 +185,7 @@ class Workdir:
             **facts,
         }
         self._run = {name: value for name, value in self._run.items() if value is not None}
-        seconds = self._disk_wait if patient else 0.0
+        seconds = self.disk_wait if patient else 0.0
         with_patience(lambda: write_json(self.run, self._run), seconds=seconds, what=str(self.run))
 
     def fail(self, error: BaseException) -> None:
@@ -173,42 +199,24 @@ def _now() -> str:
 
 
 @contextlib.contextmanager
-def open_workdir(path: Path, config: Config) -> Iterator[Workdir]:
+def open_workdir(path: Path | str, config: Config) -> Iterator[Workdir]:
     """Makes or opens the workdir of a run, and keeps other processes out of it while the block runs.
 
     Raises:
-      UserError: the directory cannot be made or written, or belongs to a run of another config.
+      UserError: the config is not valid, or the directory cannot be made or written, or belongs to a run of another
+        config.
       InUse: another process has it.
     """
+    path, config = user_path(path, "workdir"), validate(config)
     with exclusive(path, f"workdir {path}", disk_wait=config.disk_wait):
         workdir = Workdir(path, config)
         workdir.load()
         if workdir.has_run:
-            _check_identity(workdir, config)
+            workdir.check_settings()
         yield workdir
-
-
-def _check_identity(workdir: Workdir, config: Config) -> None:
-    try:
-        stored = json.loads(workdir.config.read_text(encoding="utf-8"))
-        found = differences(stored, config)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"workdir {workdir.path} holds files of a run but no config.json; choose another workdir"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir.config} cannot be read ({error}); choose another workdir") from error
-    if found:
-        raise UserError(
-            f"workdir {workdir.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
-        )
-    if not config.resume:
-        raise UserError(f"workdir {workdir.path} holds a run and config.resume=False; choose another workdir")
 
 
 def not_started(error: Exception, directory: Workdir) -> RunFailed:
     """The one line for an error from before the first epoch was done, which is mostly one of JAX or its devices."""
-    given = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
-    hint = f"; environment: {' '.join(given)}" if given else ""
     where = f"; its traceback is in {directory.run}" if directory.run.exists() else ""
-    return RunFailed(f"the run broke off before its first epoch was done: {one_line(error)}{hint}{where}")
+    return RunFailed(f"the run broke off before its first epoch was done: {with_environment(error)}{where}")

@@ -3,8 +3,8 @@
 XLA's CPU backend takes the temporary buffers of each step from malloc. glibc maps every large one anew and gives it
 back at once, so the kernel clears the same gigabyte of pages at every step: about 160,000 page faults for one 7x7
 convolution of 36 images of 224x224, and more time than its arithmetic (354 ms against 135 ms, two AMD Zen 3 cores).
-:func:`keep_freed_memory` turns that off for the process: large blocks come from the heap, and the heap is not trimmed.
-A training step of ResNet18 takes 222 ms for 272 so. What is resident stays at the peak, so :func:`release_freed_memory`
+`keep_freed_memory` turns that off for the process: large blocks come from the heap, and the heap is not trimmed.
+A training step of ResNet18 takes 222 ms for 272 so. What is resident stays at the peak, so `release_freed_memory`
 gives back once what compiling has used.
 
 `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, the other way, has to be set before the process starts.

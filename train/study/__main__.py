@@ -13,9 +13,13 @@ are whole, the status is 1, and --report_only draws what is missing.
 import sys
 
 if __name__ == "__main__":  # before the imports that take seconds
+    from train.interface.command_line import import_jax
+    from train.interface.installed import require
     from train.run.signals import end_at_interrupt
 
     end_at_interrupt()
+    require("study")
+    import_jax()
 
 import argparse
 import dataclasses

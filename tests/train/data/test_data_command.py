@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from train.data import download
+from train.data import download, prepared
 from train.data.__main__ import main
 
 BAD_COMMANDS = [
@@ -229,3 +229,17 @@ def test_a_signal_ends_it_and_leaves_nothing(signum, tmp_path):
     assert err.splitlines()[-1] == "interrupted; nothing was left behind"
     assert "Traceback" not in err
     assert os.listdir(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0o002])
+def test_a_prepared_set_is_for_whom_the_umask_says(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        with prepared.temporary_folder(tmp_path / "data", "ours") as temporary:
+            (temporary / "1.0.0").mkdir(mode=0o700)  # as TFDS makes it
+            prepared.move_into_place(temporary / "1.0.0", tmp_path / "data" / "ours" / "1.0.0")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "data", tmp_path / "data" / "ours", tmp_path / "data" / "ours" / "1.0.0"):
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask, folder
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["ours"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from train import data
-from train.data import imagefolder, images
+from train.data import imagefolder, prepared_images
 from train.errors import UserError
 
 
@@ -235,7 +235,7 @@ def by_content(split):
 def test_the_prepared_set_holds_the_same_images(tree, tmp_path):
     root, _ = tree
     save(root / "train" / "ape" / "cmyk.jpg", 12, 14, "CMYK")
-    images.prepare_images(str(tmp_path / "tfds"), from_dir=str(root))
+    prepared_images.prepare_images(str(tmp_path / "tfds"), from_dir=str(root))
     folder, prepared = (
         data.load("imagefolder", data_dir=str(root)),
         data.load("images", data_dir=str(tmp_path / "tfds")),
@@ -249,7 +249,7 @@ def test_stock_tfds_reads_the_prepared_set(tree, tmp_path):
     import tensorflow_datasets as tfds
 
     root, pixels = tree
-    images.prepare_images(str(tmp_path / "tfds"), from_dir=str(root))
+    prepared_images.prepare_images(str(tmp_path / "tfds"), from_dir=str(root))
     source = tfds.data_source("images", split="valid", data_dir=tmp_path / "tfds", download=False)
     assert len(source) == 6
     for example in source:
@@ -261,7 +261,7 @@ def test_stock_tfds_reads_the_prepared_set(tree, tmp_path):
 def test_preparing_a_corrupt_tree_is_refused_and_leaves_nothing(make, tree, tmp_path):
     path = make(tree[0])
     with pytest.raises(UserError, match=f"{path} is no readable image"):
-        images.prepare_images(str(tmp_path / "tfds"), from_dir=str(tree[0]))
+        prepared_images.prepare_images(str(tmp_path / "tfds"), from_dir=str(tree[0]))
     assert os.listdir(tmp_path / "tfds") == []
 
 
@@ -349,7 +349,7 @@ def test_a_special_file_is_refused_and_not_read(use, kind, tree, tmp_path_factor
     _special(kind)(root)
     read = {
         "imagefolder": lambda: data.load("imagefolder", data_dir=str(root), skip_corrupt=True),
-        "prepare": lambda: images.prepare_images(str(tmp_path_factory.mktemp("tfds")), from_dir=str(root)),
+        "prepare": lambda: prepared_images.prepare_images(str(tmp_path_factory.mktemp("tfds")), from_dir=str(root)),
     }[use]
     with pytest.raises(UserError, match=r"ape/x\.png is a pipe, a socket or a device where images are expected"):
         read()
@@ -380,7 +380,7 @@ def test_a_file_may_have_any_name(name, tree, tmp_path_factory):
     pixels = save(root / "train" / "bee" / "odd.png", 11, 12, seed=99)
     (root / "train" / "bee" / "odd.png").rename(root / "train" / "bee" / name)
     tfds = str(tmp_path_factory.mktemp("tfds"))
-    images.prepare_images(tfds, from_dir=str(root))
+    prepared_images.prepare_images(tfds, from_dir=str(root))
     for dataset in (data.load("imagefolder", data_dir=str(root)), data.load("images", data_dir=tfds)):
         assert len(dataset.train) == 7
         assert pixels.tobytes() in [c[:h, :w].tobytes() for c, (h, w) in zip(*_canvases(dataset.train), strict=True)]
@@ -407,7 +407,7 @@ def test_an_orientation_in_exif_is_not_applied_as_in_torchvisions_imagefolder(
         torchvisions = np.asarray(image.convert("RGB"))
     assert torchvisions.shape == (18, 30, 3)
     tfds = str(tmp_path_factory.mktemp("tfds"))
-    images.prepare_images(tfds, from_dir=str(root))
+    prepared_images.prepare_images(tfds, from_dir=str(root))
     for dataset in (data.load("imagefolder", data_dir=str(root)), data.load("images", data_dir=tfds)):
         found = [c[:h, :w].tobytes() for c, (h, w) in zip(*_canvases(dataset.train), strict=True)]
         assert torchvisions.tobytes() in found

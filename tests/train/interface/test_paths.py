@@ -1,6 +1,11 @@
 """Paths as users give them: expanded everywhere, and what cannot be used is one line before anything runs."""
 
+import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,9 +14,11 @@ import train.__main__
 import train.data.__main__
 import train.study.__main__
 from train import data
+from train.config import Config
 from train.data import prepared
 from train.errors import UserError
 from train.interface.paths import entries, read_bytes, user_path
+from train.run.workdir import open_workdir
 from train.step.runtime import enable_compilation_cache
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,8 +35,15 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def opened(workdir):
+    """The workdir that `train(config, workdir)` opens."""
+    with open_workdir(workdir, Config(dataset="digits")) as directory:
+        return directory.path
+
+
 # What is found where `~` is given, by flag.
 EXPANDED = {
+    "train.run.loop.train": lambda: opened("~/run"),
     "train --workdir": lambda: train.__main__.parse([DIGITS, "--workdir=~/run"])[1],
     "train --workdir as two words": lambda: train.__main__.parse([DIGITS, "--workdir", "~/run"])[1],
     "train --config": lambda: train.__main__.parse(["--config=~/mine.py", "--workdir=~/run"])[1],
@@ -104,6 +118,25 @@ def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(UserError, match=r"--out=.*Too many levels of symbolic links"):
         user_path(tmp_path / "a" / "x", "--out")
+
+
+@pytest.mark.slow
+def test_a_user_without_home_and_passwd_entry_trains(tmp_path):
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("another user's process needs root and setpriv (util-linux)")
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is for its owner alone
+        os.chown(folder, 54321, 54321)
+        # It may read everything, since Python itself often lies in a folder of root's.
+        user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+        user += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        small = ["--config.epochs=1", "--config.train_examples=64", "--config.test_examples=64"]
+        command = [*user, sys.executable, "-m", "train", DIGITS, f"--workdir={folder}/run", *small]
+        environment = {n: v for n, v in os.environ.items() if n not in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert json.loads(Path(folder, "run", "run.json").read_text())["status"] == "finished"
+        assert Path(folder, "run", "curves.png").stat().st_uid == 54321
 
 
 @pytest.mark.usefixtures("nobody_home")

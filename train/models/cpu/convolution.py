@@ -1,8 +1,8 @@
-"""Convolutions lowered by shape: ``flax.linen.Conv(conv_general_dilated=conv_general_dilated)``.
+"""Convolutions lowered by shape: `flax.linen.Conv(conv_general_dilated=conv_general_dilated)`.
 
 On the CPU backend XLA's own convolutions are slow on some shapes, by up to fifty times on maps of 2x2 and 1x1
-(measured below). :func:`conv_general_dilated` is a drop-in for ``jax.lax.conv_general_dilated`` that computes each
-of the three products of a convolution, the output and its two gradients, by the lowering that :data:`TABLE` names
+(measured below). `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` that computes each
+of the three products of a convolution, the output and its two gradients, by the lowering that `TABLE` names
 for its shape. Other backends, and forms that the table does not speak of (dilation, groups, another layout), are left
 to XLA.
 
@@ -49,7 +49,7 @@ from train.models.cpu.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry, a
 
 
 class Choice(NamedTuple):
-    """Names of :data:`LOWERINGS` for the three products."""
+    """Names of `LOWERINGS` for the three products."""
 
     forward: str = "xla"
     kernel_gradient: str = "xla"
@@ -96,7 +96,7 @@ TABLE: tuple[Rule, ...] = (
 
 
 def choose(geometry: Geometry) -> Choice:
-    """The first rule of :data:`TABLE` that applies, else XLA's own throughout."""
+    """The first rule of `TABLE` that applies, else XLA's own throughout."""
     return next((rule.choice for rule in TABLE if rule.applies(geometry)), Choice())
 
 
@@ -139,9 +139,9 @@ def conv_general_dilated(
     dimension_numbers: Any = None,
     **options: Any,
 ) -> Array:
-    """``jax.lax.conv_general_dilated``, lowered on the CPU as :data:`TABLE` says.
+    """`jax.lax.conv_general_dilated`, lowered on the CPU as `TABLE` says.
 
-    Equal to XLA's to rounding (1e-5 in float32). Where a rule applies it is a ``custom_vjp``: differentiable once,
+    Equal to XLA's to rounding (1e-5 in float32). Where a rule applies it is a `custom_vjp`: differentiable once,
     in reverse mode.
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
@@ -162,11 +162,11 @@ def conv_general_dilated(
 
 
 def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
-    """The distinct convolutions that a model asks for: what :data:`TABLE` has to cover.
+    """The distinct convolutions that a model asks for: what `TABLE` has to cover.
 
     Args:
-        name: of the model, with its options.
-        images: shape of a batch.
+      name: of the model, with its options.
+      images: shape of a batch.
     """
     found: dict[Geometry, None] = {}
 

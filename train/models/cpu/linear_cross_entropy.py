@@ -8,25 +8,25 @@ from jax import Array, lax
 
 
 def linear_cross_entropy(hidden: Array, kernel: Array, bias: Array, targets: Array) -> tuple[Array, Array]:
-    """Cross-entropy of ``softmax(hidden @ kernel + bias)`` with its gradients, holding one array of the logits' size.
+    """Cross-entropy of `softmax(hidden @ kernel + bias)` with its gradients, holding one array of the logits' size.
 
-    With ``E = exp(logits - max)`` and ``s = 1 / sum(E)`` the gradient of a token's loss by its logits is
-    ``s E - onehot``. Neither ``s E`` nor the difference is formed: for incoming gradients ``g``,
-    ``d_kernel = (g s hidden)^T E`` and ``d_hidden = g s (E kernel^T)``, scales on the narrow side, and what the
-    one-hot takes away is a gather of ``kernel``'s columns and a scatter into ``d_kernel``'s.
+    With `E = exp(logits - max)` and `s = 1 / sum(E)` the gradient of a token's loss by its logits is
+    `s E - onehot`. Neither `s E` nor the difference is formed: for incoming gradients `g`,
+    `d_kernel = (g s hidden)^T E` and `d_hidden = g s (E kernel^T)`, scales on the narrow side, and what the
+    one-hot takes away is a gather of `kernel`'s columns and a scatter into `d_kernel`'s.
 
     Measured with its gradients, 700 tokens, H = 50, V = 10,000, two cores shared with other work, n = 25
     alternations, fastest: 29 to 36 ms, against 145 to 178 ms for the expression in optax.
 
     Args:
-        hidden: float ``[..., H]``.
-        kernel: ``[H, V]``.
-        bias: ``[V]``.
-        targets: int ``[...]``, each in ``[0, V)``.
+      hidden: float `[..., H]`.
+      kernel: `[H, V]`.
+      bias: `[V]`.
+      targets: int `[...]`, each in `[0, V)`.
 
     Returns:
-        losses: ``[...]``, in nats.
-        correct: bool ``[...]``, whether no logit is larger than the target's.
+      losses: `[...]`, in nats.
+      correct: bool `[...]`, whether no logit is larger than the target's.
     """
     losses, correct = _linear_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), kernel, bias, targets.reshape(-1))
     return losses.reshape(targets.shape), correct.reshape(targets.shape)

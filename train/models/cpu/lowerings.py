@@ -1,6 +1,6 @@
 """Ways to compute a convolution and its two gradients: XLA's own, and matmuls.
 
-Each is a :class:`Lowering`, three functions of the operands and the static :class:`Geometry`.
+Each is a `Lowering`, three functions of the operands and the static `Geometry`.
 `train.models.cpu.convolution` chooses among them by shape; `python -m benchmarks.convolutions` times them all.
 """
 
@@ -95,7 +95,7 @@ def _shifted(x: Array, axis: int, geometry: Geometry) -> list[Array]:
 
 
 def _patches(x: Array, geometry: Geometry) -> Array:
-    """``[B, H, W, C]`` to ``[B, OH, OW, KH * KW * C]``."""
+    """`[B, H, W, C]` to `[B, OH, OW, KH * KW * C]`."""
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     if x.shape[-1] <= FEW_CHANNELS:
         # First the taps along the width, so that the second pass copies a row of a patch at a time.
@@ -173,7 +173,7 @@ def _both_axes(transform: Callable[[list[Array]], list[Array]], tile: list[list[
 
 
 def _input_points(x: Array, geometry: Geometry) -> Array:
-    """The 4x4 tiles of x, transformed: ``[16, B, OH / 2, OW / 2, C]``."""
+    """The 4x4 tiles of x, transformed: `[16, B, OH / 2, OW / 2, C]`."""
     out_height, out_width = geometry.output_size
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     tiles = [[x[:, i : i + out_height - 1 : 2, j : j + out_width - 1 : 2] for j in range(4)] for i in range(4)]
@@ -299,7 +299,7 @@ LOWERINGS: dict[str, Lowering] = {
 
 
 def applicable(name: str, geometry: Geometry) -> bool:
-    """Whether a lowering of :data:`LOWERINGS` is for such convolutions at all."""
+    """Whether a lowering of `LOWERINGS` is for such convolutions at all."""
     kernel_size, strides = geometry.kernel_shape[:2], geometry.strides
     if name == "winograd":
         sizes = (*geometry.input_shape[1:3], *geometry.output_size)

@@ -31,7 +31,7 @@ class RunEnd(NamedTuple):
     Attributes:
       id: of the run.
       status: "finished"; "stopped" (asked to, and saved); "failed"; "refused" (what was given is wrong: trying again
-        will not help).
+        will not help); "unusable" (no run can start there).
       message: why it failed, in one line.
     """
 

@@ -101,8 +101,8 @@ def check_space(found: Forecast, *, jobs: int) -> None:
     needed = found.checkpoint_bytes * CHECKPOINTS_AT_ONCE * jobs
     if needed > found.free_bytes:
         raise UserError(
-            f"the checkpoints of --jobs={jobs} runs take up to {needed / 1e9:.1f} GB, and only "
-            f"{found.free_bytes / 1e9:.1f} GB are free; make room, or use fewer jobs"
+            f"the checkpoints of --jobs={jobs} runs take up to {_size(needed)}, and only {_size(found.free_bytes)} are "
+            "free; make room, or use fewer jobs"
         )
 
 
@@ -112,7 +112,11 @@ def in_words(found: Forecast, *, jobs: int) -> str:
     if found.seconds and found.unmeasured:
         time += f", and {found.unmeasured} runs of kinds that have not been timed"
     size = found.checkpoint_bytes * CHECKPOINTS_AT_ONCE * jobs
-    return f"{time}; checkpoints take up to {size / 1e6:.0f} MB at once, {found.free_bytes / 1e9:.0f} GB are free"
+    return f"{time}; checkpoints take up to {_size(size)} at once, {_size(found.free_bytes)} are free"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

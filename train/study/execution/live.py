@@ -1,6 +1,5 @@
-"""What a person watching a study sees: a line a run that ends; on a terminal a line of what goes on, and time left."""
+"""What a person watching a study sees: a line a run that ends; on a terminal a bar of what goes on, and time left."""
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ class Live:
       planned: the runs of this session, published ones included.
       runs: the published runs.
       jobs: runs at once.
-      stream: where to write; the line of what goes on shows only on a terminal.
+      stream: where to write; the bar shows only on a terminal.
     """
 
     def __init__(
@@ -45,7 +44,13 @@ class Live:
         # Seconds an epoch of each kind, and seconds that whole runs took beyond their epochs.
         self._pace: dict[tuple, float] = measured_paces(runs.values())
         self._beyond: list[float] = []
-        self._terminal = self._stream.isatty()
+        self._epochs = sum(run.config.epochs for run in planned)
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            bar_format = "|{bar:16}| {desc}"
+            self._bar = tqdm(
+                total=self._epochs, file=self._stream, bar_format=bar_format, dynamic_ncols=True, leave=False
+            )
 
     @property
     def done(self) -> int:
@@ -87,6 +92,7 @@ class Live:
         if not again:
             self._left.pop(run.id, None)
             self._total -= 1
+            self._epochs -= run.config.epochs
         what = "failed, is tried again" if again else "failed"
         self.say(f"{run.name}: {what}: {message}; log: {self._out / log_name(run.id)}")
 
@@ -125,25 +131,22 @@ class Live:
         return tqdm.format_interval(seconds / min(self._jobs, max(len(self._left), 1)))
 
     def update(self) -> None:
-        """Writes the line of what goes on."""
-        if not self._terminal:
+        """Brings the bar up to date."""
+        if self._bar is None:
             return
         left = self._time_left()
-        going = [f"{run.name} {self._epochs_done(run)}/{run.config.epochs}" for run, _ in self._going.values()]
-        line = (
-            f"{self.done}/{self._total} runs" + (f", left {left}" if left else "") + "".join(f"  | {g}" for g in going)
-        )
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r\x1b[2K{line[:width]}")
-        self._stream.flush()
+        done = {run.id: self._epochs_done(run) for run, _ in self._going.values()}
+        going = "".join(f"  | {run.name} {done[run.id]}/{run.config.epochs}" for run, _ in self._going.values())
+        open_epochs = sum(run.config.epochs for run in self._left.values())
+        self._bar.total, self._bar.n = self._epochs, self._epochs - open_epochs + sum(done.values())
+        self._bar.set_description_str(f"{self.done}/{self._total} runs" + (f", left {left}" if left else "") + going)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        self._stream.write(("\r\x1b[2K" if self._terminal else "") + text + "\n")
+        """A line that stays, above the bar."""
+        tqdm.write(text, file=self._stream)
         self._stream.flush()
 
     def close(self) -> None:
-        """Removes the line of what goes on."""
-        if self._terminal:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()

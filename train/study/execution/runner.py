@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from train.config import differences, to_dict
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
 from train.run.records import read_rows
 from train.run.signals import StopRequest
 from train.study.execution.executor import Executor, RunEnd
 from train.study.execution.live import Live
-from train.study.execution.worker import FAILED, FINISHED, REFUSED, log_name, run_directory
+from train.study.execution.worker import FAILED, FINISHED, REFUSED, UNUSABLE, log_name, run_directory
 from train.study.plan import PlannedRun, Study
 from train.study.results.published import RUNS, write_runs
 from train.study.results.records import RunRecord, Status
@@ -81,7 +81,7 @@ class Runner:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
 
         Raises:
-          RunFailed: what is finished cannot be published, since the disk stayed full.
+          RunFailed: what is finished cannot be published, since the disk stayed full; or no run can start.
         """
         tally = Tally()
         waiting = [run for run in planned if not self._is_published(run)]
@@ -107,6 +107,8 @@ class Runner:
             for end in self._executor.wait(POLL_SECONDS):
                 if end.id not in going:
                     continue  # the end of a process that had reported before
+                if end.status == UNUSABLE:
+                    raise RunFailed(end.message)
                 run = going.pop(end.id)
                 if end.status == FAILED and attempts[run.id] <= self._retries and not stop:
                     self._live.failed(run, end.message, again=True)

@@ -5,7 +5,8 @@ runs from standard input, one JSON line each: {"id": ..., "config": ...}. One pr
 starts once, and each run is what the study's own process planned, even if its files have changed since. The study file
 is run for what it registers. When standard input closes, the worker stops as if by a signal: no worker outlives its
 study. If another process holds the workdir, such as the worker of a study that was just killed, it waits. After each
-run it writes one JSON line: {"id": ..., "status": ..., "message": ...}.
+run it writes one JSON line: {"id": ..., "status": ..., "message": ...}. Where JAX can run nothing, every run is
+"unusable".
 
 Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
 """
@@ -28,10 +29,10 @@ from typing import Any, TextIO
 
 from train.config import Config, from_dict, validate
 from train.errors import InUse, RunFailed, UserError
-from train.interface.output import TolerantStream, one_line, tolerant_output
+from train.interface.output import TolerantStream, one_line, tolerant_output, with_environment
 from train.run.signals import EXIT_STOPPED, StopRequest
 
-FINISHED, STOPPED, FAILED, REFUSED = "finished", "stopped", "failed", "refused"
+FINISHED, STOPPED, FAILED, REFUSED, UNUSABLE = "finished", "stopped", "failed", "refused", "unusable"
 
 
 def run_directory(out: Path, run: str) -> Path:
@@ -96,6 +97,17 @@ def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_ch
     return status, ""
 
 
+def why_unusable() -> str:
+    """Why no program can run in this process, in one line; empty if programs can."""
+    import jax
+
+    try:
+        jax.block_until_ready(jax.jit(lambda x: x + 1)(0))
+    except Exception as error:
+        return f"JAX cannot run here: {with_environment(error)}"
+    return ""
+
+
 def _when_free(train: Callable[[], str], stop: StopRequest) -> str:
     """Trains as soon as no other process has the workdir; "stopped" where a signal comes first."""
     told = False
@@ -151,7 +163,12 @@ def _main(arguments: list[str] | None) -> int:
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
         run_study_file(flags.study)
+        unusable = why_unusable()
         while (run := _next(runs, stop)) is not None:
+            if unusable:
+                failed = True
+                print(json.dumps({"id": run["id"], "status": UNUSABLE, "message": unusable}), flush=True)
+                continue
             config = validate(from_dict(run["config"]))
             status, message = train_run(run["id"], config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
             failed |= status in (FAILED, REFUSED)

@@ -197,7 +197,7 @@ def test_a_study_without_runs_and_claims_has_a_page(tmp_path):
     for run in results.runs.values():
         object.__setattr__(run, "status", "missing")
     text = Text(page_html(results, tmp_path)).text
-    assert "This study states no claims." in text
+    assert "No claims are tested here" in text
     assert "No run of this section has finished yet." in text
 
 

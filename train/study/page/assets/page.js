@@ -153,8 +153,13 @@
       const axis = { stroke: css("--muted"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false } };
       const font = `12px ${getComputedStyle(document.body).fontFamily}`;
       const room = (low, high) => Math.max((high / low) ** 0.06, 1.002);
-      const padded = (_, low, high) =>
-        log ? [low / room(low, high), high * room(low, high)] : uPlot.rangeNum(low, high, 0.08, false);
+      const highest = this.quantity.endsWith("accuracy") ? 102 : Infinity;
+      const padded = (_, low, high) => {
+        if (log) return [low / room(low, high), high * room(low, high)];
+        // Equal values get a range around them; uPlot's would begin at zero.
+        const [from, to] = low === high ? [low - 1, high + 1] : uPlot.rangeNum(low, high, 0.08, false);
+        return [from, Math.min(to, highest)];
+      };
       const empty = (_, low) => low === null || low === undefined;
       return {
         ...this.size(),

@@ -1,0 +1,77 @@
+"""The page of `benchmarks.gpu`: OUT/README.md from what OUT/*.json hold."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import table
+
+
+def write(out: Path) -> None:
+    """Makes OUT/README.md anew."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+    parts = ["# On a GPU", "Made by `make gpu` (`python -m benchmarks.gpu`). Median (quartiles) of the rounds."]
+    if any(stage.get("tiny") for stage in found.values()):
+        parts.append("**Made with --tiny: the figures say nothing.**")
+    for name, section in (("tests", _tests), ("updates", _updates), ("steps", _steps), ("study", _study)):
+        if name in found:
+            parts += section(found[name])
+            parts += [note] if (note := found[name].get("note")) else []
+            parts.append(_machine(found[name]["machine"], found[name]["seconds"]))
+    (out / "README.md").write_text("\n\n".join(parts) + "\n")
+
+
+def _machine(about: Mapping[str, Any], seconds: float) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    card = about["device"]["nvidia_smi"] or about["device"]["kind"]
+    return (
+        f"{card}; {about['cpu']}, {about['cores']} cores; Python {about['python']}, {versions}; "
+        f"commit {about['commit'][:12]}; {about['date']}; {seconds:.0f} s"
+    )
+
+
+def _text(summary: Mapping[str, float], digits: int) -> str:
+    return f"{summary['median']:.{digits}f} ({summary['lower']:.{digits}f}-{summary['upper']:.{digits}f})"
+
+
+def _tests(result: Mapping[str, Any]) -> list[str]:
+    last = [line for line in result["output"].splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
+    return ["## Tests", f"`{result['command']}`, status {result['status']}:", "```\n" + "\n".join(last[-30:]) + "\n```"]
+
+
+def _updates(result: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for row in result["rows"]:
+        alone = row["milliseconds"]["alone"]
+        cells = [f"{row['params']} ({row['arrays']} arrays)", row["inner"]]
+        cells += [_text(alone, 3), *[_text(row["ratio"][side], 2) for side in row["ratio"] if side != "alone"]]
+        rows.append(cells)
+    sides = [side for side in result["rows"][0]["ratio"] if side != "alone"]
+    header = ["parameters", "inner optimizer", "alone, ms", *sides]
+    return [
+        "## Updates",
+        f"Milliseconds an update of the inner optimizer alone, and times of the others over it (k = 5); "
+        f"n = {result['rounds']} rounds of {result['steps_a_round']} updates.",
+        table(header, rows),
+    ]
+
+
+def _steps(result: Mapping[str, Any]) -> list[str]:
+    parts = ["## Training steps", f"n = {result['rounds']} rounds."]
+    for row in result["rows"]:
+        rows = []
+        for side, milliseconds in row["milliseconds"].items():
+            seeds = int(side.split()[0]) if "seeds" in side else 1
+            rate = seeds * row["samples_a_step"] / milliseconds["median"] * 1e3
+            ratio = row["times_as_fast_as_torch"].get(side)
+            torch = f"{seeds * ratio['median']:.2f}" if ratio else "-"
+            rows.append([side, _text(milliseconds, 2), f"{rate:,.0f}", torch])
+        parts += [f"### {row['title']}", table(["side", "ms a step", row["unit"], "over torch"], rows)]
+    return parts
+
+
+def _study(result: Mapping[str, Any]) -> list[str]:
+    ended = {0: "all runs are done", 75: "stopped at the time limit, the same command goes on"}
+    status = ended.get(result["status"], f"status {result['status']}")
+    return ["## Study", f"`{result['command']}`: {status}. Its page: [study/index.html](study/index.html)."]
