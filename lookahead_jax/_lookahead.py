@@ -235,7 +235,7 @@ def lookahead(
         )
         slow_updates = _sync.rounded(slow_updates, state.sync_count)
         updates, slow_params = _sync.synchronize(
-            now, own_params, updates, base, slow_updates, replicated=axis_name is not None
+            now, own_params, updates, base, slow_updates, state.sync_count, replicated=axis_name is not None
         )
         return updates, LookaheadState(
             fast_state=_fast_state.forget_values(now, fast_state),
