@@ -26,9 +26,9 @@ from train.config import Config
 from train.data import Dataset, Split
 from train.experiment import make_recipe
 from train.files import read_json, write_atomic, write_json
-from train.run.lanes import Lanes
 from train.run.provenance import machine_words
 from train.run.trainer import Trainer
+from train.seeds.lanes import Lanes
 from train.step import steps
 from train.step.collectives import collectives
 from train.step.parallel import Parallel, run_devices

@@ -10,7 +10,7 @@ from train.run.figures import own_style, plain
 from train.study.page.figures import DATASET_TITLES, save_both
 
 # Told apart over a surface that runs from dark blue to yellow, and in grey by line style and marker.
-WITHOUT, WITH, SLOW = "#D55E00", "#FFFFFF", "#CC79A7"
+WITHOUT, WITH, SLOW, BLUE = "#D55E00", "#FFFFFF", "#CC79A7", "#0072B2"
 
 
 def _title(facts: dict[str, Any]) -> str:
@@ -26,7 +26,7 @@ def _title(facts: dict[str, Any]) -> str:
 def _caveat(insight: Insight) -> str:
     """What limits the picture: how far from the plane things are, and how sure an accuracy is."""
     facts, period = insight.facts, insight.facts["optimizer"]["sync_period"]
-    paths = [point for point in insight.points if point.kind != "grid"]
+    paths = [point for point in insight.points if point.kind not in ("grid", "line")]
     first = max(point.off_plane for point in paths if point.step <= period)
     later = max((point.off_plane for point in paths if point.step > period), default=0.0)
     accuracy = np.mean([point.test_accuracy for point in paths])
@@ -40,10 +40,11 @@ def _surface(figure, axis, insight: Insight) -> None:
     grid = insight.of("grid")
     xs, ys = sorted({p.x for p in grid}), sorted({p.y for p in grid})
     accuracy = np.array([p.test_accuracy for p in grid]).reshape(len(ys), len(xs)) * 100
-    filled = axis.contourf(xs, ys, accuracy, levels=18, cmap="viridis")
-    axis.contour(xs, ys, accuracy, levels=18, colors="black", linewidths=0.3, alpha=0.4)
-    figure.colorbar(filled, ax=axis, label="test accuracy, %", shrink=0.85)
-    axis.set(xlabel="along the first cycle's fast weights", ylabel="at right angles", aspect="equal")
+    filled = axis.contourf(xs, ys, accuracy, levels=14, cmap="viridis")
+    lines = axis.contour(xs, ys, accuracy, levels=filled.levels[::2], colors="black", linewidths=0.5, alpha=0.6)
+    axis.clabel(lines, fmt=lambda level: f"{level:g} %", fontsize=7)
+    figure.colorbar(filled, ax=axis, label="test accuracy, %", pad=0.02)
+    axis.set(xlabel="along the first cycle's fast weights", ylabel="at right angles")
 
 
 def _paths(axis, insight: Insight) -> None:
@@ -68,25 +69,47 @@ def _paths(axis, insight: Insight) -> None:
     line(without[period:], "--s", WITHOUT, "continued without Lookahead", linewidth=1.6)
     line(with_, "-o", WITH, "with Lookahead: fast weights", linewidth=1.6)
     line(slow, "-D", SLOW, "slow weights", linewidth=2.2)
-    for point in slow[1:2]:
+    axis.plot(slow[0].x, slow[0].y, "*", color="white", markeredgecolor="black", markersize=15)
+    alpha = insight.facts["optimizer"]["slow_step_size"]
+    for point, text, place in (
+        (slow[0], "start: slow and fast weights", (8, -16)),
+        (without[period], f"fast weights after {period} steps", (8, 12)),
+        (slow[1], f"slow weights after the sync (α = {alpha:g})", (-20, -30)),
+    ):
         axis.annotate(
-            "first sync",
+            text,
             (point.x, point.y),
-            xytext=(-18, -16),
+            xytext=place,
             textcoords="offset points",
             color="white",
             fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "white", "linewidth": 0.8},
             path_effects=[patheffects.Stroke(linewidth=2, foreground="black"), patheffects.Normal()],
         )
-    axis.plot(slow[0].x, slow[0].y, "*", color="white", markeredgecolor="black", markersize=15, label="start")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9)
+    axis.legend(loc="upper right", fontsize=8, facecolor="#BBBBBB", framealpha=0.85)
+
+
+def _line(axis, insight: Insight) -> None:
+    """The loss on the line of the first sync, where the slow step size chooses a point."""
+    period, alpha = insight.facts["optimizer"]["sync_period"], insight.facts["optimizer"]["slow_step_size"]
+    length = insight.of("without")[period].x
+    points = insight.of("line")
+    axis.plot([p.x / length for p in points], [p.test_loss for p in points], "-", color=BLUE)
+    lowest = min(points, key=lambda point: point.test_loss)
+    for x, text in ((0.0, "slow"), (alpha, f"α = {alpha:g}"), (1.0, "fast")):
+        axis.axvline(x, color="grey", linewidth=0.8, linestyle=":")
+        axis.text(x, 1.01, text, transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+    axis.plot(lowest.x / length, lowest.test_loss, "v", color=WITHOUT, label=f"lowest: {lowest.x / length:.2f}")
+    axis.set(xlabel="slow step size: from the slow weights to the fast ones", ylabel="test loss")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False)
 
 
 def _steps(axis, insight: Insight) -> None:
     """What the weights themselves reach, wherever off the plane they are."""
     for kind, style, colour, label in (
         ("without", "--s", WITHOUT, "without Lookahead"),
-        ("with", "-o", "#0072B2", "with Lookahead: fast weights"),
+        ("with", "-o", BLUE, "with Lookahead: fast weights"),
         ("slow", "D", SLOW, "slow weights"),
     ):
         points = insight.of(kind)
@@ -94,9 +117,9 @@ def _steps(axis, insight: Insight) -> None:
         axis.plot(steps, accuracy, style, color=colour, label=label, markersize=7 if kind == "slow" else 4)
     for step in {p.step for p in insight.of("slow")} - {0}:
         axis.axvline(step, color="grey", linewidth=0.6, linestyle=":")
-    axis.set(xlabel="steps from the start (dotted: syncs)", ylabel="test accuracy of these weights, %")
+    axis.set(xlabel="steps from the start (dotted: syncs)", ylabel="test accuracy, %")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, frameon=False, fontsize=9)
+    axis.legend(fontsize=8, frameon=False)
 
 
 @own_style()
@@ -110,11 +133,12 @@ def draw_insight(folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     insight = read(folder)
-    figure = Figure(figsize=(11.5, 5.6), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(plain(f"{_title(insight.facts)}\n{_caveat(insight)}"), fontsize=10)
-    surface, steps = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    _surface(figure, surface, insight)
-    _paths(surface, insight)
-    _steps(steps, insight)
+    axes = figure.subplot_mosaic([["surface", "line"], ["surface", "steps"]], width_ratios=(1.6, 1))
+    _surface(figure, axes["surface"], insight)
+    _paths(axes["surface"], insight)
+    _line(axes["line"], insight)
+    _steps(axes["steps"], insight)
     return save_both(figure, folder, STEM)

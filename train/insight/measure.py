@@ -1,4 +1,4 @@
-"""Which weights `train.insight` scores: two paths from the start of a cycle, and a grid around them."""
+"""Which weights `train.insight` scores: two paths from the start of a cycle, the line of its sync, and a grid."""
 
 import dataclasses
 import functools
@@ -18,6 +18,9 @@ from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
 from train.run.trainer import Trainer, make_trainer
 from train.step.steps import TrainState
+
+# Where the line is scored: 0 are the slow weights, 1 the fast ones, so each is what a slow step size would choose.
+LINE = tuple(float(x) for x in np.linspace(-0.25, 1.5, 36).round(4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,11 @@ def check(config: Config) -> None:
             f"slow_step_size above 0; they are {optimizer.lookahead}, {optimizer.sync_period}, "
             f"{optimizer.slow_step_size}"
         )
+    for name, plain in (("accumulate_steps", 1), ("ema_decay", 0.0)):
+        if getattr(config, name) != plain:
+            raise UserError(
+                f"a picture of Lookahead is of runs with config.{name}={plain}, not {getattr(config, name)}"
+            )
 
 
 class Scorer:
@@ -76,11 +84,11 @@ class Scorer:
         place = np.asarray(project(plane, flat(params)), float).tolist()
         return Point(kind, step, *place, *np.asarray(self._score(params, *self._data), float).tolist())
 
-    def row(self, xs: np.ndarray, y: float, plane: Plane, like: Any) -> list[Point]:
-        """A row of the grid."""
+    def row(self, kind: str, xs: np.ndarray, y: float, plane: Plane, like: Any) -> list[Point]:
+        """Points of the plane along its first axis."""
         coordinates = np.stack([xs, np.full_like(xs, y)], axis=1).astype(np.float32)
         scores = np.asarray(self._score_points(coordinates, plane, like, *self._data), float).tolist()
-        return [Point("grid", 0, float(x), float(y), 0.0, *values) for x, values in zip(xs, scores, strict=True)]
+        return [Point(kind, 0, float(x), float(y), 0.0, *values) for x, values in zip(xs, scores, strict=True)]
 
 
 def grid_axes(points: list[Point], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -202,8 +210,11 @@ def measure(
     take(path_without(scorer, plane, plain, bare, first, steps))
     take(path_with(scorer, plane, trainer, state, first, steps, config))
     xs, ys = grid_axes(points, effort.grid)
+    # The first axis of the plane is the line on which the first sync chooses a point.
+    length = next(point.x for point in points if point.kind == "without" and point.step == period)
+    take(scorer.row("line", np.array(LINE) * length, 0.0, plane, state.params))
     for number, y in enumerate(ys, 1):
-        take(scorer.row(xs, float(y), plane, state.params))
+        take(scorer.row("grid", xs, float(y), plane, state.params))
         say(f"row {number} of {effort.grid} of the grid")
     facts = {
         "dataset": config.dataset,

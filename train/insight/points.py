@@ -13,12 +13,13 @@ class Point(NamedTuple):
     """Weights that were scored.
 
     Attributes:
-      kind: "grid"; "without" Lookahead (its steps up to `sync_period` are the first cycle's fast weights as well);
+      kind: "grid"; "line", from the slow weights at the start through the fast ones at the end of the first cycle;
+        "without" Lookahead (its steps up to `sync_period` are the first cycle's fast weights as well);
         "with", the live weights, those before a sync and those after it; "slow", the slow weights.
-      step: since the start of the cycle; 0 for the grid.
+      step: since the start of the cycle; 0 for the grid and the line.
       x: coordinate in the plane, along the line from the start to the end of the cycle.
       y: at right angles to it.
-      off_plane: distance from the plane; 0 for the grid.
+      off_plane: distance from the plane; 0 for the grid and the line, which lie in it.
       test_loss: mean over the examples, BatchNorm statistics re-estimated at these weights.
       test_accuracy: likewise.
     """
@@ -37,7 +38,7 @@ class Insight(NamedTuple):
 
     Attributes:
       facts: of the run and the measurement: plain values.
-      points: the paths in the order of their steps, then the grid row by row.
+      points: the paths in the order of their steps, the line, then the grid row by row.
     """
 
     facts: dict[str, Any]

@@ -9,8 +9,8 @@ Orbax itself keeps no sums of array data, casts a wrong dtype, returns a wrong s
 the latest step. So a checkpoint is written under a temporary name, summed, flushed, and only then renamed; before a
 restore the sums, the step, the run's id, and each leaf's shape and dtype are compared.
 
-`orbax.checkpoint.CheckpointManager` was considered: its retention can delete the latest step when a best one is
-kept, and it offers no place between commit and publication where sums could be written.
+`orbax.checkpoint.CheckpointManager` can delete the latest step when a best one is kept, and offers no place between
+commit and publication where sums could be written.
 """
 
 import concurrent.futures
@@ -71,11 +71,12 @@ class Checkpoints:
       directory: where they are.
       run: the run's id (`train.identity`), kept in each checkpoint and compared before it is restored; None to read
         those of any run.
+      continued: ids of runs of fewer epochs, whose checkpoints this one continues.
       disk_wait: seconds to wait for space on a full disk.
     """
 
-    def __init__(self, directory: Path, *, run: str | None = None, disk_wait: float = 0.0):
-        self._directory, self._run, self._disk_wait = directory, run, disk_wait
+    def __init__(self, directory: Path, *, run: str | None = None, continued: Any = (), disk_wait: float = 0.0):
+        self._directory, self._run, self._continued, self._disk_wait = directory, run, continued, disk_wait
         # The state is the same in every process of a run: the first writes it, and each reads it by itself.
         alone = MultiprocessingOptions(primary_host=agreement.index(), active_processes={agreement.index()})
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
@@ -155,19 +156,26 @@ class Checkpoints:
             raise
         fsync_path(self._directory)
         self.newest = step
-        self._retain(step)
+        self._retain()
 
-    def _retain(self, newest: int) -> None:
-        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+    def _scores(self) -> dict[int, float | None]:
         known: dict[int, float | None] = {}
         for step in self.steps():
             try:
                 known[step] = self._progress(step).get("score")
             except DamagedCheckpoint as damage:  # what is whole is saved; this one is not ours to delete
                 log.warning("checkpoint %s is damaged and is kept as it is: %s", self._directory / str(step), damage)
-        scored = [step for step, score in known.items() if score is not None]
-        best = max(scored, key=lambda step: (known[step], -step), default=newest)  # type: ignore[operator]
-        for step in sorted(known)[:-KEEP]:
+        return known
+
+    def best(self) -> int | None:
+        """The step with the highest score, the first of equal ones; None if none has any."""
+        scored = {step: score for step, score in self._scores().items() if score is not None}
+        return max(scored, key=lambda step: (scored[step], -step), default=None)
+
+    def _retain(self) -> None:
+        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+        best = self.best()
+        for step in sorted(self._scores())[:-KEEP]:
             if step != best:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
                 doomed = self._directory / f".{step}.deleting"
@@ -190,17 +198,18 @@ class Checkpoints:
         """Compares what a whole checkpoint says it is with where it lies."""
         if progress.get("step") != step:
             raise DamagedCheckpoint(f"it is of step {progress.get('step')}")
-        if self._run is not None and progress.get("run") != self._run:
+        if self._run is not None and progress.get("run") != self._run and progress.get("run") not in self._continued:
             raise DamagedCheckpoint(
                 f"it is of run {progress.get('run')}, not of {self._run}: its settings or its data were others"
             )
 
-    def restore(self, abstract: Any) -> Restored | None:
-        """Reads the newest checkpoint that is whole.
+    def restore(self, abstract: Any, *, only: int | None = None) -> Restored | None:
+        """Reads the newest checkpoint that is whole, or that of a step.
 
         Args:
           abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved; or a function that gives
             it for a checkpoint's plain values.
+          only: the step to read; None for the newest.
 
         Returns:
           None where nothing was ever saved.
@@ -209,7 +218,7 @@ class Checkpoints:
           UserError: there are checkpoints, and none is whole; or a whole one is of another structure, shape or dtype.
         """
         reasons = []
-        for step in reversed(self.steps()):
+        for step in reversed(self.steps()) if only is None else [only]:
             directory = self._directory / str(step)
             try:
                 verify(directory)

@@ -21,11 +21,12 @@ from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
+from train.run.records import NORM_COLUMNS, MetricsFile, Row
 from train.run.recovery import NonFiniteStep, Position, Recovery
+from train.run.scores import columns_of_run, perplexities, scores, timed, validation_score
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
-from train.run.trainer import Scores, Trainer, make_trainer
+from train.run.trainer import Trainer, make_trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
             if not quiet:
                 with Extras().best_effort("standard output"):
                     print(f"{directory.path} is finished; choose another workdir to train again")
-            return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
+            return Outcome("finished", MetricsFile(directory.metrics).rows)
         with ending_recorded(directory):
             return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
 
@@ -91,8 +92,13 @@ class Run:
         self.trainer, self._recipe = trainer, trainer.recipe
         self._stop, self._quiet = agreement.agreed(stop), quiet
         self._language_model = self._recipe.task == "text"
-        self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
-        self._checkpoints = Checkpoints(directory.checkpoints, run=directory.run_id, disk_wait=directory.disk_wait)
+        self._metrics_file = MetricsFile(directory.metrics, columns_of_run(self._recipe))
+        self._checkpoints = Checkpoints(
+            directory.checkpoints,
+            run=directory.run_id,
+            continued=directory.continued_runs,
+            disk_wait=directory.disk_wait,
+        )
         self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
 
@@ -121,7 +127,8 @@ class Run:
         with closing(self._checkpoints):
             self.position = self._recovery.newest()
             self._check_rows(self.position.step)
-            self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices])
+            devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices]
+            self._directory.start(devices, self.trainer.dataset_facts)
             with self._shown():
                 yield
 
@@ -157,7 +164,7 @@ class Run:
         except NonFiniteStep as bad:
             self.go_back(bad.step)
         if self.steps_into_epoch == 0:
-            self.finish_epoch(norms, self.trainer.scores(self.position.state))
+            self.finish_epoch(norms, *timed(lambda: scores(self.trainer, self.position.state)))
 
     def go_back(self, step: int) -> None:
         """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
@@ -229,12 +236,13 @@ class Run:
             raise NonFiniteStep(position.step)
         return norms
 
-    def finish_epoch(self, norms: dict[str, float], scores: Scores) -> None:
+    def finish_epoch(self, norms: dict[str, float], scored: Row, seconds: float) -> None:
         """Writes the row, and saves a checkpoint if one is due.
 
         Args:
           norms: of the epoch's last step; empty if they are not known.
-          scores: of the evaluation.
+          scored: what the evaluation gave, and
+          seconds: how long it took.
         """
         recipe, position = self._recipe, self.position
         epoch = position.step // recipe.steps_per_epoch
@@ -246,22 +254,18 @@ class Run:
             "train_loss": loss,
             "train_accuracy": accuracy,
             "examples_per_second": position.metrics.samples() / position.seconds,
-            "seconds": position.seconds + scores.seconds,
+            "seconds": position.seconds + seconds,
             **norms,
+            **scored,
         }
-        row["test_loss"], row["test_accuracy"] = scores.live
-        row["slow_test_loss"], row["slow_test_accuracy"] = scores.slow or (None, None)
         if self._language_model:
-            for prefix in ("train", "test", "slow_test"):
-                value = row[f"{prefix}_loss"]
-                row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
+            row |= perplexities(row)
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
         if self._directory.writes:
             self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
         position.metrics, position.seconds = self.trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
-            score = row["slow_test_accuracy"] if recipe.lookahead else row["test_accuracy"]
-            position.save(self._checkpoints, score=score)
+            position.save(self._checkpoints, score=validation_score(row))
         facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)

@@ -247,6 +247,6 @@ def for_workers(state: TrainState, workers: int) -> TrainState:
     """
     taken = np.arange(workers) % np.shape(state.step)[0]
     state = jax.tree.map(lambda leaf: np.asarray(leaf)[taken], state)
-    opt_state = state.opt_state._replace(steps_since_sync=np.zeros_like(state.opt_state.steps_since_sync))
+    opt_state = optax.tree.set(state.opt_state, steps_since_sync=np.zeros([workers], np.int32))
     params = jax.tree.map(lambda slow, fast: slow.astype(fast.dtype), la.slow_params(opt_state), state.params)
     return dataclasses.replace(state, params=params, opt_state=opt_state)

@@ -53,6 +53,7 @@ from train.study.plan import (
     planned_runs,
     select,
     with_data_dir,
+    with_epochs,
 )
 from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
 from train.study.results.records import RunRecord, StudyResults
@@ -72,6 +73,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=argument_path, required=True, help="where runs, tables, figures and page go")
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of every run; finished runs whose checkpoints were kept are continued"
+    )
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
     parser.add_argument(
         "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
@@ -104,9 +108,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--print_commands", action="store_true", help="run nothing; print a command for each run, for any scheduler"
     )
     flags = parser.parse_args(arguments)
-    bounds = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program"), (1, 10_000)) | {"retries": (0, 100)}
-    bounds |= {"slurm_time": (1, 10**6), "slurm_cpus": (1, 10**4), "slurm_gpus": (0, 10**4)}
-    bounds |= {"slurm_array_parallelism": (1, 10**6)}
+    most = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program", "slurm_cpus"), 10_000)
+    most |= {"epochs": 10**6, "slurm_time": 10**6, "slurm_array_parallelism": 10**6}
+    bounds = {name: (1, value) for name, value in most.items()} | {"retries": (0, 100), "slurm_gpus": (0, 10_000)}
     for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and value < least:
@@ -180,6 +184,7 @@ def run_session(
 def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
+    study = with_epochs(study, flags.epochs) if flags.epochs else study
     only = tuple(filter(None, flags.only.split(",")))
 
     def patiently(write: Callable[[], None]) -> None:

@@ -114,8 +114,8 @@ def test_a_point_of_the_grid_scores_as_its_weights_do(config):
     scorer = Scorer(config, trainer, states[0].batch_stats, Effort(examples=50, batches=1))
     plane = landscape.plane_through(*(landscape.flat(state.params) for state in states))
     middle = scorer.point("with", 0, plane, states[1].params)
-    (start, other) = scorer.row(np.array([0.0, middle.x]), 0.0, plane, states[0].params)
-    (there,) = scorer.row(np.array([middle.x]), middle.y, plane, states[0].params)
+    (start, other) = scorer.row("grid", np.array([0.0, middle.x]), 0.0, plane, states[0].params)
+    (there,) = scorer.row("grid", np.array([middle.x]), middle.y, plane, states[0].params)
     assert there[2:4] == middle[2:4]
     assert there.test_loss == pytest.approx(middle.test_loss, rel=1e-4)
     assert start.test_loss == pytest.approx(scorer.point("with", 0, plane, states[0].params).test_loss, rel=1e-4)
@@ -151,6 +151,16 @@ def test_slow_weights_go_a_part_of_the_way_and_fast_ones_go_on_from_there(measur
     np.testing.assert_allclose(last_slow[2:4], expected, atol=1e-6)
 
 
+def test_line_of_the_sync_goes_through_slow_and_fast_weights(measured):
+    line, fast = measured.of("line"), next(p for p in measured.of("without") if p.step == PERIOD)
+    at = {round(p.x / fast.x, 4): p for p in line}
+    assert min(at) == -0.25
+    assert max(at) == 1.5
+    assert at[0.0].test_loss == pytest.approx(measured.of("slow")[0].test_loss, rel=1e-4)
+    assert at[ALPHA].test_loss == pytest.approx(measured.of("slow")[1].test_loss, rel=1e-4)
+    assert at[1.0].test_loss == pytest.approx(fast.test_loss, rel=1e-4)
+
+
 def test_plane_holds_start_middle_and_end_of_the_cycle_and_the_grid_all_paths(measured):
     fast = {p.step: p for p in measured.of("without")}
     assert [fast[step].off_plane for step in (0, PERIOD // 2, PERIOD)] == pytest.approx([0, 0, 0], abs=1e-5)
@@ -160,7 +170,7 @@ def test_plane_holds_start_middle_and_end_of_the_cycle_and_the_grid_all_paths(me
     grid = measured.of("grid")
     assert len(grid) == 16
     for axis in (2, 3):
-        paths = [p[axis] for p in measured.points if p.kind != "grid"]
+        paths = [p[axis] for p in measured.points if p.kind not in ("grid", "line")]
         assert min(g[axis] for g in grid) < min(paths)
         assert max(g[axis] for g in grid) > max(paths)
 

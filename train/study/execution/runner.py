@@ -10,6 +10,7 @@ from typing import Any
 from train.config import differences, to_dict
 from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
+from train.identity import earlier_configs, run_id
 from train.run.records import read_rows
 from train.run.signals import StopRequest
 from train.study.execution.executor import Executor, RunEnd
@@ -107,10 +108,12 @@ class Runner:
                     self._published(tally)
                     continue
                 group, waiting = take_group(waiting, self._seeds_per_program)
-                self._executor.start(group)
                 for member in group:
                     attempts[member.id] += 1
                     going[member.id] = member
+                    self._continue_earlier(member)
+                self._executor.start(group)
+                for member in group:
                     self._live.started(member)
             if stop and not asked:
                 asked = True
@@ -131,6 +134,20 @@ class Runner:
             self._live.update()
         tally.open = waiting + tally.open
         return tally
+
+    def _continue_earlier(self, run: PlannedRun) -> None:
+        """Gives a run that has no workdir that of a run of fewer epochs which it continues, if checkpoints are there.
+
+        What that one published stays published.
+        """
+        directory = run_directory(self._out, run.id)
+        if directory.exists():
+            return
+        for earlier in earlier_configs(run.config):
+            found = run_directory(self._out, run_id(earlier, run.data))
+            if found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
+                found.rename(directory)
+                return
 
     def _is_published(self, run: PlannedRun) -> bool:
         return run.id in self._runs and self._runs[run.id].status == "finished"

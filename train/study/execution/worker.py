@@ -139,7 +139,7 @@ def _now() -> str:
 def _train(runs: Sequence[Run], out: Path, stop: StopRequest) -> list[Any]:
     """For each run how it ended: an `Outcome`, or the error."""
     from train.run.loop import train
-    from train.run.together import train_together
+    from train.seeds.together import train_together
 
     if len(runs) > 1:
         return list(train_together([(run.config, run_directory(out, run.id)) for run in runs], stop=stop))

@@ -20,7 +20,7 @@ from train.files import write_atomic
 from train.study.page.data import page_data, script_json, section_id
 from train.study.page.summary import Summary, summarise
 from train.study.page.tables import final_table, gains_table, runs_table, settings
-from train.study.page.verdicts import VerdictView, scale_words, verdict_counts, verdict_view
+from train.study.page.verdicts import VerdictView, reach, scale_words, verdict_counts, verdict_view
 from train.study.plan import Section
 from train.study.results.records import StudyResults
 
@@ -139,6 +139,7 @@ def page_html(results: StudyResults, folder: Path) -> str:
         counts=verdict_counts(results.verdicts),
         scales=[scale_words(scale) for scale in sorted({verdict.scale for verdict in results.verdicts} - {"full"})],
         sources=_sources(results),
+        reach=reach(results.verdicts),
         reference=study.reference[:1].upper() + study.reference[1:],
         insight=_insight(folder),
         sections=[_section(section, i, results, records, folder) for i, section in enumerate(study.sections)],

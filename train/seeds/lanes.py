@@ -1,14 +1,17 @@
 """Several states of one recipe trained by one program: `jax.vmap` over states, each a lane."""
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import lookahead_jax as la
-from train.run.trainer import Scores, Trainer
+from train import averages
+from train.run.records import Row
+from train.run.scores import score_columns
+from train.run.trainer import Trainer
 from train.step import steps
 from train.step.compiling import Program, named
 from train.step.metrics import Metrics
@@ -69,29 +72,49 @@ class Lanes:
         name = "train_last_steps" if last else "train_steps"
         return self._call(name, jax.vmap(step, in_axes=(0, 0, None, 0)), args, donate=(0, 1))
 
-    def evaluate(self, states: TrainState, *, slow: bool = False) -> list[Metrics]:
-        """The lanes' sums over the whole test set, on the host: of the live weights, or of the slow ones."""
+    def evaluate(
+        self, states: TrainState, *, slow: bool = False, ema: bool = False, validation: bool = False
+    ) -> list[tuple[float, float]]:
+        """The lanes' mean losses and accuracies over a whole set; see `Trainer.evaluate`."""
         recipe, trainer = self.recipe, self._trainer
-        params, batch_stats = (la.slow_params(states.opt_state) if slow else states.params), states.batch_stats
-        if slow and recipe.recalibration_batches:
+        params, batch_stats = self._weights(states, slow=slow, ema=ema), states.batch_stats
+        if params is not states.params and recipe.recalibration_batches:
             again = jax.vmap(lambda *args: recalibrate(recipe, *args), in_axes=(0, 0, 0, 0, None))
             args = (params, batch_stats, states.key, states.step, trainer.train_data)
             batch_stats = self._call("recalibrate_lanes", again, args)
-        scored = jax.vmap(lambda *args: steps.evaluate(recipe, *args), in_axes=(0, 0, None))
-        sums = jax.device_get(self._call("evaluate_lanes", scored, (params, batch_stats, trainer.test_data)))
-        return _apart(sums)
+        of_set, data = trainer.evaluation(validation=validation)
+        scored = jax.vmap(lambda *args: steps.evaluate(of_set, *args), in_axes=(0, 0, None))
+        name = "validate_lanes" if validation else "evaluate_lanes"
+        sums = jax.device_get(self._call(name, scored, (params, batch_stats, data)))
+        return [metrics.means() for metrics in _apart(sums)]
 
-    def scores(self, states: TrainState) -> list[Scores]:
-        """Evaluates the live weights of every lane, and the slow ones where there are any."""
-        began = time.monotonic()
-        live = self.evaluate(states)
-        slow: list[Any] = [None] * len(live)
-        if self.recipe.lookahead:
-            slow = live if self.slow_scores_are_live_ones(states) else self.evaluate(states, slow=True)
-        means = [(ours.means(), theirs and theirs.means()) for ours, theirs in zip(live, slow, strict=True)]
-        seconds = time.monotonic() - began
-        return [Scores(ours, theirs, seconds) for ours, theirs in means]
+    def _weights(self, states: TrainState, *, slow: bool, ema: bool) -> Any:
+        """See `Trainer.weights`."""
+        if slow:
+            return la.slow_params(states.opt_state)
+        if ema:
+            average = jax.vmap(lambda opt_state: averages.ema_params(opt_state, self.recipe.ema_decay))
+            return self._call("ema_lanes", average, (states.opt_state,))
+        if not averages.is_schedule_free(states.opt_state):
+            return states.params
+        return self._call(
+            "schedule_free_lanes", jax.vmap(averages.schedule_free_params), (states.opt_state, states.params)
+        )
+
+    def scores(self, states: TrainState) -> list[Row]:
+        """What `train.run.scores.scores` gives for each lane, a set and its weights in one program for all lanes."""
+        known: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+
+        def of_lane(lane: int, **which: bool) -> tuple[float, float]:
+            key = tuple(sorted(which))
+            if key not in known:
+                known[key] = self.evaluate(states, **which)
+            return known[key][lane]
+
+        same = self.recipe.lookahead and self.slow_scores_are_live_ones(states)
+        return [score_columns(self.recipe, partial(of_lane, lane), same=same) for lane in range(self._count)]
 
     def slow_scores_are_live_ones(self, states: TrainState) -> bool:
         """Whether `evaluate` gives the same for both in every lane: right after a sync."""
-        return not self.recipe.recalibration_batches and not jax.device_get(states.opt_state.steps_since_sync).any()
+        steps_since_sync = averages.without_ema(states.opt_state).steps_since_sync
+        return not self.recipe.recalibration_batches and not jax.device_get(steps_since_sync).any()

@@ -1,6 +1,6 @@
 """Several seeds of one config in one program; each keeps a workdir of its own, and may start, fail and end by itself.
 
-Seeds that are as many steps into an epoch as each other train together, in lanes of one program (`train.run.lanes`),
+Seeds that are as many steps into an epoch as each other train together, in lanes of one program (`train.seeds.lanes`),
 to the end of that epoch. One that is alone there takes the ordinary program. So a seed that was stopped elsewhere, or
 that left its lane since its numbers were not finite, catches up with the others by itself: only the furthest into an
 epoch move, until all are at an epoch's start again.
@@ -20,12 +20,13 @@ import numpy as np
 from train.config import Config, differences, to_dict, validate
 from train.errors import UserError
 from train.hosts import agreement
-from train.run.lanes import Lanes
 from train.run.loop import Outcome, Run
 from train.run.records import NORM_COLUMNS, MetricsFile
+from train.run.scores import scores, timed
 from train.run.signals import StopRequest
 from train.run.trainer import Trainer, make_trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
+from train.seeds.lanes import Lanes
 
 
 class Member:
@@ -58,7 +59,7 @@ class Member:
         """Locks the workdir; a run that is finished there has ended."""
         self._directory = self._held.enter_context(open_workdir(self._workdir, self.config))
         if self._directory.finished():
-            self.close(Outcome("finished", MetricsFile(self._directory.metrics, language_model=False).rows))
+            self.close(Outcome("finished", MetricsFile(self._directory.metrics).rows))
 
     def begin(self, trainer: Trainer, stop: StopRequest, *, quiet: bool) -> None:
         """Takes the run up."""
@@ -219,12 +220,12 @@ def _advance(members: Sequence[Member], stop: StopRequest) -> None:
         position = run.position
         position.state, position.metrics = state, sums
         position.step, position.seconds = position.step + steps_done, position.seconds + seconds
-    scores = lanes.scores(states) if whole and len(bad) < len(runs) else []
+    rows, evaluated = timed(lambda: lanes.scores(states) if whole and len(bad) < len(runs) else [])
     for lane, (member, run) in enumerate(zip(members, runs, strict=True)):
         with member.guarded():
             if lane in bad:
                 run.go_back(starts[lane] + bad[lane])
                 if run.steps_into_epoch == 0:
-                    run.finish_epoch({}, trainer.scores(run.position.state))
+                    run.finish_epoch({}, *timed(lambda run=run: scores(trainer, run.position.state)))
             elif whole:
-                run.finish_epoch({name: float(values[lane]) for name, values in norms.items()}, scores[lane])
+                run.finish_epoch({name: float(values[lane]) for name, values in norms.items()}, rows[lane], evaluated)

@@ -11,12 +11,12 @@ from tests.train import runs
 from train.__main__ import main
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import InUse, RunFailed, UserError
-from train.run.lanes import Lanes
 from train.run.loop import train
 from train.run.signals import StopRequest
-from train.run.together import seed_runs, train_together
 from train.run.trainer import make_trainer
 from train.run.workdir import open_workdir
+from train.seeds.lanes import Lanes
+from train.seeds.together import seed_runs, train_together
 from train.step import input_pipeline
 
 SEEDS = (7, 8)

@@ -1,0 +1,71 @@
+"""What an epoch scores: live weights, slow ones and moving average, on the test set and the validation set."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from train.run.records import Row, columns_of, perplexity
+from train.run.trainer import Trainer
+from train.step.recipe import Recipe
+from train.step.steps import TrainState
+
+T = TypeVar("T")
+
+
+def columns_of_run(recipe: Recipe) -> tuple[str, ...]:
+    """The columns of metrics.csv."""
+    validation = recipe.validation_data is not None
+    return columns_of(language_model=recipe.task == "text", ema=bool(recipe.ema_decay), validation=validation)
+
+
+def scores(trainer: Trainer, state: TrainState) -> Row:
+    """Loss and accuracy of a state's weights on the test set, and on the validation set if there is one."""
+    same = trainer.recipe.lookahead and trainer.slow_scores_are_live_ones(state)
+    return score_columns(trainer.recipe, lambda **which: trainer.evaluate(state, **which).means(), same=same)
+
+
+def score_columns(recipe: Recipe, evaluate: Callable[..., tuple[float, float]], *, same: bool) -> Row:
+    """The columns of all weights on all sets.
+
+    Args:
+      recipe: says which weights and sets there are.
+      evaluate: gives mean loss and accuracy, called with `slow`, `ema` and `validation` as `Trainer.evaluate` is.
+      same: whether the slow weights are known to score as the live ones do.
+    """
+    row: Row = {"slow_test_loss": None, "slow_test_accuracy": None}
+
+    def add(name: str, means: tuple[float, float]) -> None:
+        row[f"{name}_loss"], row[f"{name}_accuracy"] = means
+
+    sets = [("test", {})] + [("validation", {"validation": True})] * (recipe.validation_data is not None)
+    for name, which in sets:
+        live = evaluate(**which)
+        add(name, live)
+        if recipe.lookahead:
+            add(f"slow_{name}", live if same else evaluate(slow=True, **which))
+        if recipe.ema_decay:
+            add(f"ema_{name}", evaluate(ema=True, **which))
+    return row
+
+
+def timed(action: Callable[[], T]) -> tuple[T, float]:
+    """What an action returns, and the seconds that it took."""
+    began = time.monotonic()
+    return action(), time.monotonic() - began
+
+
+def perplexities(row: Row) -> Row:
+    """The perplexity beside each loss of a language model."""
+    losses = {name.removesuffix("_loss"): loss for name, loss in row.items() if name.endswith("_loss")}
+    return {f"{name}_perplexity": None if loss is None else perplexity(loss) for name, loss in losses.items()}
+
+
+def validation_score(row: Row) -> float | None:
+    """By which checkpoints are compared, higher being better: of the slow weights where there are any.
+
+    Accuracy; for language models the negative loss. None without a validation set: a test set chooses nothing.
+    """
+    prefix = "slow_validation" if "slow_validation_loss" in row else "validation"
+    if f"{prefix}_perplexity" in row:
+        return -row[f"{prefix}_loss"]
+    return row.get(f"{prefix}_accuracy")
