@@ -306,7 +306,7 @@ def test_a_run_killed_before_its_first_checkpoint_goes_on(copied, at_once):
     ],
 )
 def test_columns_of_the_users_own_are_kept(name, cells, place, tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    metrics = MetricsFile(tmp_path / "metrics.csv")
     for epoch in (1, 2):
         metrics.append({"epoch": epoch, "step": 7 * epoch, "train_loss": 1.0 / epoch})
     columns, rows = read_csv(tmp_path / "metrics.csv")
@@ -314,7 +314,7 @@ def test_columns_of_the_users_own_are_kept(name, cells, place, tmp_path):
     rows = [row | {name: cell} for row, cell in zip(rows, cells, strict=True)]
     (tmp_path / "metrics.csv").write_text(csv_text(columns, rows))
     # As a resume from the first epoch does.
-    again = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    again = MetricsFile(tmp_path / "metrics.csv")
     again.keep_until(7)
     again.append({"epoch": 2, "step": 14, "train_loss": 0.25})
     found, after = read_csv(tmp_path / "metrics.csv")

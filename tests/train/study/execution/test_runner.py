@@ -52,7 +52,7 @@ def write_workdir(out, run, status="finished", epochs=2):
     directory = run_directory(out, run.id)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", to_dict(run.config))
-    metrics = MetricsFile(directory / "metrics.csv", language_model=False)
+    metrics = MetricsFile(directory / "metrics.csv")
     for epoch in range(len(metrics.rows) + 1, epochs + 1):
         loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
         row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
