@@ -157,7 +157,7 @@ def test_a_workdir_in_which_no_run_came_to_anything_belongs_to_nobody(left, smal
         (tmp_path / name).write_text(text)
     (tmp_path / "checkpoints").mkdir()
     with open_workdir(tmp_path, replace(small_config, resume=False)) as workdir:
-        workdir.start(["cpu:0 cpu"])
+        workdir.start(["cpu:0 cpu"], model={})
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == small_config.batch_size
     # Now one has started.
     with pytest.raises(UserError, match="of another config"), open_workdir(tmp_path, replace(small_config, seed=8)):
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing(call, small_config, replac
     monkeypatch.setattr(workdir_module, "write_json", write)
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
     with open_workdir(tmp_path, replace(small_config, disk_wait=60.0)) as workdir:
-        workdir.start(["cpu:0 cpu"])
+        workdir.start(["cpu:0 cpu"], model={})
         workdir.record("finished", patient=True)
     assert status(tmp_path)["status"] == "finished"
     assert (tmp_path / "config.json").exists()

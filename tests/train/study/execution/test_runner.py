@@ -146,7 +146,7 @@ def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_n
     def sessions():
         return json.loads((out / FACTS).read_text())["sessions"]
 
-    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="")
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="", epochs=None)
     seen = []
     for seeds in (1, 2):
         arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]
