@@ -15,16 +15,16 @@ from train.models.initializers import symmetric_uniform, torch_uniform
 def lstm_recurrence(projected: Array, kernel: Array, reverse: bool = False) -> Array:
     """Hidden states of an LSTM that starts at zero.
 
-    ``i, f, o = sigmoid(p + h W)``, ``g = tanh(p_g + h W_g)``, ``c' = f * c + i * g``, ``h' = o * tanh(c')``
-    (``torch.nn.LSTM``).
+    `i, f, o = sigmoid(p + h W)`, `g = tanh(p_g + h W_g)`, `c' = f * c + i * g`, `h' = o * tanh(c')`
+    (`torch.nn.LSTM`).
 
     Args:
-        projected: ``[T, B, 4H]``, what reaches the gates i, f, g, o from the input, all biases included.
-        kernel: ``[H, 4H]``, the gates side by side.
-        reverse: run from the last step to the first.
+      projected: `[T, B, 4H]`, what reaches the gates i, f, g, o from the input, all biases included.
+      kernel: `[H, 4H]`, the gates side by side.
+      reverse: run from the last step to the first.
 
     Returns:
-        ``[T, B, H]``, in the order of the input whichever way it ran.
+      `[T, B, H]`, in the order of the input whichever way it ran.
     """
     size = kernel.shape[0]
 
@@ -44,10 +44,10 @@ def lstm_recurrence(projected: Array, kernel: Array, reverse: bool = False) -> A
 
 
 class LSTMLayer(nn.Module):
-    """One direction of one layer of ``torch.nn.LSTM``, time first: ``[T, B, F]`` to ``[T, B, H]``.
+    """One direction of one layer of `torch.nn.LSTM`, time first: `[T, B, F]` to `[T, B, H]`.
 
-    Variables, gates in torch's order i, f, g, o: input_kernel ``[F, 4H]``, recurrent_kernel ``[H, 4H]``, input_bias and
-    recurrent_bias ``[4H]``, all uniform over ``±1/sqrt(H)``.
+    Variables, gates in torch's order i, f, g, o: input_kernel `[F, 4H]`, recurrent_kernel `[H, 4H]`, input_bias and
+    recurrent_bias `[4H]`, all uniform over `±1/sqrt(H)`.
     """
 
     hidden_size: int
@@ -66,17 +66,17 @@ class LSTMLayer(nn.Module):
 
 
 class BiLSTMClassifier(nn.Module):
-    """Tokens int32 ``[B, T]`` to logits ``[B, num_classes]``: the report's network for IMDB reviews.
+    """Tokens int32 `[B, T]` to logits `[B, num_classes]`: the report's network for IMDB reviews.
 
-    Embedding, dropout, bidirectional LSTM layers, dropout; at every position a linear layer to ``hidden_size`` units
+    Embedding, dropout, bidirectional LSTM layers, dropout; at every position a linear layer to `hidden_size` units
     and a ReLU; their mean over the positions; a linear layer. Texts come cut or padded to one length, and a position of
     padding counts like any other.
 
     Attributes:
-        num_classes: width of the output.
-        vocabulary_size: tokens are in ``[0, vocabulary_size)``.
-        dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
-        axis_name: axis over which the batch is split, under ``pmap`` and ``shard_map``.
+      num_classes: width of the output.
+      vocabulary_size: tokens are in `[0, vocabulary_size)`.
+      dropout: rate of both dropouts; in training `rngs={"dropout": key}` is needed.
+      axis_name: axis over which the batch is split, under `pmap` and `shard_map`.
 
     Initialised as torch's layers: embedding standard normal, the rest uniform.
     """

@@ -14,19 +14,19 @@ from train.models.normalization import BatchNorm
 
 
 class CNN(nn.Module):
-    """Images ``[B, H, W, C]`` to logits ``[B, num_classes]``.
+    """Images `[B, H, W, C]` to logits `[B, num_classes]`.
 
     96@7/2 - ReLU - BatchNorm - max-pool 2 - 128@5/2 - ReLU - BatchNorm - 256@7/2 - ReLU - BatchNorm - flatten - linear;
     all convolutions unpadded and with biases. At 224x224 the maps are 109, 54, 25 and 10 wide and the linear layer
     takes 25,600 inputs; the size of the images fixes its shape.
 
     The flattened order is height, width, channel; torch's is channel, height, width, so a torch kernel of the linear
-    layer is to be permuted. Initialised as torch's ``Conv2d`` and ``Linear``.
+    layer is to be permuted. Initialised as torch's `Conv2d` and `Linear`.
 
     Attributes:
-        num_classes: width of the output.
-        axis_name: axis over which BatchNorm averages, under ``pmap`` and ``shard_map``.
-        conv_general_dilated: what computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
+      num_classes: width of the output.
+      axis_name: axis over which BatchNorm averages, under `pmap` and `shard_map`.
+      conv_general_dilated: what computes the convolutions; `jax.lax.conv_general_dilated` is XLA's own.
     """
 
     num_classes: int

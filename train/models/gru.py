@@ -24,16 +24,16 @@ from train.models.initializers import symmetric_uniform
 def gru_recurrence(projected: Array, kernel: Array, bias: Array) -> Array:
     """Hidden states of a GRU that starts at zero.
 
-    ``r = sigmoid(p_r + h W_r)``, ``z = sigmoid(p_z + h W_z)``, ``n = tanh(p_n + r * (h W_n + bias))``,
-    ``h' = (1 - z) * n + z * h`` (``torch.nn.GRU``).
+    `r = sigmoid(p_r + h W_r)`, `z = sigmoid(p_z + h W_z)`, `n = tanh(p_n + r * (h W_n + bias))`,
+    `h' = (1 - z) * n + z * h` (`torch.nn.GRU`).
 
     Args:
-        projected: ``[T, B, 3H]``, what reaches the gates r, z, n from the input, biases of r and z included.
-        kernel: ``[H, 3H]``, W_r, W_z, W_n side by side.
-        bias: ``[H]``, the recurrent bias of n.
+      projected: `[T, B, 3H]`, what reaches the gates r, z, n from the input, biases of r and z included.
+      kernel: `[H, 3H]`, W_r, W_z, W_n side by side.
+      bias: `[H]`, the recurrent bias of n.
 
     Returns:
-        ``[T, B, H]``.
+      `[T, B, H]`.
     """
     size = kernel.shape[0]
 
@@ -51,10 +51,10 @@ def gru_recurrence(projected: Array, kernel: Array, bias: Array) -> Array:
 
 
 class GRULayer(nn.Module):
-    """One layer of ``torch.nn.GRU``, time first: ``[T, B, F]`` to ``[T, B, H]``, hidden state zero at the start.
+    """One layer of `torch.nn.GRU`, time first: `[T, B, F]` to `[T, B, H]`, hidden state zero at the start.
 
-    Variables, gates in torch's order r, z, n: input_kernel ``[F, 3H]``, recurrent_kernel ``[H, 3H]``, input_bias
-    and recurrent_bias ``[3H]``, all uniform over ``±1/sqrt(H)``.
+    Variables, gates in torch's order r, z, n: input_kernel `[F, 3H]`, recurrent_kernel `[H, 3H]`, input_bias
+    and recurrent_bias `[3H]`, all uniform over `±1/sqrt(H)`.
     """
 
     hidden_size: int
@@ -74,19 +74,19 @@ class GRULayer(nn.Module):
 
 
 class GRULanguageModel(nn.Module):
-    """Tokens int32 ``[B, T]`` to logits ``[B, T, num_classes]`` of the token that follows each.
+    """Tokens int32 `[B, T]` to logits `[B, T, num_classes]` of the token that follows each.
 
     Embedding, dropout, GRU layers, dropout, linear layer. The hidden state is zero at the start of each segment.
     There is no dropout between the GRU layers: the report's model has none.
 
-    ``apply(variables, tokens, train=..., method="hidden")`` gives the inputs ``[B, T, H]`` of the last layer, whose
-    ``params["fc"]`` holds kernel ``[H, num_classes]`` and bias: for
-    :func:`train.models.cpu.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
+    `apply(variables, tokens, train=..., method="hidden")` gives the inputs `[B, T, H]` of the last layer, whose
+    `params["fc"]` holds kernel `[H, num_classes]` and bias: for
+    `train.models.cpu.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
 
     Attributes:
-        num_classes: size of the vocabulary.
-        dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
-        axis_name: axis over which the batch is split, under ``pmap`` and ``shard_map``.
+      num_classes: size of the vocabulary.
+      dropout: rate of both dropouts; in training `rngs={"dropout": key}` is needed.
+      axis_name: axis over which the batch is split, under `pmap` and `shard_map`.
 
     Initialised as the report's: embedding and last kernel uniform over ±0.1, last bias 0, GRU as torch.
     """
@@ -105,7 +105,7 @@ class GRULanguageModel(nn.Module):
         self.fc = nn.Dense(self.num_classes, kernel_init=symmetric_uniform(0.1))
 
     def hidden(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
-        """Tokens ``[B, T]`` to the inputs of the last layer, ``[B, T, H]``, dropout applied."""
+        """Tokens `[B, T]` to the inputs of the last layer, `[B, T, H]`, dropout applied."""
         x = self.drop(jnp.take(self.embedding, tokens.T, axis=0), not train, examples)
         for layer in self.layers:
             x = layer(x)

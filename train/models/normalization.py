@@ -13,13 +13,13 @@ from train.models.axis_sum import axis_sum
 
 
 def is_real(size: int, examples: int | Array, axis_name: str | None) -> Array:
-    """Which of this device's examples are among the first ``examples`` of the global batch: bool ``[size]``."""
+    """Which of this device's examples are among the first `examples` of the global batch: bool `[size]`."""
     first = 0 if axis_name is None else lax.axis_index(axis_name) * size
     return first + jnp.arange(size) < examples
 
 
 def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -> Array:
-    """Mean over all axes of the batch but the last: over its first ``examples``, all if None."""
+    """Mean over all axes of the batch but the last: over its first `examples`, all if None."""
     axes = tuple(range(x.ndim - 1))
     if examples is None:
         mean = jnp.mean(x, axes)
@@ -32,28 +32,28 @@ def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, as ``torch.nn.BatchNorm2d`` defines it.
+    """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` defines it.
 
     In training the input is normalised with the mean and the *biased* variance of the batch, and the running
-    variance is updated with the *unbiased* one, ``n / (n - 1)`` times as large. ``flax.linen.BatchNorm`` keeps
-    the biased one and has no switch for it; the difference shows where ``n`` is small: on the 1x1 maps at the
-    end of the 7x7-stem ResNet18 on CIFAR ``n`` is the batch size alone.
+    variance is updated with the *unbiased* one, `n / (n - 1)` times as large. `flax.linen.BatchNorm` keeps
+    the biased one and has no switch for it; the difference shows where `n` is small: on the 1x1 maps at the
+    end of the 7x7-stem ResNet18 on CIFAR `n` is the batch size alone.
 
     Statistics are taken in float32 at least, the variance as the mean of squared deviations (not as
-    ``E[x^2] - E[x]^2``, which cancels).
+    `E[x^2] - E[x]^2`, which cancels).
 
-    With ``examples``, only so many of the batch count, and the rest, at its end, is padding: of the global batch a
+    With `examples`, only so many of the batch count, and the rest, at its end, is padding: of the global batch a
     number, of a worker's own batch a traced one, which may be 0 and then leaves the statistics as they are.
 
     Attributes:
-        axis_name: the ``pmap``/``shard_map`` axis to average over; ``n`` is then the global count. Under plain
-            ``jit`` with a sharded batch the mean is global by itself, and this stays None.
-        momentum: how much of the running statistics is kept: 0.9 is torch's ``momentum=0.1``.
-        epsilon: added to the variance.
+      axis_name: the `pmap`/`shard_map` axis to average over; `n` is then the global count. Under plain
+        `jit` with a sharded batch the mean is global by itself, and this stays None.
+      momentum: how much of the running statistics is kept: 0.9 is torch's `momentum=0.1`.
+      epsilon: added to the variance.
 
     Variables:
-        params: scale, bias, shape ``[C]``.
-        batch_stats: mean, var, float32, shape ``[C]``.
+      params: scale, bias, shape `[C]`.
+      batch_stats: mean, var, float32, shape `[C]`.
     """
 
     axis_name: str | None = None

@@ -39,21 +39,21 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Images ``[B, H, W, C]`` to logits ``[B, num_classes]``.
+    """Images `[B, H, W, C]` to logits `[B, num_classes]`.
 
     Attributes:
-        num_classes: width of the output.
-        axis_name: axis over which BatchNorm averages, under ``pmap`` and ``shard_map``.
-        stem: ``"imagenet"``, a 7x7/2 convolution and a 3x3/2 max-pool (the report's, on 32x32 images too), or
-            ``"cifar"``, one 3x3/1 convolution.
-        conv_general_dilated: what computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
+      num_classes: width of the output.
+      axis_name: axis over which BatchNorm averages, under `pmap` and `shard_map`.
+      stem: `"imagenet"`, a 7x7/2 convolution and a 3x3/2 max-pool (the report's, on 32x32 images too), or
+        `"cifar"`, one 3x3/1 convolution.
+      conv_general_dilated: what computes the convolutions; `jax.lax.conv_general_dilated` is XLA's own.
 
     A training step at batch 128 on 32x32 images under the ImageNet stem takes 366 to 402 ms of processor time with the
-    lowerings and ``max_pool`` here and 2146 ms with XLA's own (medians, n = 6 alternations in one process; wall 5.7
+    lowerings and `max_pool` here and 2146 ms with XLA's own (medians, n = 6 alternations in one process; wall 5.7
     times as fast, 4.0 to 6.6, on two cores that other processes shared).
 
     Initialised as torchvision does: convolutions Kaiming normal over fan-out, BatchNorm 1 and 0, the last
-    layer ``torch.nn.Linear``'s default.
+    layer `torch.nn.Linear`'s default.
     """
 
     num_classes: int
