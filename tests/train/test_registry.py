@@ -40,7 +40,8 @@ def test_a_models_task_says_what_it_takes_and_gives(name):
     variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.PRNGKey(0), inputs)
     logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, inputs)
     assert logits.shape == ((2, 6, 7) if spec.task == "text" else (2, 7))
-    assert ("batch_stats" in variables) == ("axis_name" in spec.parameters())
+    # Batch statistics and dropout need to know over which axis the batch is split.
+    assert ("batch_stats" in variables or "dropout" in spec.parameters()) == ("axis_name" in spec.parameters())
 
 
 def test_an_option_reaches_the_model():
@@ -48,9 +49,19 @@ def test_an_option_reaches_the_model():
     assert create_model("gru", num_classes=10, hidden_size=7).hidden_size == 7
 
 
-def test_the_axis_name_reaches_models_with_batch_norm_and_no_others():
-    assert create_model("cnn", num_classes=2, axis_name="batch").axis_name == "batch"
-    assert not hasattr(create_model("gru", num_classes=2, axis_name="batch"), "axis_name")
+@pytest.mark.parametrize("name", MODELS)
+def test_the_axis_name_reaches_models(name):
+    assert create_model(name, num_classes=2, axis_name="batch").axis_name == "batch"
+
+
+def test_a_model_without_an_axis_name_is_given_none(monkeypatch):
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+
+    @train.register_model("plain", task="image")
+    class Plain(nn.Module):
+        num_classes: int
+
+    assert not hasattr(create_model("plain", num_classes=2, axis_name="batch"), "axis_name")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():
