@@ -117,7 +117,7 @@ def own_runs():
             yield pytest.param([page, comparison] if page == tutorial else [page], id=name(page))
 
 
-@pytest.mark.parametrize("pages", own_runs())
+@pytest.mark.parametrize("pages", list(own_runs()))
 def test_commands_run(pages, checkout):
     for page in pages:
         for _, code, saved in blocks(page, "python"):
