@@ -174,7 +174,7 @@ def test_links_to_files_lead_somewhere(page):
         if "://" in link or link.startswith("#"):
             continue
         target = link.partition("#")[0]
-        generated = page.parent / target
+        generated = (page.parent / target).resolve()
         if generated.parent.name == "results" and generated.parent.parent.name == "docs":  # made by docs/conf.py
             sources = [ROOT / "results" / generated.name, ROOT / "results" / "report" / generated.name]
             assert any(source.is_file() for source in sources), link

@@ -6,7 +6,7 @@ import pytest
 
 from train.compare import compared, distinct, main, read_workdir
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
-from train.run.records import COLUMNS, MetricsFile
+from train.run.records import MetricsFile
 from train.study.page.summary import summarise
 
 
@@ -21,11 +21,7 @@ def workdir(tmp_path):
         config = Config(dataset=dataset, epochs=3, seed=seed, model=ModelConfig(name="small_cnn"), optimizer=given)
         (folder / "config.json").write_text(json.dumps(to_dict(config)))
         (folder / "run.json").write_text(json.dumps({"status": "finished", "data": {"digest": digest}}))
-<<<<<<< HEAD
-        file = MetricsFile(folder / "metrics.csv", COLUMNS)
-=======
         file = MetricsFile(folder / "metrics.csv")
->>>>>>> da580c6eb04e942f88fa3206cc7f84c4546eeb5f
         for epoch, accuracy in enumerate(accuracies, 1):
             row = {"epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch, "train_accuracy": accuracy}
             file.append(row | {"test_loss": 1.0, "test_accuracy": accuracy, "seconds": 1.0, "learning_rate": 0.1})
