@@ -1,6 +1,7 @@
 """Sphinx: the docstrings are reStructuredText with formulas, as Optax's are, and its search works from the disk."""
 
 import importlib.metadata
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -76,3 +77,15 @@ def _results() -> None:
 
 
 _results()
+
+
+def _to_built_pages(app, page: str, source: list[str]) -> None:
+    """Links to results/NAME.md, which a forge follows, lead to the pages that `_results` makes of them."""
+    built = re.sub(r"\]\((?:\.\./)+results/(?:report/)?(\w+)\.md", r"](/results/\1.md", source[0])
+    page_link = r"\[([^\]]+)\]\(\.\./((?:\.\./)*)results/report/index\.html\)"
+    built = re.sub(page_link, r'<a href="\2study/index.html">\1</a>', built)
+    source[0] = re.sub(r"\]\((?:\.\./)+results/gpu/README\.md", "](/results/gpu.md", built)
+
+
+def setup(app) -> None:
+    app.connect("source-read", _to_built_pages)

@@ -10,14 +10,14 @@ TRAIN = (
     *("orbax.checkpoint", "PIL", "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm"),
 )
 # Extra of pyproject.toml: the modules that it brings, and those of the library itself.
-EXTRAS = {"train": TRAIN, "study": (*TRAIN, "jinja2", "markupsafe", "scipy")}
+EXTRAS = {"train": TRAIN, "study": (*TRAIN, "jinja2", "markupsafe", "scipy"), "slurm": ("submitit",)}
 
 
 def require(extra: str) -> None:
     """Ends the command with status 2 and one line on stderr if a module of an extra is not installed.
 
     Args:
-      extra: "train" or "study".
+      extra: "train", "study" or "slurm".
     """
     if missing := [name for name in EXTRAS[extra] if not _found(name)]:
         print(

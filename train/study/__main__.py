@@ -158,7 +158,7 @@ def run_session(
     live = Live(flags.out, planned, runs, jobs=flags.jobs)
     live.say(f"{study.title}\n{len(planned)} runs, {live.done} of them done")
     if live.done < len(planned):
-        live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
+        live.say(f"curves while they grow (pip install tensorboard): tensorboard --logdir={flags.out / 'runs'}")
     session = Session(flags, arguments, study)
     executor = make_executor(flags, study)
     try:

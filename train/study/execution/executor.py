@@ -164,6 +164,9 @@ class LocalExecutor:
     def __init__(self, out: Path, worker_flags: list[str], *, jobs: int = 1):
         self._ends: queue.Queue[RunEnd] = queue.Queue()
         environment = dict(os.environ)
+        # A worker finds the same `train` as this process, wherever that was started: it is run from a checkout.
+        paths = [str(Path(__file__).resolve().parents[3]), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         if jobs > 1:
             environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / jobs:.3f}")
         command = [sys.executable, "-m", "train.study.execution.worker", *worker_flags]
