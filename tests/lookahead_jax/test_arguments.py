@@ -76,7 +76,9 @@ BESIDE = {"default": 0.8, "numpy": np.array(0.8), "array": jnp.float32(0.8), "ru
 
 @pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE)
 def test_a_step_size_beside_a_slow_optimizer_is_refused_whatever_its_value(value):
-    with pytest.raises(ValueError, match=r"slow_step_size=.*cannot be combined with slow_optimizer.*put the step size into"):
+    with pytest.raises(
+        ValueError, match=r"slow_step_size=.*cannot be combined with slow_optimizer.*put the step size into"
+    ):
         la.lookahead(SGD, slow_step_size=value, slow_optimizer=optax.sgd(0.5))
 
 
