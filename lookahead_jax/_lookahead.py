@@ -85,10 +85,10 @@ def lookahead(
     step number can compile both programs and call ``step(..., sync=is_sync_step(i, sync_period))``. Use the same
     argument to sync before an evaluation or at the end of an epoch.
 
-    **Weights changed after `init`.** The first update copies its `params` to the slow weights, so you can load weights
-    between `init` and training (unless that update is given ``sync=False``, which does not touch the slow weights).
-    After any later change that does not go through `update`, such as pruning or loading, call :func:`resync`;
-    otherwise the next sync pulls the parameters back.
+    **Weights that you change yourself.** The first update copies its `params` to the slow weights, so you can load
+    weights between `init` and training (unless that update is given ``sync=False``, which does not touch the slow
+    weights). After any later change that does not go through `update`, such as pruning or loading, call
+    :func:`resync`; otherwise the next sync pulls the parameters back.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, any :class:`optax.GradientTransformation`. Extra arguments
@@ -236,7 +236,7 @@ def lookahead(
         )
         slow_updates = _sync.rounded(slow_updates, state.sync_count)
         updates, slow_params = _sync.synchronize(
-            now, own_params, updates, base, slow_updates, replicated=axis_name is not None
+            now, own_params, updates, base, slow_updates, state.sync_count, replicated=axis_name is not None
         )
         return updates, LookaheadState(
             fast_state=_fast_state.forget_values(now, fast_state),

@@ -9,6 +9,7 @@ interrupted before anything ran.
 """
 
 import contextlib
+import itertools
 import logging
 import re
 import sys
@@ -51,6 +52,7 @@ def parse(arguments: Sequence[str]):
         _help(path)
         raise SystemExit(0)
     config = Config() if path is None else _load(path)
+    _take_names(config, rest)
     _check_names(rest, [f"config.{name}" for name, _, _ in leaves(config)])
     if path is None:
         raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
@@ -84,6 +86,18 @@ def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     if given == "":
         raise UserError("--config has no value; give a file, for example --config=configs/digits_cnn.py")
     return (None if given is None else user_path(given, "--config")), rest
+
+
+def _take_names(config, arguments: Sequence[str]) -> None:
+    """Sets the names of model and optimizer that flags give, with the options that these take: flags set those too."""
+    from train.config import fill_options, set_name
+
+    for part in ("model", "optimizer"):
+        flag = f"--config.{part}.name"
+        for word, following in itertools.pairwise([*arguments, ""]):
+            if word == flag or word.startswith(f"{flag}="):
+                set_name(config, part, following if word == flag else word.partition("=")[2])
+    fill_options(config)
 
 
 def _load(path: Path):

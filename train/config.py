@@ -10,7 +10,7 @@ Annotations stay real types here (no `from __future__ import annotations`): ml_c
 import dataclasses
 import math
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,23 @@ from train.data import DATASETS
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
 from train.models import MODELS
+from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
 from train.registry import OPTIMIZERS
+from train.setting import setting
 
 __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
 
 # Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
 # id leaves such a setting out while it has this value, and files without it are read as having it.
-FORMER: dict[str, Any] = {}
+FORMER: dict[str, Any] = {
+    "accumulate_steps": 1,
+    "dtype": "float32",
+    "ema_decay": 0.0,
+    "optimizer.clip_norm": 0.0,
+    "optimizer.schedule_epochs": 0,
+    "optimizer.warmup_epochs": 0.0,
+    "validation_examples": 0,
+}
 
 # Steps, periods and sizes are int32 on the device, and rates float32.
 INT32_MAX = 2**31 - 1
@@ -34,38 +44,14 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 OPTIMIZERS.own("sgd", "train.optimizers:sgd", "SGD, with momentum if asked for; L2 weight decay")
 OPTIMIZERS.own("adam", "train.optimizers:adam", "Adam; L2 weight decay")
 OPTIMIZERS.own("radam", "train.optimizers:radam", "RAdam as in its authors' code; decoupled weight decay")
-
-
-def setting(
-    default: Any,
-    *,
-    help: str = "",
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    choices: Collection[str] = (),
-    identity: bool = True,
-) -> Any:
-    """A dataclass field with its allowed values.
-
-    Args:
-      default: The value when nothing is said.
-      help: What it is, where its name does not say so: for `--help`.
-      at_least: Inclusive lower bound, of each element for tuples.
-      at_most: Inclusive upper bound.
-      above: Exclusive lower bound.
-      choices: The allowed words, looked up when a config is validated.
-      identity: Whether a different value makes it a different run (False: where data lies, how often to save).
-    """
-    rules = {
-        "help": help,
-        "at_least": at_least,
-        "at_most": at_most,
-        "above": above,
-        "choices": choices,
-        "identity": identity,
-    }
-    return dataclasses.field(default=default, metadata=rules)
+for _name, _help, _options in (
+    ("adamw", "optax.adamw", AdamW),
+    ("nadamw", "optax.nadamw: AdamW with Nesterov momentum", AdamW),
+    ("lion", "optax.lion", Lion),
+    ("muon", "optax.contrib.muon for matrices and convolutions, AdamW for the rest", Muon),
+    ("schedule_free_adamw", "optax.contrib.schedule_free_adamw, evaluated at its average", ScheduleFreeAdamW),
+):
+    OPTIMIZERS.own(_name, f"train.optimizers:{_name}", f"{_help}; decoupled weight decay", options=_options)
 
 
 @dataclasses.dataclass
@@ -90,7 +76,9 @@ class OptimizerConfig:
 
     name: str = setting("adam", help="or one of your own: see train.registry", choices=OPTIMIZERS)
     learning_rate: float = setting(0.001, above=0.0)
-    weight_decay: float = setting(0.0, help="L2 in the gradient for sgd and adam, decoupled for radam", at_least=0.0)
+    weight_decay: float = setting(
+        0.0, help="L2 in the gradient for sgd and adam, decoupled for the others", at_least=0.0
+    )
     momentum: float = setting(0.0, help="of sgd, or of an optimizer of your own", at_least=0.0, at_most=0.999999)
     nesterov: bool = setting(False)
     schedule: str = setting("step", choices=("step", "cosine"))
@@ -99,10 +87,17 @@ class OptimizerConfig:
     )
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
     decay_delay: int = setting(0, help="delay each drop of the rate by this many epochs", at_least=0)
+    schedule_epochs: int = setting(
+        0, help="cosine schedule: it restarts after each of so many epochs; 0: it spans them all", at_least=0
+    )
+    warmup_epochs: float = setting(0.0, help="epochs in which the rate rises linearly from 0", at_least=0.0)
+    clip_norm: float = setting(
+        0.0, help="scale a gradient down whose norm over all parameters is larger; 0: never", at_least=0.0
+    )
     lookahead: bool = setting(False, help="put Lookahead around the optimizer")
     sync_period: int = setting(5, help="of Lookahead: k", at_least=1)
     slow_step_size: float = setting(0.8, help="of Lookahead: alpha", at_least=0.0, at_most=1.0)
-    options: Any = None  # settings of an optimizer of your own: a dataclass
+    options: Any = None  # what this optimizer alone has: a dataclass; None takes the defaults
 
 
 @dataclasses.dataclass
@@ -120,6 +115,12 @@ class Config:
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     train_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
     test_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
+    validation_examples: int = setting(
+        0,
+        help="training examples set aside for choices (best checkpoint, tuning): the last ones of a fixed "
+        "random order; language models: the last segments; 0: none",
+        at_least=0,
+    )
     skip_corrupt: bool = setting(
         False, help="image folders: pass over an image that cannot be read, instead of refusing"
     )
@@ -134,8 +135,22 @@ class Config:
         0, help="the CIFAR sets: side in pixels of the square erased from each training image; 0: none", at_least=0
     )
     label_smoothing: float = setting(0.0, at_least=0.0, at_most=0.999)
+    accumulate_steps: int = setting(1, help="batches whose mean gradient makes one update", at_least=1)
+    ema_decay: float = setting(
+        0.0,
+        help="also evaluate an exponential moving average of the live weights with this decay; 0: none",
+        at_least=0.0,
+        at_most=0.999999,
+    )
+    dtype: str = setting(
+        "float32",
+        help="what forward and backward passes compute in; weights, statistics, optimizer and losses are float32",
+        choices=("float32", "bfloat16"),
+    )
     recalibrate_batch_stats: bool = setting(
-        False, help="evaluate the slow weights with BatchNorm statistics re-estimated over training batches"
+        False,
+        help="evaluate weights that did not train (slow, averaged) with BatchNorm statistics re-estimated over "
+        "training batches",
     )
     parallel: str = setting(
         "pmap", help="several local devices: pmap, or jit with NamedSharding", choices=("pmap", "jit")
@@ -247,7 +262,7 @@ def validate(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
-    _fill_options(config)
+    fill_options(config)
     _make_plain(config)
     for name, value, field in leaves(config):
         if not _has_type(value, field.type):
@@ -274,15 +289,23 @@ def validate(config: Config) -> Config:
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
-    if config.optimizer.momentum and config.optimizer.name in ("adam", "radam"):
-        raise UserError(f"config.optimizer.momentum is for sgd; {config.optimizer.name} has its own: leave it at 0")
+    if config.optimizer.schedule_epochs and config.optimizer.schedule != "cosine":
+        raise UserError("config.optimizer.schedule_epochs is of the cosine schedule; leave it at 0 for step")
+    name = config.optimizer.name
+    if config.optimizer.momentum and name != "sgd" and OPTIMIZERS[name].own:
+        raise UserError(f"config.optimizer.momentum is for sgd; {name} has its own: leave it at 0")
+    if config.optimizer.lookahead and name == "schedule_free_adamw":
+        raise UserError(
+            "config.optimizer.lookahead=True does not go with schedule_free_adamw: its average would not follow the "
+            "weights at a sync; use adamw"
+        )
     return config
 
 
 _REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
 
 
-def _fill_options(config: Config) -> None:
+def fill_options(config: Config) -> None:
     """Gives a model and an optimizer that take options their defaults if the config has none."""
     for part, registry in _REGISTRIES.items():
         owner = getattr(config, part)
@@ -297,6 +320,15 @@ def _fill_options(config: Config) -> None:
         if not isinstance(owner.options, kind or type(None)):
             wanted = f"a {kind.__name__}" if kind else "left out"
             raise UserError(f"config.{part}.options={owner.options!r} must be {wanted} for {owner.name}")
+
+
+def set_name(config: Config, part: str, name: str) -> None:
+    """Changes the name of a config's "model" or "optimizer", and takes away options that do not fit it."""
+    owner, registry = getattr(config, part), _REGISTRIES[part]
+    owner.name = name
+    kind = registry[name].options_type() if name in registry else None
+    if kind is None or not isinstance(owner.options, kind):
+        owner.options = None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

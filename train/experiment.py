@@ -4,12 +4,14 @@ import math
 import os
 
 import jax
+import jax.numpy as jnp
 
 from train import data
 from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
 from train.models import MODELS, model_for
+from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
@@ -31,6 +33,7 @@ def load_dataset(config: Config) -> Dataset:
         data_dir=config.data_dir,
         train_examples=config.train_examples,
         test_examples=config.test_examples,
+        validation_examples=config.validation_examples,
         batch_size=config.batch_size,
         test_batch_size=config.test_batch_size,
         sequence_length=config.sequence_length,
@@ -64,21 +67,26 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
+    model = model_for(dataset, config.model, axis_name=share.axis_name)
+    every = config.accumulate_steps
+    averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(
         task=dataset.task,
-        tx=make_optimizer(config.optimizer, schedule),
-        schedule=schedule,
+        tx=make_optimizer(config.optimizer, schedule, accumulate_steps=every, ema_decay=config.ema_decay),
+        schedule=schedule if every == 1 else lambda step: schedule(jnp.asarray(step) // every * every),
         objective=OBJECTIVES[dataset.task],
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
         train_data=shapes_of(dataset.train),
         test_data=shapes_of(dataset.test),
-        model=model_for(dataset, config.model, axis_name=share.axis_name),
+        validation_data=shapes_of(dataset.validation) if dataset.validation else None,
+        model=in_bfloat16(model) if config.dtype == "bfloat16" else model,
         batch_size=config.batch_size,
         test_batch_size=test_batch_size,
         epochs=config.epochs,
         lookahead=config.optimizer.lookahead,
         label_smoothing=config.label_smoothing,
-        recalibration_batches=BATCHES if config.recalibrate_batch_stats and config.optimizer.lookahead else 0,
+        recalibration_batches=BATCHES if config.recalibrate_batch_stats and averaged else 0,
+        ema_decay=config.ema_decay,
         share=share,
     )
     _check_network(recipe, config, dataset.name)

@@ -1,10 +1,13 @@
-"""Identifies a run: a hash over all its settings, by value, and over its data."""
+"""Identifies a run by a hash of its settings and its data, and says which runs one of more epochs continues."""
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.config import FORMER, Config, leaves
+from train.config import FORMER, Config, differences, from_dict, leaves
+from train.errors import UserError
 
 # Raise it when the same settings come to mean another run.
 SCHEMA = 2
@@ -33,3 +36,64 @@ def run_id(config: Config, data: str) -> str:
     facts = {"schema": SCHEMA, "data": data, "settings": identity(config)}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cycle_epochs(config: Config) -> int:
+    """Epochs that the cosine schedule spans."""
+    return config.optimizer.schedule_epochs or config.epochs
+
+
+def earlier_configs(config: Config) -> Iterator[Config]:
+    """Configs of fewer epochs, most first, whose runs `config` continues, each epoch being the same.
+
+    With a step schedule all that differ in `epochs` alone. A cosine schedule that spans all epochs depends on their
+    number; one of `schedule_epochs` does not, and until the first restart it is that of a run of so many epochs.
+    """
+    optimizer = config.optimizer
+    cosine, cycle = optimizer.schedule == "cosine", cycle_epochs(config)
+    for epochs in range(config.epochs - 1, 0, -1):
+        if optimizer.schedule_epochs or not cosine:
+            yield dataclasses.replace(config, epochs=epochs)
+        if cosine and epochs == cycle:
+            yield dataclasses.replace(
+                config, epochs=epochs, optimizer=dataclasses.replace(optimizer, schedule_epochs=0)
+            )
+
+
+def continues(config: Config, stored: Mapping[str, Any]) -> bool:
+    """Whether a run of `config` is that of a config.json with more epochs.
+
+    Raises:
+      UserError: it would be, if its schedule did not depend on the number of epochs.
+    """
+    try:
+        theirs = from_dict(stored)
+    except UserError:
+        return False
+    if config.epochs <= theirs.epochs:
+        return False
+    if any(not differences(stored, earlier) for earlier in earlier_configs(config) if earlier.epochs == theirs.epochs):
+        return True
+    if config.optimizer.schedule == "cosine" and not differences(
+        stored, dataclasses.replace(config, epochs=theirs.epochs)
+    ):
+        raise UserError(
+            f"epochs was {theirs.epochs}, is now {config.epochs}, and the cosine schedule spans all of them; add "
+            f"--config.optimizer.schedule_epochs={theirs.epochs} to restart it after so many, or choose another workdir"
+        )
+    return False
+
+
+class ContinuedRuns:
+    """The ids of the runs that a run of `config` continues: a container, since few ask and there may be many.
+
+    Args:
+      config: of the run of more epochs.
+      data: digest of its data.
+    """
+
+    def __init__(self, config: Config, data: str):
+        self._config, self._data = config, data
+
+    def __contains__(self, run: object) -> bool:
+        return any(run_id(earlier, self._data) == run for earlier in earlier_configs(self._config))

@@ -1,12 +1,17 @@
-"""The report's optimizers and learning-rate schedules as Optax transformations, with or without Lookahead.
+"""Optimizers and learning-rate schedules as Optax transformations, with or without Lookahead.
 
 | name  | weight decay          | what it is                                                          |
 |-------|-----------------------|---------------------------------------------------------------------|
 | sgd   | L2, in the gradient   | torch.optim.SGD; no momentum unless asked for                       |
 | adam  | L2, in the gradient   | torch.optim.Adam                                                    |
 | radam | decoupled: p(1 - lr wd) | the RAdam authors' code: eps beside sqrt(v), v not bias-corrected |
+| adamw, nadamw, lion, muon, schedule_free_adamw | decoupled | Optax's own, with its defaults          |
 
-`train.register_optimizer` adds any other Optax optimizer by a name of its own.
+`train.register_optimizer` adds any other Optax optimizer by a name of its own. A run's whole optimizer is
+
+    ema(lookahead(multi_steps(clip_by_global_norm, optimizer)))
+
+with the parts that the config asks for.
 """
 
 import math
@@ -17,8 +22,10 @@ import jax.numpy as jnp
 import optax
 
 import lookahead_jax as la
+from train.averages import with_ema
 from train.config import INT32_MAX, OptimizerConfig
 from train.errors import UserError
+from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
 from train.registry import OPTIMIZERS
 
 
@@ -78,21 +85,33 @@ def scale_by_radam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> opt
 
 
 def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates.
+    """The learning rate as a function of the number of batches done.
 
     "step": multiplied by `decay_factor` when `decay_epochs[i] + decay_delay` epochs are done.
-    "cosine": from `learning_rate` to 0 over all epochs.
+    "cosine": from `learning_rate` to 0 over all epochs, or over each `schedule_epochs` of them (SGDR,
+    arXiv:1608.03983).
+
+    In the first `warmup_epochs` it rises linearly from 0: with "cosine", which then begins where they end,
+    `optax.warmup_cosine_decay_schedule`; with "step", whose drops stay where they are, as a factor.
 
     Raises:
-      UserError: the last step of the run, or the step of a drop, is beyond int32, in which steps are counted.
+      UserError: the last step of the run, or the step of a drop, is beyond int32, in which steps are counted; or the
+        warm-up is as long as the run.
     """
-    most = INT32_MAX // steps_per_epoch
+    most, warmup = INT32_MAX // steps_per_epoch, config.warmup_epochs
     if epochs > most:
         raise UserError(
             f"config.epochs={epochs} must be at most {most}: each has {steps_per_epoch} steps, counted in int32"
         )
+    span = config.schedule_epochs or epochs
+    if warmup >= span:
+        raise UserError(f"config.optimizer.warmup_epochs={warmup} must be less than the schedule's {span} epochs")
+    warmup_steps, total = round(warmup * steps_per_epoch), span * steps_per_epoch
     if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch)
+        cosine = optax.cosine_decay_schedule(config.learning_rate, total)
+        if warmup_steps:
+            cosine = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, total)
+        return (lambda step: cosine(jnp.asarray(step) % total)) if span < epochs else cosine
     for epoch in config.decay_epochs:
         if epoch + config.decay_delay > most:
             late = f" with config.optimizer.decay_delay={config.decay_delay}" if config.decay_delay else ""
@@ -101,7 +120,11 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
                 f"{steps_per_epoch} steps, counted in int32"
             )
     drops = {(epoch + config.decay_delay) * steps_per_epoch: config.decay_factor for epoch in config.decay_epochs}
-    return optax.piecewise_constant_schedule(config.learning_rate, drops)
+    steps = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    if not warmup_steps:
+        return steps
+    rise = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return lambda step: rise(step) * steps(step)
 
 
 def sgd(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation:
@@ -118,6 +141,56 @@ def adam(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.Gradie
 def radam(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation:
     """u = -lr (RAdam(g) + wd p)."""
     return optax.chain(scale_by_radam(), _decay(config), optax.scale_by_learning_rate(learning_rate))
+
+
+def adamw(learning_rate: optax.Schedule, config: OptimizerConfig, options: AdamW) -> optax.GradientTransformation:
+    """`optax.adamw`."""
+    return optax.adamw(learning_rate, options.b1, options.b2, options.eps, weight_decay=config.weight_decay)
+
+
+def nadamw(learning_rate: optax.Schedule, config: OptimizerConfig, options: AdamW) -> optax.GradientTransformation:
+    """`optax.nadamw`."""
+    return optax.nadamw(learning_rate, options.b1, options.b2, options.eps, weight_decay=config.weight_decay)
+
+
+def lion(learning_rate: optax.Schedule, config: OptimizerConfig, options: Lion) -> optax.GradientTransformation:
+    """`optax.lion`."""
+    return optax.lion(learning_rate, options.b1, options.b2, weight_decay=config.weight_decay)
+
+
+def muon(learning_rate: optax.Schedule, config: OptimizerConfig, options: Muon) -> optax.GradientTransformation:
+    """`optax.contrib.muon`: matrices by Muon, kernels of convolutions as matrices [H W in, out], the rest by AdamW."""
+    matrix = optax.contrib.MuonDimensionNumbers()
+    kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+
+    def dimension_numbers(params):
+        return jax.tree.map(lambda p: {2: matrix, 4: kernel if options.convolutions else None}.get(p.ndim), params)
+
+    return optax.contrib.muon(
+        learning_rate,
+        ns_steps=options.ns_steps,
+        beta=options.beta,
+        nesterov=options.nesterov,
+        weight_decay=config.weight_decay,
+        adam_weight_decay=config.weight_decay,
+        adam_learning_rate=lambda count: options.adam_ratio * learning_rate(count),
+        muon_weight_dimension_numbers=dimension_numbers,
+        consistent_rms=options.consistent_rms or None,
+    )
+
+
+def schedule_free_adamw(
+    learning_rate: optax.Schedule, config: OptimizerConfig, options: ScheduleFreeAdamW
+) -> optax.GradientTransformation:
+    """`optax.contrib.schedule_free_adamw`; `train.averages.evaluated_params` are its weights."""
+    return optax.contrib.schedule_free_adamw(
+        learning_rate,  # type: ignore[arg-type]  # a schedule serves, whatever it says
+        b1=options.b1,
+        b2=options.b2,
+        eps=options.eps,
+        weight_decay=config.weight_decay,
+        weight_lr_power=options.weight_lr_power,
+    )
 
 
 def _decay(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -141,9 +214,27 @@ def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> o
     return inner
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a run: the inner one, in Lookahead where the config says so."""
-    inner = make_inner_optimizer(config, schedule)
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, *, accumulate_steps: int = 1, ema_decay: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run.
+
+    Args:
+      config: names the inner optimizer, and says whether Lookahead is around it.
+      schedule: the learning rate as a function of the number of batches done.
+      accumulate_steps: gradients whose mean makes an update; Lookahead counts updates.
+      ema_decay: of the moving average of the weights that `train.averages.with_ema` keeps; 0 for none.
+    """
+    if accumulate_steps == 1:
+        inner = make_inner_optimizer(config, schedule)
+    else:
+        inner = make_inner_optimizer(config, lambda count: schedule(count * accumulate_steps))
+    if config.clip_norm:
+        inner = optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+    if accumulate_steps > 1:
+        inner = optax.MultiSteps(inner, accumulate_steps).gradient_transformation()
     if config.lookahead:
-        return la.lookahead(inner, sync_period=config.sync_period, slow_step_size=config.slow_step_size)
-    return optax.with_extra_args_support(inner)
+        tx = la.lookahead(inner, sync_period=config.sync_period, slow_step_size=config.slow_step_size)
+    else:
+        tx = optax.with_extra_args_support(inner)
+    return with_ema(tx, ema_decay) if ema_decay else tx

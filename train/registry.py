@@ -1,8 +1,8 @@
 """Optimizers, models and data sets by name: the project's own, and those that a config, a study or a package adds.
 
-    @train.register_optimizer("lion")
-    def lion(learning_rate, config, options: Lion = Lion()):
-        return optax.lion(learning_rate, b2=options.b2, weight_decay=config.weight_decay)
+    @train.register_optimizer("adan")
+    def adan(learning_rate, config, options: Adan = Adan()):
+        return optax.adan(learning_rate, b3=options.b3, weight_decay=config.weight_decay)
 
 A config or study file registers at its top, so that every process that reads the file knows the name. Without any
 registration, `my_package.my_module:my_optimizer` is a name too. A factory may take `options`, annotated with a
@@ -45,6 +45,7 @@ class Entry:
       task: of a model: "image" (images [B, H, W, C] to logits [B, num_classes]), "text" (tokens [B, T] to logits
         [B, T, num_classes]) or "text_classification" (tokens to logits [B, num_classes]); empty if it does not say.
       own: whether it belongs to this project.
+      options: of one of the project's own: the dataclass that it takes as `options`, known without importing it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Entry:
     help: str = ""
     task: str = ""
     own: bool = False
+    options: type | None = None
 
     def load(self) -> Callable[..., Any]:
         """The factory.
@@ -78,7 +80,7 @@ class Entry:
           UserError: `options` is not annotated with a dataclass.
         """
         if self.own or "options" not in self.parameters():
-            return None
+            return self.options
         found = typing.get_type_hints(self.load()).get("options")
         if not (isinstance(found, type) and dataclasses.is_dataclass(found) and not _frozen(found)):
             raise UserError(
@@ -118,9 +120,9 @@ class Registry(Mapping[str, Entry]):
             )
         self._entries[entry.name] = entry
 
-    def own(self, name: str, target: str, help: str, *, task: str = "") -> None:
+    def own(self, name: str, target: str, help: str, *, task: str = "", options: type | None = None) -> None:
         """Registers one of the project's own by "module:attribute"."""
-        self.add(Entry(name, target, help, task, own=True))
+        self.add(Entry(name, target, help, task, own=True, options=options))
 
     def __getitem__(self, name: str) -> Entry:
         if name in self._entries:
@@ -180,9 +182,9 @@ def register_optimizer(name: str, *, help: str = "") -> Callable[[Callable[..., 
       UserError: the name is built in.
 
     Example:
-      >>> @register_optimizer("lion")
-      ... def lion(learning_rate, config):
-      ...     return optax.lion(learning_rate, weight_decay=config.weight_decay)
+      >>> @register_optimizer("adan")
+      ... def adan(learning_rate, config):
+      ...     return optax.adan(learning_rate, weight_decay=config.weight_decay)
     """
     return _decorator(OPTIMIZERS, name, help=help)
 

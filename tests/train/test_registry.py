@@ -14,11 +14,13 @@ import pytest
 
 import train
 from train import data
+from train.__main__ import parse
 from train.config import Config, ModelConfig, OptimizerConfig, differences, from_dict, leaves, to_dict, validate
 from train.errors import UserError
 from train.experiment import make_recipe
 from train.identity import run_id
 from train.models import MODELS, create_model
+from train.optimizer_options import Lion
 from train.optimizers import make_inner_optimizer
 from train.registry import DATASETS, OPTIMIZERS
 from train.run.loop import train as train_run
@@ -86,7 +88,7 @@ def lion(monkeypatch):
     for registry in (OPTIMIZERS, MODELS, DATASETS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
-    @train.register_optimizer("lion")
+    @train.register_optimizer("my_lion")
     def make(learning_rate, config, options: LionOptions):
         return optax.lion(learning_rate, b2=options.b2, weight_decay=config.weight_decay)
 
@@ -94,7 +96,9 @@ def lion(monkeypatch):
 
 
 def with_lion(**options):
-    return validate(Config(optimizer=OptimizerConfig(name="lion", options=LionOptions(**options) if options else None)))
+    return validate(
+        Config(optimizer=OptimizerConfig(name="my_lion", options=LionOptions(**options) if options else None))
+    )
 
 
 def one_update(tx):
@@ -131,8 +135,8 @@ def test_a_run_without_options_has_none_in_its_files():
     ("config", "message"),
     [
         (OptimizerConfig(options=LionOptions()), r"config\.optimizer\.options=LionOptions.*left out for adam"),
-        (OptimizerConfig(name="lion", options=3), r"config\.optimizer\.options=3 must be a LionOptions for lion"),
-        (OptimizerConfig(name="lion", options=LionOptions(b2="x")), r"options\.b2='x' must be a finite number"),
+        (OptimizerConfig(name="my_lion", options=3), r"config\.optimizer\.options=3 must be a LionOptions for my_lion"),
+        (OptimizerConfig(name="my_lion", options=LionOptions(b2="x")), r"options\.b2='x' must be a finite number"),
         (OptimizerConfig(name="no_such_module:tx"), r"config\.optimizer\.name='no_such_module:tx'.*cannot be imported"),
         (OptimizerConfig(name="optax:no_such"), r"config\.optimizer\.name='optax:no_such'.*cannot be imported"),
         (
@@ -147,7 +151,7 @@ def test_options_and_names_that_do_not_fit_are_refused(lion, config, message):
 
 
 def test_momentum_is_a_registered_optimizers_own_business(lion):
-    assert validate(Config(optimizer=OptimizerConfig(name="lion", momentum=0.9))).optimizer.momentum == 0.9
+    assert validate(Config(optimizer=OptimizerConfig(name="my_lion", momentum=0.9))).optimizer.momentum == 0.9
     with pytest.raises(UserError, match=r"config\.optimizer\.momentum is for sgd"):
         validate(Config(optimizer=OptimizerConfig(name="adam", momentum=0.9)))
 
@@ -207,9 +211,9 @@ def test_an_options_field_is_a_flag(tmp_path):
         "import dataclasses, optax, train\n"
         "from train.config import Config, OptimizerConfig\n\n"
         "@dataclasses.dataclass\nclass Options:\n    b2: float = 0.99\n\n"
-        "@train.register_optimizer('lion')\n"
+        "@train.register_optimizer('my_lion')\n"
         "def lion(learning_rate, config, options: Options):\n    return optax.lion(learning_rate, b2=options.b2)\n\n"
-        "def get_config():\n    return Config(optimizer=OptimizerConfig(name='lion', options=Options()))\n"
+        "def get_config():\n    return Config(optimizer=OptimizerConfig(name='my_lion', options=Options()))\n"
     )
     code = (
         "import sys; from train.__main__ import parse; "
@@ -222,3 +226,17 @@ def test_an_options_field_is_a_flag(tmp_path):
     refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode != 0
     assert "UserError" in refused.stderr
+
+
+def test_a_name_given_as_a_flag_brings_its_options():
+    config, _ = parse(
+        [
+            "--config=configs/digits_cnn.py",
+            "--workdir=x",
+            "--config.optimizer.name=lion",
+            "--config.optimizer.options.b2=.5",
+        ]
+    )
+    assert config.optimizer.options == Lion(b2=0.5)
+    with pytest.raises(UserError, match=r"there is no flag --config\.optimizer\.options\.beta"):
+        parse(["--config=configs/digits_cnn.py", "--workdir=x", "--config.optimizer.options.beta=1"])

@@ -38,6 +38,7 @@ def load(
     data_dir: str = "",
     train_examples: int = 0,
     test_examples: int = 0,
+    validation_examples: int = 0,
     batch_size: int = 128,
     test_batch_size: int = 0,
     sequence_length: int = 35,
@@ -51,6 +52,7 @@ def load(
       data_dir: where it lies; empty means TFDS's own default (`TFDS_DATA_DIR`, or
         `~/tensorflow_datasets`).
       train_examples, test_examples: 0 for all, else that many (see `train.data.dataset.subset`).
+      validation_examples: training examples that are set aside (see `train.data.dataset.held_out`).
       batch_size, test_batch_size: language models only: the number of parallel rows that the text is cut
         into, for training and for testing; 0 for the latter means `batch_size`.
       sequence_length: text only: tokens in a segment, or in a review.
@@ -70,7 +72,7 @@ def load(
         "skip_corrupt": skip_corrupt,
         "add_unk": add_unk,
     }
-    return limited(_whole(name, data_dir, given), train_examples, test_examples)
+    return limited(_whole(name, data_dir, given), train_examples, test_examples, validation_examples)
 
 
 def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:

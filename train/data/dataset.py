@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Dataset:
       name: the name it was loaded by.
       task: what the targets are: a class per image, the next token at every position, or a class per text.
       train, test: the two splits.
+      validation: what was set aside from the training split, for choices (`held_out`); None if nothing was.
       num_classes: classes, or for `task="text"` the vocabulary's size.
       augmentation: what training images undergo on the device; testing has its deterministic counterpart.
       mean, std: per channel, in units of 0..255; empty for text.
@@ -72,6 +73,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     source: str = ""
     digest: str = ""
+    validation: Split | None = None
 
 
 def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
@@ -94,12 +96,14 @@ def with_digest(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, digest=digest_of(arrays))
 
 
-def limited(dataset: Dataset, train_examples: int, test_examples: int) -> Dataset:
-    """The data set with so many examples of its splits, see `subset`."""
+def limited(dataset: Dataset, train_examples: int, test_examples: int, validation_examples: int = 0) -> Dataset:
+    """The data set with so many examples of its splits, see `subset` and `held_out`."""
     in_order = not dataset.shuffle
+    train, validation = held_out(dataset.train, train_examples, validation_examples, in_order=in_order)
     return dataclasses.replace(
         dataset,
-        train=subset(dataset.train, train_examples, field="train_examples", in_order=in_order),
+        train=train,
+        validation=validation,
         test=subset(dataset.test, test_examples, field="test_examples", in_order=in_order),
     )
 
@@ -124,3 +128,64 @@ def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
     if in_order:
         return split.take(slice(examples))
     return split.take(np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:examples])
+
+
+def held_out(split: Split, examples: int, validation: int, *, in_order: bool) -> tuple[Split, Split | None]:
+    """Sets aside `validation` of the training examples, and takes `examples` of the others; 0 means all of those.
+
+    The last ones of `subset`'s fixed order are set aside: which they are depends on their number alone, and a run with
+    `examples` trains on the same ones with a validation set or without. With `in_order` they are the last segments.
+
+    Returns:
+      Training and validation split; the latter is None for `validation` 0.
+
+    Raises:
+      UserError: there are not that many.
+    """
+    if not validation:
+        return subset(split, examples, field="train_examples", in_order=in_order), None
+    left = len(split) - validation
+    if left < max(examples, 1):
+        raise UserError(
+            f"validation_examples={validation} with train_examples={examples or 'all'}, but the set has {len(split)} "
+            "training examples; use fewer"
+        )
+    order = np.arange(len(split)) if in_order else np.random.default_rng(_SUBSET_SEED).permutation(len(split))
+    taken = order[:examples] if 0 < examples < left else np.sort(order[:left])
+    return split.take(taken), split.take(np.sort(order[left:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayForm:
+    """Shape and dtype of an array that is not there."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def to_facts(dataset: Dataset) -> dict[str, Any]:
+    """All of a data set but its examples, of which it keeps shapes and dtypes: as JSON."""
+
+    def forms(split: Split) -> dict[str, Any]:
+        arrays = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
+        return {name: None if a is None else [list(a.shape), str(a.dtype)] for name, a in arrays.items()}
+
+    facts = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
+    return {name: forms(value) if isinstance(value, Split) else value for name, value in facts.items()}
+
+
+def from_facts(facts: Mapping[str, Any]) -> Dataset:
+    """A data set without examples: its splits have an `ArrayForm` in the place of each array."""
+
+    def split(forms: Mapping[str, Any]) -> Any:
+        arrays: dict[str, Any] = {}
+        for name, form in forms.items():
+            arrays[name] = ArrayForm(tuple(form[0]), np.dtype(form[1])) if form else None
+        return Split(**arrays)
+
+    values: dict[str, Any] = {}
+    for name, value in facts.items():
+        values[name] = (
+            split(value) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
+        )
+    return Dataset(**values)

@@ -9,12 +9,11 @@ Orbax itself keeps no sums of array data, casts a wrong dtype, returns a wrong s
 the latest step. So a checkpoint is written under a temporary name, summed, flushed, and only then renamed; before a
 restore the sums, the step, the run's id, and each leaf's shape and dtype are compared.
 
-`orbax.checkpoint.CheckpointManager` was considered: its retention can delete the latest step when a best one is
-kept, and it offers no place between commit and publication where sums could be written.
+`orbax.checkpoint.CheckpointManager` can delete the latest step when a best one is kept, and offers no place between
+commit and publication where sums could be written.
 """
 
 import concurrent.futures
-import hashlib
 import json
 import logging
 import os
@@ -27,19 +26,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.errors import UserError
-from train.files import check_space, fsync_path, with_patience, write_atomic, write_json
+from train.files import check_space, fsync_path, with_patience, write_json
+from train.run.sums import DamagedCheckpoint, verify, write_sums
 
-SUMS = "SHA256SUMS"
-SUM_OF_SUMS = f"{SUMS}.sha256"
 PROGRESS = "progress.json"
 STATE = "state"
 KEEP = 2
 
 log = logging.getLogger(__name__)
-
-
-class DamagedCheckpoint(Exception):
-    """A step's directory is not what was written; the message says how."""
 
 
 class Restored(NamedTuple):
@@ -54,58 +48,6 @@ class Restored(NamedTuple):
     step: int
     tree: Any
     progress: dict[str, Any]
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (SUMS, SUM_OF_SUMS))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(directory: Path) -> None:
-    """Compares a checkpoint's files with its sums.
-
-    Raises:
-      DamagedCheckpoint: a file is missing, added or different, or there are no sums.
-    """
-    lines = _read(directory, SUMS)
-    if _read(directory, SUM_OF_SUMS) != [_sum_line(directory / SUMS)] or not all(line[64:66] == "  " for line in lines):
-        raise DamagedCheckpoint(f"{SUMS} is damaged")
-    expected = {line[66:]: line[:64] for line in lines}
-    found = {path.relative_to(directory).as_posix() for path in _files(directory)}
-    if missing := sorted(expected.keys() - found):
-        raise DamagedCheckpoint(f"{missing[0]} is missing")
-    if stray := sorted(found - expected.keys()):
-        raise DamagedCheckpoint(f"{stray[0]} was not written with it")
-    for name, digest in expected.items():
-        if _sha256(directory / name) != digest:
-            raise DamagedCheckpoint(f"{name} has changed since it was written")
-
-
-def _read(directory: Path, name: str) -> list[str]:
-    try:
-        return (directory / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedCheckpoint(f"{name} is missing or cannot be read") from error
-
-
-def _sum_line(path: Path) -> str:
-    return f"{_sha256(path)}  {path.name}"
-
-
-def _write_sums(directory: Path) -> None:
-    lines = ""
-    for path in _files(directory):
-        fsync_path(path)
-        lines += f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n"
-    write_atomic(directory / SUMS, lines)
-    write_atomic(directory / SUM_OF_SUMS, _sum_line(directory / SUMS) + "\n")
-    for path in sorted(directory.rglob("*")):
-        if path.is_dir():
-            fsync_path(path)
 
 
 def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -124,11 +66,12 @@ class Checkpoints:
       directory: where they are.
       run: the run's id (`train.identity`), kept in each checkpoint and compared before it is restored; None to read
         those of any run.
+      continued: ids of runs of fewer epochs, whose checkpoints this one continues.
       disk_wait: seconds to wait for space on a full disk.
     """
 
-    def __init__(self, directory: Path, *, run: str | None = None, disk_wait: float = 0.0):
-        self._directory, self._run, self._disk_wait = directory, run, disk_wait
+    def __init__(self, directory: Path, *, run: str | None = None, continued: Any = (), disk_wait: float = 0.0):
+        self._directory, self._run, self._continued, self._disk_wait = directory, run, continued, disk_wait
         self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -195,26 +138,33 @@ class Checkpoints:
             check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             self._checkpointer.save((temporary / STATE).absolute(), args=ocp.args.StandardSave(tree))
             write_json(temporary / PROGRESS, {"step": step, "run": self._run, **progress})
-            _write_sums(temporary)
+            write_sums(temporary)
             os.rename(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed
             raise
         fsync_path(self._directory)
         self.newest = step
-        self._retain(step)
+        self._retain()
 
-    def _retain(self, newest: int) -> None:
-        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+    def _scores(self) -> dict[int, float | None]:
         known: dict[int, float | None] = {}
         for step in self.steps():
             try:
                 known[step] = self._progress(step).get("score")
             except DamagedCheckpoint as damage:  # what is whole is saved; this one is not ours to delete
                 log.warning("checkpoint %s is damaged and is kept as it is: %s", self._directory / str(step), damage)
-        scored = [step for step, score in known.items() if score is not None]
-        best = max(scored, key=lambda step: (known[step], -step), default=newest)  # type: ignore[operator]
-        for step in sorted(known)[:-KEEP]:
+        return known
+
+    def best(self) -> int | None:
+        """The step with the highest score, the first of equal ones; None if none has any."""
+        scored = {step: score for step, score in self._scores().items() if score is not None}
+        return max(scored, key=lambda step: (scored[step], -step), default=None)
+
+    def _retain(self) -> None:
+        """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
+        best = self.best()
+        for step in sorted(self._scores())[:-KEEP]:
             if step != best:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
                 doomed = self._directory / f".{step}.deleting"
@@ -237,16 +187,17 @@ class Checkpoints:
         """Compares what a whole checkpoint says it is with where it lies."""
         if progress.get("step") != step:
             raise DamagedCheckpoint(f"it is of step {progress.get('step')}")
-        if self._run is not None and progress.get("run") != self._run:
+        if self._run is not None and progress.get("run") != self._run and progress.get("run") not in self._continued:
             raise DamagedCheckpoint(
                 f"it is of run {progress.get('run')}, not of {self._run}: its settings or its data were others"
             )
 
-    def restore(self, abstract: Any) -> Restored | None:
-        """Reads the newest checkpoint that is whole.
+    def restore(self, abstract: Any, *, only: int | None = None) -> Restored | None:
+        """Reads the newest checkpoint that is whole, or that of a step.
 
         Args:
           abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved.
+          only: the step to read; None for the newest.
 
         Returns:
           None where nothing was ever saved.
@@ -255,7 +206,7 @@ class Checkpoints:
           UserError: there are checkpoints, and none is whole; or a whole one is of another structure, shape or dtype.
         """
         reasons = []
-        for step in reversed(self.steps()):
+        for step in reversed(self.steps()) if only is None else [only]:
             directory = self._directory / str(step)
             try:
                 verify(directory)

@@ -9,7 +9,7 @@ from train.files import write_atomic
 from train.run.records import Row
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 
 
 @contextlib.contextmanager
@@ -62,6 +62,7 @@ def draw_curves(rows: list[Row], title: str, path: Path) -> None:
     quantities = [("perplexity" if language_model else "loss"), "accuracy"]
     lines = (("train", "training", BLUE, "-"), ("test", "test, live weights", ORANGE, "-"))
     lines += (("slow_test", "test, slow weights", GREEN, "--"),)
+    lines += (("ema_test", "test, moving average", PURPLE, ":"),)
     for axis, quantity in zip(axes, quantities, strict=True):
         for prefix, label, colour, style in lines:
             points = [(row["epoch"], row.get(f"{prefix}_{quantity}")) for row in rows]

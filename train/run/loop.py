@@ -19,8 +19,9 @@ from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row, perplexity
+from train.run.records import NORM_COLUMNS, MetricsFile, Row
 from train.run.recovery import NonFiniteStep, Position, Recovery
+from train.run.scores import columns_of_run, further_scores, perplexities, validation_score
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer
@@ -66,7 +67,7 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
             if not quiet:
                 with Extras().best_effort("standard output"):
                     print(f"{directory.path} is finished; choose another workdir to train again")
-            return Outcome("finished", MetricsFile(directory.metrics, language_model=False).rows)
+            return Outcome("finished", MetricsFile(directory.metrics).rows)
         with _ending_recorded(directory):
             return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
 
@@ -99,8 +100,13 @@ class Run:
         self._trainer, self._recipe = trainer, trainer.recipe
         self._stop, self._quiet = stop, quiet
         self._language_model = self._recipe.task == "text"
-        self._metrics_file = MetricsFile(directory.metrics, language_model=self._language_model)
-        self._checkpoints = Checkpoints(directory.checkpoints, run=directory.run_id, disk_wait=directory.disk_wait)
+        self._metrics_file = MetricsFile(directory.metrics, columns_of_run(self._recipe))
+        self._checkpoints = Checkpoints(
+            directory.checkpoints,
+            run=directory.run_id,
+            continued=directory.continued_runs,
+            disk_wait=directory.disk_wait,
+        )
         self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
 
@@ -119,7 +125,8 @@ class Run:
         trainer, recipe = self._trainer, self._recipe
         position = self._recovery.newest()
         self._check_rows(position.step)
-        self._directory.start([f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices])
+        devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices]
+        self._directory.start(devices, trainer.dataset_facts)
         trainer.compile()
         board = TensorBoard(self._directory.tensorboard, after_epoch=position.step // recipe.steps_per_epoch)
         progress = Progress(
@@ -238,17 +245,15 @@ class Run:
             if not trainer.slow_scores_are_live_ones(position.state):
                 means = trainer.evaluate(position.state, slow=True).means()
             row["slow_test_loss"], row["slow_test_accuracy"] = means
+        row |= further_scores(trainer, position.state)
         if self._language_model:
-            for prefix in ("train", "test", "slow_test"):
-                value = row[f"{prefix}_loss"]
-                row[f"{prefix}_perplexity"] = None if value is None else perplexity(value)
+            row |= perplexities(row)
         row["seconds"] = position.seconds + time.monotonic() - began
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
         self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
         position.metrics, position.seconds = trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
-            score = row["slow_test_accuracy"] if recipe.lookahead else row["test_accuracy"]
-            position.save(self._checkpoints, score=score)
+            position.save(self._checkpoints, score=validation_score(row))
         facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)

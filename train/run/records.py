@@ -26,11 +26,23 @@ COLUMNS = (
     "slow_distance",
 )
 PERPLEXITIES = ("train_perplexity", "test_perplexity", "slow_test_perplexity")
+# Weights and split, of runs that keep a moving average of the weights, or set examples aside for validation.
+FURTHER = ("ema_test", "validation", "slow_validation", "ema_validation")
+FURTHER_COLUMNS = tuple(f"{name}_{what}" for name in FURTHER for what in ("loss", "accuracy", "perplexity"))
 # The columns that say how fast the machine was; all others are a function of the config.
 TIMING_COLUMNS = ("examples_per_second", "seconds")
+_NUMBERS = {*COLUMNS, *PERPLEXITIES, *FURTHER_COLUMNS}
 NORM_COLUMNS = ("gradient_norm", "update_norm", "parameter_norm", "slow_distance")
 
 Row = dict[str, Any]
+
+
+def columns_of(*, language_model: bool, ema: bool = False, validation: bool = False) -> tuple[str, ...]:
+    """The columns of a run's metrics.csv."""
+    further = [name for name in FURTHER if (ema or "ema" not in name) and (validation or "validation" not in name)]
+    whats = ("loss", "accuracy", *(("perplexity",) if language_model else ()))
+    names = tuple(f"{name}_{what}" for name in further for what in whats)
+    return COLUMNS + (PERPLEXITIES if language_model else ()) + names
 
 
 def perplexity(loss: float) -> float:
@@ -55,9 +67,8 @@ class MetricsFile:
       rows: what the file holds, values as numbers (None where empty), those of a user's own columns as text.
     """
 
-    def __init__(self, path: Path, *, language_model: bool):
-        self._path = path
-        self.columns = COLUMNS + (PERPLEXITIES if language_model else ())
+    def __init__(self, path: Path, columns: tuple[str, ...] = COLUMNS):
+        self._path, self.columns = path, columns
         self.rows: list[Row] = []
         if path.exists():
             found, self.rows = _read(path)
@@ -99,7 +110,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _parse(name: str, cell: str) -> int | float | str | None:
-    if name not in COLUMNS and name not in PERPLEXITIES:
+    if name not in _NUMBERS:
         return cell
     if cell == "":
         return None

@@ -1,12 +1,15 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
+import dataclasses
 from typing import Any
 
 import jax
 
 import lookahead_jax as la
+from train import averages
 from train.config import Config
 from train.data import Dataset
+from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
@@ -29,6 +32,8 @@ class Trainer:
       parallel: the devices.
       train_data: on the devices.
       test_data: on the devices.
+      validation_data: on the devices; None if nothing was set aside.
+      dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
@@ -36,6 +41,9 @@ class Trainer:
         self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
+        validation = dataset.validation
+        self.validation_data = None if validation is None else parallel.put(to_host_arrays(validation))
+        self.dataset_facts = to_facts(dataset)
         self._compiler = Compiler(parallel.compile)
 
     @property
@@ -56,11 +64,18 @@ class Trainer:
         function = named("train_step", steps.train_step, self.recipe, last=last)
         return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
 
-    def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
-        return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+    def _evaluate_program(self, params: Any, batch_stats: Any, *, validation: bool = False) -> Program:
+        if not validation:
+            return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+        assert self.validation_data is not None
+        examples, devices = self.validation_data.targets.shape[0], self.recipe.share.devices
+        size = min(self.recipe.test_batch_size, examples // devices * devices)
+        recipe = dataclasses.replace(self.recipe, test_batch_size=size)
+        function = named("validate", steps.evaluate, recipe)
+        return Program("validate", function, (params, batch_stats, self.validation_data))
 
-    def _recalibrate_program(self, state: TrainState) -> Program:
-        args = (la.slow_params(state.opt_state), state.batch_stats, state.key, state.step, self.train_data)
+    def _recalibrate_program(self, params: Any, state: TrainState) -> Program:
+        args = (params, state.batch_stats, state.key, state.step, self.train_data)
         return self._program("recalibrate", recalibrate, args)
 
     def compiled(self, program: Program) -> Any:
@@ -78,8 +93,10 @@ class Trainer:
         order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
         step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
         programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
+        if self.validation_data is not None:
+            programs.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
         if self.recipe.recalibration_batches:
-            programs.append(self._recalibrate_program(state))
+            programs.append(self._recalibrate_program(state.params, state))
         self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
 
     # State
@@ -124,25 +141,41 @@ class Trainer:
 
     # Evaluation
 
-    def evaluate(self, state: TrainState, *, slow: bool = False) -> Metrics:
-        """Sums over the whole test set: of the live weights, or of the slow ones.
+    def evaluate(
+        self, state: TrainState, *, slow: bool = False, ema: bool = False, validation: bool = False
+    ) -> Metrics:
+        """Sums over the whole test or validation set: of the live weights, the slow ones, or the moving average.
 
-        The slow weights get BatchNorm statistics of their own first if the recipe re-estimates them.
+        Weights that did not train get BatchNorm statistics of their own first if the recipe re-estimates them.
         """
-        params, batch_stats = (la.slow_params(state.opt_state) if slow else state.params), state.batch_stats
-        if slow and self.recipe.recalibration_batches:
-            batch_stats = self.recalibrated_batch_stats(state)
-        return self._compiler.call(self._evaluate_program(params, batch_stats))
+        params, batch_stats = self.weights(state, slow=slow, ema=ema), state.batch_stats
+        if params is not state.params and self.recipe.recalibration_batches:
+            batch_stats = self.recalibrated_batch_stats(state, params)
+        return self._compiler.call(self._evaluate_program(params, batch_stats, validation=validation))
 
-    def recalibrated_batch_stats(self, state: TrainState) -> Any:
-        """BatchNorm statistics of the slow weights over the first batches of the state's epoch."""
-        return self._compiler.call(self._recalibrate_program(state))
+    def weights(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Any:
+        """The weights to evaluate: slow ones, moving average, or live ones, for Schedule-Free its average."""
+        if slow:
+            return la.slow_params(state.opt_state)
+        if ema:
+            average = named("ema_params", averages.ema_params, decay=self.recipe.ema_decay)
+            return self._compiler.call(Program("ema_params", average, (state.opt_state,)))
+        if not averages.is_schedule_free(state.opt_state):
+            return state.params
+        args = (state.opt_state, state.params)
+        return self._compiler.call(Program("schedule_free_params", averages.schedule_free_params, args))
+
+    def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
+        """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""
+        params = la.slow_params(state.opt_state) if params is None else params
+        return self._compiler.call(self._recalibrate_program(params, state))
 
     def slow_scores_are_live_ones(self, state: TrainState) -> bool:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
         """
-        return not self.recipe.recalibration_batches and int(state.opt_state.steps_since_sync) == 0
+        lookahead = averages.without_ema(state.opt_state)
+        return not self.recipe.recalibration_batches and int(lookahead.steps_since_sync) == 0
 
 
 def make_trainer(config: Config) -> Trainer:

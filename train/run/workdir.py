@@ -14,7 +14,7 @@ from typing import Any
 from train.config import Config, differences, to_dict, validate
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
-from train.identity import run_id
+from train.identity import ContinuedRuns, continues, run_id
 from train.interface.output import one_line, with_environment
 from train.interface.paths import user_path
 from train.locks import exclusive
@@ -29,11 +29,13 @@ class Workdir:
       has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
       started: whether this process has taken the run up.
       under_way: whether it has finished an epoch since.
+      extended: whether the config has more epochs than the run had when it was last taken up.
       disk_wait: seconds to wait for space on a full disk.
     """
 
     def __init__(self, path: Path, config: Config):
         self.path, self.has_run, self.started, self.under_way = path, False, False, False
+        self.extended = False
         self._settings, self.disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
@@ -60,12 +62,18 @@ class Workdir:
         return self.path / "config.json"
 
     @property
+    def model(self) -> Path:
+        return self.path / "model.json"
+
+    @property
     def run(self) -> Path:
         return self.path / "run.json"
 
     def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return self._run.get("status") == "finished"
+        """Whether the run came to its end, which more epochs put off."""
+        # The epoch as well: a kill may have come between config.json's number of epochs and run.json's status.
+        done = self._run.get("epoch", self._settings.epochs) >= self._settings.epochs
+        return self._run.get("status") == "finished" and done and not self.extended
 
     def load(self) -> None:
         """Looks at what is there; a damaged run.json counts as none, since it is only a record.
@@ -97,14 +105,16 @@ class Workdir:
           UserError: they are not the same run, or the config does not resume.
         """
         try:
-            found = differences(json.loads(self.config.read_text(encoding="utf-8")), self._settings)
+            stored = json.loads(self.config.read_text(encoding="utf-8"))
+            found = differences(stored, self._settings)
         except FileNotFoundError as error:
             raise UserError(
                 f"workdir {self.path} holds files of a run but no config.json; choose another workdir"
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} cannot be read ({error}); choose another workdir") from error
-        if found:
+        self.extended = bool(found) and continues(self._settings, stored)
+        if found and not self.extended:
             raise UserError(
                 f"workdir {self.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
             )
@@ -132,8 +142,17 @@ class Workdir:
         """Stands for the config and the data, which must have been checked."""
         return run_id(self._settings, self._data["digest"])
 
-    def start(self, devices: list[str]) -> None:
+    @property
+    def continued_runs(self) -> ContinuedRuns:
+        """The ids of the runs of fewer epochs that this one continues."""
+        return ContinuedRuns(self._settings, self._data["digest"])
+
+    def start(self, devices: list[str], model: dict[str, Any]) -> None:
         """Records that the run goes on now. Up to here nothing is written, so that a refused command leaves nothing.
+
+        Args:
+          devices: that it is on, in words.
+          model: what `train.load_model` needs to know of its data.
 
         Raises:
           RunFailed: the files cannot be written, or the disk stayed full.
@@ -141,8 +160,9 @@ class Workdir:
         import jax
 
         settings = to_dict(self._settings)
-        if not self.has_run:
+        if not self.has_run or self.extended:
             with_patience(lambda: write_json(self.config, settings), seconds=self.disk_wait, what=str(self.config))
+            with_patience(lambda: write_json(self.model, model), seconds=self.disk_wait, what=str(self.model))
         # There from the beginning, so that it is noticed if someone takes it away.
         with_patience(lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints))
         self._run = {

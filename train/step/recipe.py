@@ -25,7 +25,7 @@ class Recipe:
       task: what the targets are, as in `train.data.Dataset`.
       model: Flax module; its BatchNorm averages over `share.axis_name`.
       tx: the optimizer.
-      schedule: its learning rate, from the number of updates done.
+      schedule: its learning rate, from the number of batches done.
       objective: how the task scores a batch.
       preprocessing: how the data set is read and augmented.
       train_data: shapes and dtypes of the training data.
@@ -35,8 +35,10 @@ class Recipe:
       epochs: of the run.
       lookahead: whether the optimizer's state has slow weights.
       label_smoothing: in the training loss alone.
-      recalibration_batches: training batches over which the slow weights' BatchNorm statistics are re-estimated; 0
-        evaluates them with the running statistics.
+      recalibration_batches: training batches over which the BatchNorm statistics of slow and averaged weights are
+        re-estimated; 0 evaluates them with the running statistics.
+      validation_data: shapes and dtypes of the validation data; None if there is none.
+      ema_decay: of the moving average in the optimizer's state; 0 if there is none.
       share: how a batch is split over devices.
     """
 
@@ -54,6 +56,8 @@ class Recipe:
     lookahead: bool
     label_smoothing: float = 0.0
     recalibration_batches: int = 0
+    validation_data: DeviceSplit | None = None
+    ema_decay: float = 0.0
     share: Share = WHOLE
 
     @property

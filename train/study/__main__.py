@@ -50,6 +50,7 @@ from train.study.plan import (
     planned_runs,
     select,
     with_data_dir,
+    with_epochs,
 )
 from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
 from train.study.results.records import RunRecord, StudyResults
@@ -69,6 +70,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=argument_path, required=True, help="where runs, tables, figures and page go")
     parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
     parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of every run; finished runs whose checkpoints were kept are continued"
+    )
     parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
     parser.add_argument(
         "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
@@ -87,7 +91,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
     )
     flags = parser.parse_args(arguments)
-    for name, least, most in (("seeds", 1, 10_000), ("max_seeds", 1, 10_000), ("jobs", 1, 10_000), ("retries", 0, 100)):
+    for name, least, most in (
+        ("epochs", 1, 10**6),
+        ("seeds", 1, 10_000),
+        ("max_seeds", 1, 10_000),
+        ("jobs", 1, 10_000),
+        ("retries", 0, 100),
+    ):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
@@ -134,6 +144,7 @@ def run_session(
 def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
+    study = with_epochs(study, flags.epochs) if flags.epochs else study
     only = tuple(filter(None, flags.only.split(",")))
 
     def patiently(write: Callable[[], None]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.train.corruption import torture_files
 from train.errors import UserError
-from train.run.checkpointing import Checkpoints, DamagedCheckpoint, verify
+from train.run.checkpointing import Checkpoints
+from train.run.sums import DamagedCheckpoint, verify
 from train.step.metrics import Metrics
 
 

@@ -17,6 +17,7 @@ from train.data.imdb import prepare_imdb
 from train.errors import UserError
 from train.experiment import load_dataset
 from train.models.normalization import BatchNorm
+from train.run.scores import validation_score
 from train.run.trainer import make_trainer
 from train.step.input_pipeline import draw, load, slice_batch
 
@@ -160,10 +161,12 @@ def test_the_bilstm_learns_reviews_and_its_vocabulary_is_the_sets(review_config)
 
 
 def test_the_language_model_learns_and_its_metrics_count_tokens(text_config, tmp_path):
-    outcome = train.run.loop.train(dataclasses.replace(text_config, epochs=4), tmp_path, quiet=True)
+    config = dataclasses.replace(text_config, epochs=4, validation_examples=16)
+    outcome = train.run.loop.train(config, tmp_path, quiet=True)
     first, last = outcome.rows[0], outcome.rows[-1]
     assert last["train_loss"] < first["train_loss"]
-    for prefix in ("train", "test", "slow_test"):
+    assert validation_score(last) == -last["slow_validation_loss"]
+    for prefix in ("train", "test", "slow_test", "validation", "slow_validation"):
         assert last[f"{prefix}_perplexity"] == pytest.approx(math.exp(last[f"{prefix}_loss"]), rel=1e-5)
     # Random words would cost ln 30; nine in ten are given by the last one.
     assert last["test_perplexity"] < 0.75 * VOCABULARY

@@ -131,6 +131,24 @@ def test_what_jax_refuses_is_one_line_and_not_one_for_each_run(variable, value, 
     assert not (tmp_path / "out" / "runs").exists()
 
 
+def test_more_epochs_continue_the_runs_whose_checkpoints_were_kept(study_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [f"--study={study_file(epochs=1)}", f"--out={out}", "--seeds=1"]
+    assert main([*command, "--keep_checkpoints"]) == 0
+    assert main([*command, "--epochs=2"]) == 0
+    runs = {(r["variants"], r["epochs"]): r for r in records(out / "runs.csv")}
+    assert runs.keys() == {("plain", "2"), ("slow", "2"), ("", "1")}  # those of 1 epoch are behind, in no section
+    for name in ("plain", "slow"):
+        workdir = out / "runs" / runs[name, "2"]["id"]
+        assert json.loads((workdir / "run.json").read_text())["starts"] == 2
+        assert [row["epoch"] for row in records(workdir / "metrics.csv")] == ["1", "2"]
+    assert len(list((out / "runs").iterdir())) == 2
+    assert json.loads((out / "study.json").read_text())["command"].endswith(f"--out={out} --epochs=2")
+    capsys.readouterr()
+    assert main([*command, "--epochs=2", "--dry_run"]) == 0
+    assert "to do: 0 of 2 runs" in capsys.readouterr().out
+
+
 def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done(
     study_file, tmp_path, capsys, monkeypatch
 ):

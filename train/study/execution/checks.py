@@ -19,6 +19,7 @@ def _key(config: Config) -> tuple:
         config.data_dir,
         config.train_examples,
         config.test_examples,
+        config.validation_examples,
         config.batch_size,
         config.test_batch_size,
         config.sequence_length,

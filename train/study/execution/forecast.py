@@ -44,6 +44,7 @@ def kind(config: Config) -> tuple:
         config.model.stem,
         config.train_examples,
         config.test_examples,
+        config.validation_examples,
         config.batch_size,
         config.sequence_length,
     )

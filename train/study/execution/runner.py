@@ -10,6 +10,7 @@ from typing import Any
 from train.config import differences, to_dict
 from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
+from train.identity import earlier_configs, run_id
 from train.run.records import read_rows
 from train.run.signals import StopRequest
 from train.study.execution.executor import Executor, RunEnd
@@ -98,6 +99,7 @@ class Runner:
                     continue
                 attempts[run.id] += 1
                 going[run.id] = run
+                self._continue_earlier(run)
                 self._executor.start(run)
                 self._live.started(run)
             if stop and not asked:
@@ -119,6 +121,20 @@ class Runner:
             self._live.update()
         tally.open = waiting + tally.open
         return tally
+
+    def _continue_earlier(self, run: PlannedRun) -> None:
+        """Gives a run that has no workdir that of a run of fewer epochs which it continues, if checkpoints are there.
+
+        What that one published stays published.
+        """
+        directory = run_directory(self._out, run.id)
+        if directory.exists():
+            return
+        for earlier in earlier_configs(run.config):
+            found = run_directory(self._out, run_id(earlier, run.data))
+            if found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
+                found.rename(directory)
+                return
 
     def _is_published(self, run: PlannedRun) -> bool:
         return run.id in self._runs and self._runs[run.id].status == "finished"

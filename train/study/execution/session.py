@@ -63,6 +63,7 @@ class Session:
         before = read_facts(flags.out)
         self._earlier = before.get("sessions", [])
         whole = [f"--{name}={getattr(flags, name)}" for name in ("study", "out", "scale") if getattr(flags, name)]
+        whole += [f"--epochs={flags.epochs}"] if flags.epochs else []
         whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds)
         whole += [f"--until={flags.until}", f"--max_seeds={flags.max_seeds}"] if flags.until else []
         self._session = SessionFacts(

@@ -1,7 +1,7 @@
 """What a study consists of, and which runs follow from it. Everything that a study file needs is here."""
 
 from train.study.plan.claims import Claim, Comparison, Pair
-from train.study.plan.runs import PlannedRun, planned_runs, select, with_data, with_data_dir
+from train.study.plan.runs import PlannedRun, planned_runs, select, with_data, with_data_dir, with_epochs
 from train.study.plan.study import SCALES, Reference, Section, Study, Variant
 from train.study.plan.study_file import copy_study_file, load_study, run_study_file
 
@@ -22,4 +22,5 @@ __all__ = [
     "select",
     "with_data",
     "with_data_dir",
+    "with_epochs",
 ]

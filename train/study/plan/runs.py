@@ -58,6 +58,23 @@ def with_data_dir(config: Config, data_dir: str) -> Config:
     return dataclasses.replace(config, data_dir=data_dir) if data_dir and not config.data_dir else config
 
 
+def with_epochs(study: Study, epochs: int) -> Study:
+    """The study with so many epochs for every run, instead of its own numbers.
+
+    Raises:
+      UserError: a variant cannot have so many.
+    """
+
+    def changed(variant: Variant) -> Variant:
+        return dataclasses.replace(variant, config=dataclasses.replace(variant.config, epochs=epochs))
+
+    def section_with(section: Section) -> Section:
+        variants = tuple(map(changed, section.variants))
+        return dataclasses.replace(section, variants=variants, budget=f"{epochs} epochs", same_budget=False)
+
+    return dataclasses.replace(study, sections=tuple(map(section_with, study.sections)))
+
+
 def with_data(study: Study, digest: Callable[[Config], str]) -> Study:
     """Returns the study with the digest of each variant's data filled in."""
 

@@ -52,7 +52,7 @@ def write_workdir(out, run, status="finished", epochs=2):
     directory = run_directory(out, run.id)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", to_dict(run.config))
-    metrics = MetricsFile(directory / "metrics.csv", language_model=False)
+    metrics = MetricsFile(directory / "metrics.csv")
     for epoch in range(len(metrics.rows) + 1, epochs + 1):
         loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
         row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
@@ -146,7 +146,7 @@ def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_n
     def sessions():
         return json.loads((out / FACTS).read_text())["sessions"]
 
-    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="")
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="", epochs=None)
     seen = []
     for seeds in (1, 2):
         arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]

@@ -1,0 +1,79 @@
+"""Weights to evaluate that are means of those that trained: an exponential moving average, Schedule-Free's average.
+
+Lookahead's slow weights are not here: `lookahead_jax.slow_params` finds them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+
+class AveragedState(NamedTuple):
+    """State of `with_ema`.
+
+    Attributes:
+      inner_state: the optimizer's.
+      average: `optax.EmaState`: the number of updates, and the sum that the average is made of.
+    """
+
+    inner_state: Any
+    average: Any
+
+
+def with_ema(tx: optax.GradientTransformationExtraArgs, decay: float) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, keeping an exponential moving average of the parameters after each of its updates.
+
+    With d the decay and p_t the parameters after update t, the average after n updates is
+
+        sum_t d^(n - t) p_t / sum_t d^(n - t),
+
+    `optax.ema(d, debias=True)` of the parameters: the initial ones have no part in it. Calls that only accumulate a
+    gradient (`optax.MultiSteps`) leave it as it is.
+    """
+
+    ema = optax.ema(decay, debias=True)
+
+    def init_fn(params: optax.Params) -> AveragedState:
+        return AveragedState(tx.init(params), ema.init(params))
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, AveragedState]:
+        updates, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
+        _, average = ema.update(optax.apply_updates(params, updates), state.average)
+        # Zero, of the gradients of an update so far, once one has been made.
+        waiting = optax.tree.get(inner_state, "mini_step", default=None)
+        if waiting is not None:
+            average = jax.tree.map(lambda new, old: jnp.where(waiting == 0, new, old), average, state.average)
+        return updates, AveragedState(inner_state, average)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def ema_params(opt_state: AveragedState, decay: float) -> optax.Params:
+    """The average that `with_ema` keeps."""
+    average = opt_state.average
+    return optax.tree.bias_correction(average.ema, decay, jnp.maximum(average.count, 1))
+
+
+def without_ema(opt_state: Any) -> Any:
+    """The state of the optimizer that `with_ema` is around, where it is."""
+    return opt_state.inner_state if isinstance(opt_state, AveragedState) else opt_state
+
+
+def is_schedule_free(opt_state: Any) -> bool:
+    """Whether the optimizer is Schedule-Free, so that its parameters are not the weights to evaluate."""
+    return bool(_schedule_free_states(opt_state))
+
+
+def schedule_free_params(opt_state: Any, params: optax.Params) -> optax.Params:
+    """Schedule-Free's average x. Gradients are taken at its parameters, y = b1 x + (1 - b1) z; the state has z."""
+    return schedule_free_eval_params(_schedule_free_states(opt_state)[0], params)
+
+
+def _schedule_free_states(opt_state: Any) -> list[Any]:
+    def is_state(node: Any) -> bool:
+        return isinstance(node, ScheduleFreeState)
+
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]

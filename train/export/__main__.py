@@ -1,0 +1,51 @@
+"""python -m train.export WORKDIR OUT [--weights=slow|live|ema|best] [--format=safetensors|msgpack|orbax]
+
+Writes the weights of a run to a file (Orbax: a folder), for programs that know nothing of this one:
+
+  safetensors  names such as params.conv1.kernel and batch_stats.norm1.mean; kernels as Flax has them: [in, out], and
+               [height, width, in, out] of a convolution
+  msgpack      flax.serialization.from_bytes(None, data) gives the variables
+  orbax        orbax.checkpoint.StandardCheckpointer().restore(folder) gives the variables
+
+The run's data is not needed, unless its config re-estimates BatchNorm statistics. In Python, train.load_model(WORKDIR)
+gives a function from images or tokens to logits.
+"""
+
+import logging
+import sys
+from typing import get_args
+
+from train.errors import RunFailed, UserError
+from train.export.formats import FORMATS, write
+from train.interface.command_line import Parser, argument_path
+from train.interface.output import accept_any_text, tolerant_output
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input."""
+    accept_any_text()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    parser = Parser(prog="python -m train.export", description=__doc__)
+    parser.add_argument("workdir", type=argument_path, help="of the run")
+    parser.add_argument("out", type=argument_path, help="the file, or folder, to make")
+    parser.add_argument("--format", choices=FORMATS, default="safetensors", help="%(default)s if not given")
+    with tolerant_output():
+        try:
+            from train.export.model import Weights, load_model
+
+            parser.add_argument(
+                "--weights", choices=get_args(Weights), help="slow if not given, live without Lookahead"
+            )
+            flags = parser.parse_args(arguments)
+            model = load_model(flags.workdir, weights=flags.weights)
+            write(model, flags.out, flags.format)
+        except (UserError, RunFailed) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, UserError) else 1
+        print(f"{flags.out}: {model.weights} weights after step {model.step}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
