@@ -1,4 +1,4 @@
-"""What a command needs beyond the library; if it is not installed, one line says so before anything is imported."""
+"""Checks that what a command needs beyond the library is installed, before anything is imported."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ TRAIN = (
     *("jax", "optax", "absl", "array_record", "flax", "importlib_resources", "matplotlib", "ml_collections", "numpy"),
     *("orbax.checkpoint", "PIL", "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm"),
 )
-# Extra of pyproject.toml: the modules that it brings, and those of the library itself.
+# For each extra of pyproject.toml, the modules that it installs and those of the library itself.
 EXTRAS = {"train": TRAIN, "study": (*TRAIN, "jinja2", "markupsafe", "scipy")}
 
 
@@ -30,5 +30,5 @@ def require(extra: str) -> None:
 def _found(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ImportError:  # of the package that it is in
+    except ImportError:  # its parent package is missing
         return False

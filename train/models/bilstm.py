@@ -1,4 +1,4 @@
-"""A bidirectional LSTM that classifies texts, with torch's equations: for IMDB reviews."""
+"""A bidirectional LSTM that classifies texts, with torch's equations, for IMDB reviews."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def lstm_recurrence(projected: Array, kernel: Array, reverse: bool = False) -> A
     (``torch.nn.LSTM``).
 
     Args:
-        projected: ``[T, B, 4H]``, what reaches the gates i, f, g, o from the input, all biases included.
+        projected: ``[T, B, 4H]``, the input's contribution to the gates i, f, g, o, including all biases.
         kernel: ``[H, 4H]``, the gates side by side.
-        reverse: run from the last step to the first.
+        reverse: whether to run from the last step to the first.
 
     Returns:
-        ``[T, B, H]``, in the order of the input whichever way it ran.
+        ``[T, B, H]``, in the order of the input in either direction.
     """
     size = kernel.shape[0]
 
@@ -45,8 +45,8 @@ def lstm_recurrence(projected: Array, kernel: Array, reverse: bool = False) -> A
 class LSTMLayer(nn.Module):
     """One direction of one layer of ``torch.nn.LSTM``, time first: ``[T, B, F]`` to ``[T, B, H]``.
 
-    Variables, gates in torch's order i, f, g, o: input_kernel ``[F, 4H]``, recurrent_kernel ``[H, 4H]``, input_bias and
-    recurrent_bias ``[4H]``, all uniform over ``±1/sqrt(H)``.
+    Variables, with the gates in torch's order i, f, g, o: input_kernel ``[F, 4H]``, recurrent_kernel ``[H, 4H]``,
+    input_bias and recurrent_bias ``[4H]``, all uniform over ``±1/sqrt(H)``.
     """
 
     hidden_size: int
@@ -67,16 +67,16 @@ class LSTMLayer(nn.Module):
 class BiLSTMClassifier(nn.Module):
     """Tokens int32 ``[B, T]`` to logits ``[B, num_classes]``: the report's network for IMDB reviews.
 
-    Embedding, dropout, bidirectional LSTM layers, dropout; at every position a linear layer to ``hidden_size`` units
-    and a ReLU; their mean over the positions; a linear layer. Texts come cut or padded to one length, and a position of
-    padding counts like any other.
+    Embedding, dropout, bidirectional LSTM layers, dropout; a linear layer to ``hidden_size`` units and a ReLU at every
+    position; their mean over the positions; a linear layer. Texts are cut or padded to one length, and padding counts
+    like any other position.
 
     Attributes:
         num_classes: width of the output.
         vocabulary_size: tokens are in ``[0, vocabulary_size)``.
-        dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
+        dropout: rate of both dropouts; training needs ``rngs={"dropout": key}``.
 
-    Initialised as torch's layers: embedding standard normal, the rest uniform.
+    Initialised like torch's layers: embedding standard normal, the rest uniform.
     """
 
     num_classes: int

@@ -17,16 +17,16 @@ class CNN(nn.Module):
     """Images ``[B, H, W, C]`` to logits ``[B, num_classes]``.
 
     96@7/2 - ReLU - BatchNorm - max-pool 2 - 128@5/2 - ReLU - BatchNorm - 256@7/2 - ReLU - BatchNorm - flatten - linear;
-    all convolutions unpadded and with biases. At 224x224 the maps are 109, 54, 25 and 10 wide and the linear layer
-    takes 25,600 inputs; the size of the images fixes its shape.
+    all convolutions are unpadded and have biases. At 224x224 the maps are 109, 54, 25 and 10 wide and the linear layer
+    has 25,600 inputs, so its shape depends on the size of the images.
 
-    The flattened order is height, width, channel; torch's is channel, height, width, so a torch kernel of the linear
-    layer is to be permuted. Initialised as torch's ``Conv2d`` and ``Linear``.
+    The flattened order is height, width, channel; torch's is channel, height, width, so a torch kernel for the linear
+    layer must be permuted. Initialised like torch's ``Conv2d`` and ``Linear``.
 
     Attributes:
         num_classes: width of the output.
         axis_name: axis over which BatchNorm averages, under ``pmap`` and ``shard_map``.
-        conv_general_dilated: what computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
+        conv_general_dilated: function that computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
     """
 
     num_classes: int

@@ -1,12 +1,12 @@
 """The report's language model: a two-layer GRU with torch's equations.
 
-A step of the recurrence holds only what depends on the step before: one matmul with the three gates side by side and
-a few elementwise operations; the input projections of all steps are one matmul before the loop.
+A step of the recurrence contains only what depends on the previous step: one matmul with the three gates side by side
+and a few elementwise operations; the input projections of all steps are one matmul before the loop.
 
 Measured at the report's sizes (T = 35, B = 20, H = 50, two cores shared with other work, n = 15 alternations, fastest):
-forward and gradient of one layer 1.24 ms; unrolled by 5, 1.19; unrolled whole, 1.29; with a gradient of its own that
-recomputes the gates of all steps at once and keeps the weights' gradient out of the loop, 1.7 to 2.2. The plain scan
-it is: a step of training spends its time in the softmax and the optimizer.
+forward and gradient of one layer 1.24 ms; unrolled by 5, 1.19; fully unrolled, 1.29; with a custom gradient that
+recomputes the gates of all steps at once and keeps the weights' gradient out of the loop, 1.7 to 2.2. So this is the
+plain scan: a training step spends its time in the softmax and the optimizer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def gru_recurrence(projected: Array, kernel: Array, bias: Array) -> Array:
     ``h' = (1 - z) * n + z * h`` (``torch.nn.GRU``).
 
     Args:
-        projected: ``[T, B, 3H]``, what reaches the gates r, z, n from the input, biases of r and z included.
+        projected: ``[T, B, 3H]``, the input's contribution to the gates r, z, n, including the biases of r and z.
         kernel: ``[H, 3H]``, W_r, W_z, W_n side by side.
         bias: ``[H]``, the recurrent bias of n.
 
@@ -52,8 +52,8 @@ def gru_recurrence(projected: Array, kernel: Array, bias: Array) -> Array:
 class GRULayer(nn.Module):
     """One layer of ``torch.nn.GRU``, time first: ``[T, B, F]`` to ``[T, B, H]``, hidden state zero at the start.
 
-    Variables, gates in torch's order r, z, n: input_kernel ``[F, 3H]``, recurrent_kernel ``[H, 3H]``, input_bias
-    and recurrent_bias ``[3H]``, all uniform over ``±1/sqrt(H)``.
+    Variables, with the gates in torch's order r, z, n: input_kernel ``[F, 3H]``, recurrent_kernel ``[H, 3H]``,
+    input_bias and recurrent_bias ``[3H]``, all uniform over ``±1/sqrt(H)``.
     """
 
     hidden_size: int
@@ -66,27 +66,27 @@ class GRULayer(nn.Module):
         recurrent_kernel = self.param("recurrent_kernel", uniform, (size, 3 * size))
         input_bias = self.param("input_bias", uniform, (3 * size,))
         recurrent_bias = self.param("recurrent_bias", uniform, (3 * size,))
-        # Outside the gate of r the recurrent bias is one more input bias; only n's stands inside.
+        # The recurrent biases of r and z are just additional input biases; only n's is inside the gate of r.
         bias = input_bias + recurrent_bias.at[2 * size :].set(0)
         projected = x @ input_kernel + jnp.expand_dims(bias, (0, 1))
         return gru_recurrence(projected, recurrent_kernel, recurrent_bias[2 * size :])
 
 
 class GRULanguageModel(nn.Module):
-    """Tokens int32 ``[B, T]`` to logits ``[B, T, num_classes]`` of the token that follows each.
+    """Tokens int32 ``[B, T]`` to logits ``[B, T, num_classes]`` of each next token.
 
     Embedding, dropout, GRU layers, dropout, linear layer. The hidden state is zero at the start of each segment.
     There is no dropout between the GRU layers: the report's model has none.
 
-    ``apply(variables, tokens, train=..., method="hidden")`` gives the inputs ``[B, T, H]`` of the last layer, whose
-    ``params["fc"]`` holds kernel ``[H, num_classes]`` and bias: for
+    ``apply(variables, tokens, train=..., method="hidden")`` returns the inputs ``[B, T, H]`` of the last layer, whose
+    kernel ``[H, num_classes]`` and bias are in ``params["fc"]``, for
     :func:`train.models.cpu.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
 
     Attributes:
         num_classes: size of the vocabulary.
-        dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
+        dropout: rate of both dropouts; training needs ``rngs={"dropout": key}``.
 
-    Initialised as the report's: embedding and last kernel uniform over ±0.1, last bias 0, GRU as torch.
+    Initialised like the report's: embedding and last kernel uniform over ±0.1, last bias 0, GRU like torch's.
     """
 
     num_classes: int
@@ -102,7 +102,7 @@ class GRULanguageModel(nn.Module):
         self.fc = nn.Dense(self.num_classes, kernel_init=symmetric_uniform(0.1))
 
     def hidden(self, tokens: Array, train: bool) -> Array:
-        """Tokens ``[B, T]`` to the inputs of the last layer, ``[B, T, H]``, dropout applied."""
+        """Tokens ``[B, T]`` to the inputs of the last layer, ``[B, T, H]``, after dropout."""
         x = self.drop(jnp.take(self.embedding, tokens.T, axis=0), deterministic=not train)
         for layer in self.layers:
             x = layer(x)

@@ -11,16 +11,16 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, as ``torch.nn.BatchNorm2d`` defines it.
 
     In training the input is normalised with the mean and the *biased* variance of the batch, and the running
-    variance is updated with the *unbiased* one, ``n / (n - 1)`` times as large. ``flax.linen.BatchNorm`` keeps
-    the biased one and has no switch for it; the difference shows where ``n`` is small: on the 1x1 maps at the
-    end of the 7x7-stem ResNet18 on CIFAR ``n`` is the batch size alone.
+    variance is updated with the *unbiased* one, ``n / (n - 1)`` times as large. ``flax.linen.BatchNorm`` always keeps
+    the biased one; the difference shows when ``n`` is small: on the 1x1 maps at the end of the 7x7-stem ResNet18 on
+    CIFAR, ``n`` is just the batch size.
 
-    Statistics are taken in float32 at least, the variance as the mean of squared deviations (not as
-    ``E[x^2] - E[x]^2``, which cancels).
+    Statistics are computed in at least float32, the variance as the mean of squared deviations (not as
+    ``E[x^2] - E[x]^2``, which suffers from cancellation).
 
     Attributes:
-        axis_name: the ``pmap``/``shard_map`` axis to average over; ``n`` is then the global count. Under plain
-            ``jit`` with a sharded batch the mean is global by itself, and this stays None.
+        axis_name: the ``pmap``/``shard_map`` axis to average over; ``n`` is then the global count. Leave it None
+            under plain ``jit`` with a sharded batch, where the mean is already global.
         momentum: how much of the running statistics is kept: 0.9 is torch's ``momentum=0.1``.
         epsilon: added to the variance.
 

@@ -1,4 +1,4 @@
-"""ResNet18 (He et al., arXiv:1512.03385) as torchvision builds it, NHWC."""
+"""ResNet18 (He et al., arXiv:1512.03385) as in torchvision, NHWC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "norma
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     features: int
     stride: int
@@ -44,16 +44,16 @@ class ResNet18(nn.Module):
     Attributes:
         num_classes: width of the output.
         axis_name: axis over which BatchNorm averages, under ``pmap`` and ``shard_map``.
-        stem: ``"imagenet"``, a 7x7/2 convolution and a 3x3/2 max-pool (the report's, on 32x32 images too), or
+        stem: ``"imagenet"``, a 7x7/2 convolution and a 3x3/2 max-pool (the report uses it on 32x32 images too), or
             ``"cifar"``, one 3x3/1 convolution.
-        conv_general_dilated: what computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
+        conv_general_dilated: function that computes the convolutions; ``jax.lax.conv_general_dilated`` is XLA's own.
 
-    A training step at batch 128 on 32x32 images under the ImageNet stem takes 366 to 402 ms of processor time with the
-    lowerings and ``max_pool`` here and 2146 ms with XLA's own (medians, n = 6 alternations in one process; wall 5.7
-    times as fast, 4.0 to 6.6, on two cores that other processes shared).
+    A training step at batch 128 on 32x32 images with the ImageNet stem takes 366 to 402 ms of CPU time with the
+    lowerings and ``max_pool`` here and 2146 ms with XLA's own (medians, n = 6 alternations in one process; wall time
+    5.7 times as fast, 4.0 to 6.6, on two cores shared with other processes).
 
-    Initialised as torchvision does: convolutions Kaiming normal over fan-out, BatchNorm 1 and 0, the last
-    layer ``torch.nn.Linear``'s default.
+    Initialised like torchvision's: convolutions Kaiming normal over fan-out, BatchNorm 1 and 0, the last layer with
+    ``torch.nn.Linear``'s default.
     """
 
     num_classes: int
@@ -63,7 +63,7 @@ class ResNet18(nn.Module):
 
     def __post_init__(self):
         if self.stem not in ("imagenet", "cifar"):
-            raise UserError(f"unknown stem {self.stem!r} for resnet18; it is 'imagenet' or 'cifar'")
+            raise UserError(f"unknown stem {self.stem!r} for resnet18; use 'imagenet' or 'cifar'")
         super().__post_init__()
 
     @nn.compact

@@ -154,8 +154,8 @@ def test_files_may_have_a_prefix_as_penn_treebanks(tmp_path):
 BAD_TEXT = {
     "not UTF-8": (b"good words\nthen \xe9\n", r"train\.txt is not UTF-8 text: byte 0xe9 at offset 16"),
     "UTF-16": ("words\n".encode("utf-16"), r"train\.txt is not UTF-8 text: byte 0xff at offset 0"),
-    "empty": (b"", r"train\.txt holds no words"),
-    "blank": (b"\n \n", r"train\.txt holds no words"),
+    "empty": (b"", r"train\.txt contains no words"),
+    "blank": (b"\n \n", r"train\.txt contains no words"),
 }
 
 
