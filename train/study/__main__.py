@@ -24,7 +24,8 @@ if __name__ == "__main__":  # before the imports that take seconds
 import argparse
 import dataclasses
 import logging
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from train.config import Config
@@ -33,13 +34,15 @@ from train.files import with_patience
 from train.interface.command_line import Parser, argument_path, optional_path
 from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
+from train.study.execution import cluster
 from train.study.execution.checks import Checked, check_runs, identified
-from train.study.execution.executor import LocalExecutor
+from train.study.execution.executor import Executor, LocalExecutor
 from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
 from train.study.execution.live import Live
-from train.study.execution.runner import Runner, Tally
+from train.study.execution.runner import Runner, Tally, take_group
 from train.study.execution.session import Session
-from train.study.execution.worker import log_name
+from train.study.execution.status import status_in_words
+from train.study.execution.worker import log_name, worker_command, write_runs_file
 from train.study.page.csv_tables import write_tables
 from train.study.page.summary import format_tables, format_verdicts
 from train.study.plan import (
@@ -80,8 +83,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
     parser.add_argument(
+        "--seeds_per_program", type=int, default=1, help="seeds of a variant that are trained in one program"
+    )
+    parser.add_argument(
         "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
     )
+    parser.add_argument(
+        "--executor",
+        default="local",
+        choices=["local", "slurm"],
+        help="where runs are trained: here, or by Slurm",
+    )
+    cluster.add_flags(parser)
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
     parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
     parser.add_argument(
@@ -90,14 +103,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
     )
+    parser.add_argument("--status", action="store_true", help="run nothing; show what is done, going on, failed")
+    parser.add_argument(
+        "--print_commands", action="store_true", help="run nothing; print a command for each run, for any scheduler"
+    )
     flags = parser.parse_args(arguments)
-    for name, least, most in (
-        ("epochs", 1, 10**6),
-        ("seeds", 1, 10_000),
-        ("max_seeds", 1, 10_000),
-        ("jobs", 1, 10_000),
-        ("retries", 0, 100),
-    ):
+    most = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program", "slurm_cpus"), 10_000)
+    most |= {"epochs": 10**6, "slurm_time": 10**6, "slurm_array_parallelism": 10**6}
+    bounds = {name: (1, value) for name, value in most.items()} | {"retries": (0, 100), "slurm_gpus": (0, 10_000)}
+    for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value} must be at least {least}")
@@ -114,6 +128,25 @@ def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
     return found + ["--quick_compile"] * study.quick_compile + ["--keep_checkpoints"] * flags.keep_checkpoints
 
 
+def make_executor(flags: argparse.Namespace, study: Study) -> Executor:
+    """Where the runs are trained.
+
+    Raises:
+      UserError: it is Slurm, which is not there.
+    """
+    if flags.executor == "slurm":
+        return cluster.SlurmExecutor(flags.out, worker_flags(flags, study), flags)
+    return LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
+
+
+def print_commands(flags: argparse.Namespace, study: Study, left: Sequence[PlannedRun]) -> None:
+    """Prints a command for each run that is left, or for each few seeds of it."""
+    of_worker = worker_flags(flags, study)
+    while left:
+        group, left = take_group(left, flags.seeds_per_program)
+        print(shlex.join(worker_command(of_worker, write_runs_file(flags.out, group))))
+
+
 def run_session(
     flags: argparse.Namespace,
     arguments: list[str],
@@ -127,11 +160,18 @@ def run_session(
     if live.done < len(planned):
         live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
     session = Session(flags, arguments, study)
-    executor = LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
+    executor = make_executor(flags, study)
     try:
         with StopRequest() as stop:
             runner = Runner(
-                study, flags.out, runs, executor, retries=flags.retries, live=live, published=session.record
+                study,
+                flags.out,
+                runs,
+                executor,
+                retries=flags.retries,
+                live=live,
+                seeds_per_program=flags.seeds_per_program,
+                published=session.record,
             )
             tally = runner.run(planned, stop)
     finally:
@@ -151,6 +191,12 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         with_patience(write, seconds=Config().disk_wait, what=f"the tables in {flags.out}")
 
     planned = planned_runs(study, only=only, seeds=flags.seeds)
+    if flags.status:
+        runs = read_runs(flags.out)
+        checked = check_runs(planned, flags.data_dir)
+        planned = planned_runs(identified(study, checked.digests, runs), only=only, seeds=flags.seeds)
+        print(status_in_words(flags.out, planned, runs))
+        return 0
     with open_directory(flags.out, study):
         runs, tally = read_runs(flags.out), Tally()
         if flags.report_only and not runs:
@@ -163,10 +209,13 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
         if not flags.report_only:
             left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
-            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            found = forecast(left, runs, checked.checkpoint_bytes * flags.seeds_per_program, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
                 print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
+                return 0
+            if flags.print_commands:
+                print_commands(flags, study, left)
                 return 0
             if left:
                 check_space(found, jobs=flags.jobs)
@@ -185,6 +234,8 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if tally.open:
             left = len(tally.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
+            if flags.executor == "slurm":
+                print("the jobs in Slurm's queue go on: --status shows them, scancel stops them")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
         extras = Extras()
