@@ -27,7 +27,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from report_claims import at_rate, claims  # the file beside this one
+from report_claims import at_rate, claims  # the file next to this one
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError

@@ -178,20 +178,20 @@ def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str,
         "_log_download_bytes": lambda self: None,
         "_log_download_done": lambda self: None,
     }
-    # Registered it would collide with the stock builder of the same name.
+    # Not registered, because it would collide with the stock builder of the same name.
     return type(base)(base.__name__, (base,), members, skip_registration=True)
 
 
 def write(
     builder_cls: Any, data_dir: str | os.PathLike[str], verify: Callable[[Path], None] = lambda root: None
 ) -> Path:
-    """Prepares a set in `data_dir` as array_record, whole or not at all.
+    """Prepares a data set in `data_dir` as array_record, completely or not at all.
 
-    It is written and then verified under a temporary folder beside its place, and renamed into it: a crash
-    or Ctrl-C leaves no part of a set behind (a SIGKILL leaves a folder `.incomplete-*` that nothing reads).
+    It is written and verified in a temporary folder next to its place, then renamed: a crash or Ctrl-C leaves no
+    partial data set behind (a SIGKILL leaves a folder `.incomplete-*` that nothing reads).
 
     Args:
-      builder_cls: from `builder_from`.
+      builder_cls: a builder class from `builder_from`.
       data_dir: see `resolve_data_dir`.
       verify: called with the temporary data directory; raises if what was written does not read back.
 

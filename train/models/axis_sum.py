@@ -13,11 +13,11 @@ from train.hosts import agreement
 
 
 def axis_sum(tree: Any, axis_name: str) -> Any:
-    """``lax.psum``, whose order of additions does not depend on which process a device belongs to.
+    """``lax.psum`` with an order of additions that does not depend on which process a device belongs to.
 
-    One process adds up what its CPU devices have in their order. Several processes, over gloo, add in an order of their
-    own, so that the last bits would differ. There every device gets what all have, and adds it up in their order. On
-    other devices it is ``lax.psum``.
+    A single process adds the values of its CPU devices in device order. Several processes, over gloo, use another order,
+    so the last bits would differ. There, every device gathers all values and adds them in device order. On other
+    backends it is ``lax.psum``.
     """
     if not (agreement.count() > 1 and jax.default_backend() == "cpu"):
         return lax.psum(tree, axis_name)

@@ -9,15 +9,15 @@ from jax import Array, lax
 
 
 class Dropout(nn.Module):
-    """``flax.linen.Dropout`` that draws the mask of the global batch and takes this device's part of it.
+    """``flax.linen.Dropout`` that draws the mask of the global batch and uses this device's part of it.
 
-    All devices get the same key, so that each example has the mask that it would have on one device. An example that
-    only pads the batch is dropped whole. A worker that stands alone (``examples`` is traced) draws for its own part.
+    All devices get the same key, so each example has the same mask as on one device. Examples that only pad the batch
+    are dropped entirely. An independent worker (``examples`` is traced) draws a mask for its own part.
 
     Attributes:
         rate: probability of a zero, below 1.
         batch_axis: the axis of the batch.
-        axis_name: the ``pmap``/``shard_map`` axis over which the batch is split; None where ``jit`` splits it.
+        axis_name: the ``pmap``/``shard_map`` axis over which the batch is split; None if ``jit`` splits it.
     """
 
     rate: float

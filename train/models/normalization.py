@@ -13,13 +13,13 @@ from train.models.axis_sum import axis_sum
 
 
 def is_real(size: int, examples: int | Array, axis_name: str | None) -> Array:
-    """Which of this device's examples are among the first ``examples`` of the global batch: bool ``[size]``."""
+    """Which of this device's examples are among the first ``examples`` in the global batch: bool ``[size]``."""
     first = 0 if axis_name is None else lax.axis_index(axis_name) * size
     return first + jnp.arange(size) < examples
 
 
 def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -> Array:
-    """Mean over all axes of the batch but the last: over its first ``examples``, all if None."""
+    """Mean over all axes except the last, over the first ``examples`` in the batch; None uses all."""
     axes = tuple(range(x.ndim - 1))
     if examples is None:
         mean = jnp.mean(x, axes)
@@ -32,7 +32,7 @@ def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, as ``torch.nn.BatchNorm2d`` defines it.
+    """Batch normalisation over all axes except the last, as defined by ``torch.nn.BatchNorm2d``.
 
     In training the input is normalised with the mean and the *biased* variance of the batch, and the running
     variance is updated with the *unbiased* one, ``n / (n - 1)`` times as large. ``flax.linen.BatchNorm`` always keeps
@@ -42,8 +42,8 @@ class BatchNorm(nn.Module):
     Statistics are computed in at least float32, the variance as the mean of squared deviations (not as
     ``E[x^2] - E[x]^2``, which suffers from cancellation).
 
-    With ``examples``, only so many of the batch count, and the rest, at its end, is padding: of the global batch a
-    number, of a worker's own batch a traced one, which may be 0 and then leaves the statistics as they are.
+    With ``examples``, only that many at the start of the batch count and the rest is padding. It is a number for the
+    global batch, or traced for a worker's own batch; 0 leaves the statistics unchanged.
 
     Attributes:
         axis_name: the ``pmap``/``shard_map`` axis to average over; ``n`` is then the global count. Leave it None

@@ -59,10 +59,10 @@ def with_data_dir(config: Config, data_dir: str) -> Config:
 
 
 def with_epochs(study: Study, epochs: int) -> Study:
-    """The study with so many epochs for every run, instead of its own numbers.
+    """The study with this number of epochs for every run, instead of its own.
 
     Raises:
-      UserError: a variant cannot have so many.
+      UserError: a variant cannot have this many.
     """
 
     def changed(variant: Variant) -> Variant:
