@@ -15,7 +15,7 @@ from train.hosts import agreement
 def axis_sum(tree: Any, axis_name: str) -> Any:
     """``lax.psum`` with an order of additions that does not depend on which process a device belongs to.
 
-    A single process adds the values of its CPU devices in device order. Several processes, over gloo, use another order,
+    A single process adds the values of its CPU devices in device order. Several processes use another order (gloo),
     so the last bits would differ. There, every device gathers all values and adds them in device order. On other
     backends it is ``lax.psum``.
     """
