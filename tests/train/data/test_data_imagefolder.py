@@ -199,7 +199,7 @@ BAD_TREES = {
         "classes differ: cat in .*valid but not in .*train",
     ),
     "stray file": (lambda root: (root / "train" / "list.txt").touch(), r"list\.txt is not a folder"),
-    "nested": (lambda root: save(root / "train" / "ape" / "in" / "0.png", 9, 9), "is a folder where images"),
+    "nested": (lambda root: save(root / "train" / "ape" / "in" / "0.png", 9, 9), "is a folder, but images"),
     "one class": (lambda root: (root / "train" / "bee").rename(root / "bee"), "contains 1 class folders"),
 }
 
@@ -215,7 +215,7 @@ def test_a_bad_tree_is_refused_in_one_line(case, tree):
 
 def test_no_folder_is_refused(tmp_path):
     for where in ("", str(tmp_path / "absent")):
-        with pytest.raises(UserError, match="need data_dir to be a folder"):
+        with pytest.raises(UserError, match="need a data_dir with train"):
             data.load("imagefolder", data_dir=where)
 
 

@@ -170,7 +170,7 @@ def test_a_bad_text_file_is_refused_in_one_line(case, tmp_path):
 @pytest.mark.parametrize("name", ["", "absent", "file"])
 def test_no_folder_is_refused(name, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="needs data_dir to be a folder"):
+    with pytest.raises(UserError, match="needs a data_dir with train"):
         data.load("text", data_dir=str(tmp_path / name) if name else "")
 
 
