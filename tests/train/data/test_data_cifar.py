@@ -341,9 +341,9 @@ def _batch(folder, **changes):
 BAD_PICKLES = {
     "calls a function": (
         lambda folder: _batch(folder, data=_Runs(os.mkdir, str(folder / "made"))),
-        r"asks for (posix|nt)\.mkdir, which is not part of an array",
+        r"refers to (posix|nt)\.mkdir, which is not part of an array",
     ),
-    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "asks for .*eval, which is not part"),
+    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "refers to .*eval, which is not part"),
     "cut off": (lambda folder: os.truncate(folder / "data_batch_1", 5000), "is not a pickle of arrays"),
     "no pickle": (lambda folder: (folder / "data_batch_1").write_bytes(b"foreign" * 99), "is not a pickle of arrays"),
     "a list": (lambda folder: (folder / "data_batch_1").write_bytes(pickle.dumps([1])), "contains a list, not a dict"),
