@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="where prepared data sets lie")
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--again", action="store_true", help="do stages again that are done")
-    parser.add_argument("--tiny", action="store_true", help="sizes that say nothing, to see that it runs")
+    parser.add_argument("--tiny", action="store_true", help="sizes that mean nothing, to check that it runs")
     flags = parser.parse_args()
     stages = flags.stages.split(",")
     if unknown := sorted(set(stages) - set(STAGES)):

@@ -1,4 +1,4 @@
-"""The page of `benchmarks.gpu`: OUT/README.md from what OUT/*.json hold."""
+"""The page of `benchmarks.gpu`: OUT/README.md from OUT/*.json."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from benchmarks.harness import table
 
 
 def write(out: Path) -> None:
-    """Makes OUT/README.md anew."""
+    """Writes OUT/README.md."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
-    parts = ["# On a GPU", "Made by `make gpu` (`python -m benchmarks.gpu`). Median (quartiles) of the rounds."]
+    parts = ["# On a GPU", "Made by `make gpu` (`python -m benchmarks.gpu`). Medians (quartiles) over the rounds."]
     if any(stage.get("tiny") for stage in found.values()):
-        parts.append("**Made with --tiny: the figures say nothing.**")
+        parts.append("**Made with --tiny: the figures mean nothing.**")
     for name, section in (("tests", _tests), ("updates", _updates), ("steps", _steps), ("study", _study)):
         if name in found:
             parts += section(found[name])
@@ -51,7 +51,7 @@ def _updates(result: Mapping[str, Any]) -> list[str]:
     header = ["parameters", "inner optimizer", "alone, ms", *sides]
     return [
         "## Updates",
-        f"Milliseconds an update of the inner optimizer alone, and times of the others over it (k = 5); "
+        f"Milliseconds per update of the inner optimizer alone, and the others' times relative to it (k = 5); "
         f"n = {result['rounds']} rounds of {result['steps_a_round']} updates.",
         table(header, rows),
     ]
@@ -67,11 +67,11 @@ def _steps(result: Mapping[str, Any]) -> list[str]:
             ratio = row["times_as_fast_as_torch"].get(side)
             torch = f"{seeds * ratio['median']:.2f}" if ratio else "-"
             rows.append([side, _text(milliseconds, 2), f"{rate:,.0f}", torch])
-        parts += [f"### {row['title']}", table(["side", "ms a step", row["unit"], "over torch"], rows)]
+        parts += [f"### {row['title']}", table(["side", "ms per step", row["unit"], "over torch"], rows)]
     return parts
 
 
 def _study(result: Mapping[str, Any]) -> list[str]:
-    ended = {0: "all runs are done", 75: "stopped at the time limit, the same command goes on"}
+    ended = {0: "all runs are done", 75: "stopped at the time limit; the same command continues"}
     status = ended.get(result["status"], f"status {result['status']}")
     return ["## Study", f"`{result['command']}`: {status}. Its page: [study/index.html](study/index.html)."]

@@ -1,10 +1,10 @@
-"""The results of all benchmarks as one page: results/performance.md from results/performance/*.json.
+"""Puts the results of all benchmarks on one page: results/performance.md from results/performance/*.json.
 
     python -m benchmarks.report [--folder=results/performance] [--out=results/performance.md]
 
-`make bench` runs the benchmarks and then this. What stands in results/performance_notes.md, what was tried on a row
-and what bounds it, follows the table; a row that misses its bound and whose name no heading of the notes begins with
-is named at the end of this command's output.
+`make bench` runs the benchmarks and then this. The notes in results/performance_notes.md (what was tried for a row and
+what limits it) follow the table. The command's output ends with the rows that miss their bound and have no note: those
+whose name does not begin with any heading of the notes.
 """
 
 import argparse
@@ -21,15 +21,15 @@ HEADER = ["benchmark", "ours", "torch", "ratio (quartiles)", "at least", "aim", 
 
 TITLE = """# Performance
 
-Made by `make bench`; do not edit, notes are kept in `performance_notes.md`. The ratio is ours over torch's, of
-throughput unless the row says otherwise: larger is better, but for memory and time. Medians, quartiles in brackets, of
-n rounds that alternate between processes of the same number of threads; warm-up and compilation are not in them. How
-each is measured: `python -m benchmarks.NAME --help`; every figure: `performance/NAME.json`.
+Made by `make bench`; do not edit (the notes come from `performance_notes.md`). Ratios are ours divided by torch's:
+larger is better for throughput (the default), smaller for memory and time. Figures are medians, with quartiles in
+brackets, over n rounds that alternate between processes with the same number of threads, without warm-up and
+compilation. How each is measured: `python -m benchmarks.NAME --help`; all figures: `performance/NAME.json`.
 """
 
 
 def load(folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """(benchmark, row, its figures) of every file, in the page's order."""
+    """(benchmark, row, its figures) from every file, in the page's order."""
     files = {path.stem: path for path in folder.glob("*.json")}
     names = [*(name for name in ORDER if name in files), *sorted(set(files) - set(ORDER))]
     return [(name, key, row) for name in names for key, row in json.loads(files[name].read_text())["rows"].items()]
@@ -42,7 +42,7 @@ def ratio_text(line: dict[str, Any]) -> str:
 
 
 def missed(line: dict[str, Any]) -> bool:
-    """Whether a row's figure is outside the bound that it has."""
+    """Whether a row's figure is outside its bound."""
     bound = re.search(r"\d+(\.\d+)?", line["at_least"])
     if not bound:
         return False
@@ -71,7 +71,7 @@ def page(rows: list[tuple[str, str, dict[str, Any]]], notes: str) -> str:
 
 
 def _machines(rows: list[tuple[str, str, dict[str, Any]]]) -> list[str]:
-    """A line for each call of a benchmark: machine, versions, load and command; the same machine is named once."""
+    """One line per benchmark call: machine, versions, load and command; the same machine is named once."""
     lines: dict[str, None] = {}
     seen: set[tuple[Any, ...]] = set()
     for _, _, row in rows:
@@ -89,7 +89,7 @@ def _machines(rows: list[tuple[str, str, dict[str, Any]]]) -> list[str]:
 
 
 def without_note(rows: list[tuple[str, str, dict[str, Any]]], notes: str) -> list[str]:
-    """Names of rows that miss their bound and that no heading of the notes speaks of."""
+    """Names of rows that miss their bound and have no heading in the notes."""
     headings = [line.lstrip("# ").strip() for line in notes.splitlines() if line.startswith("#")]
     lines = [line for _, _, row in rows for line in row.get("table", []) if missed(line)]
     return [
@@ -105,10 +105,10 @@ def main() -> None:
     flags = parser.parse_args()
     rows = load(flags.folder)
     if not rows:
-        raise SystemExit(f"no results in {flags.folder}: make bench, or python -m benchmarks.NAME for some")
+        raise SystemExit(f"no results in {flags.folder}; run make bench, or python -m benchmarks.NAME for some of them")
     notes = flags.notes.read_text() if flags.notes.exists() else ""
     flags.out.write_text(page(rows, notes))
-    print(f"written to {flags.out}")
+    print(f"wrote {flags.out}")
     for name in without_note(rows, notes):
         print(f"misses its bound, and {flags.notes} does not say why: {name}")
 

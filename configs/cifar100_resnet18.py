@@ -3,15 +3,15 @@
     python -m train.data prepare cifar100
     python -m train --config=configs/cifar100_resnet18.py --workdir=checkpoints/cifar100_radam
 
-is Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. The others:
+runs Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. For the others, add:
 
     --config.optimizer.lookahead=false                                             RAdam alone
     --config.optimizer.name=adam --config.optimizer.learning_rate=0.001            Lookahead(Adam)
     --config.optimizer.name=sgd                                                    Lookahead(SGD), no momentum
 
-Cost: that of cifar10_resnet18.py, whose network and number of images it has; 200 epochs not measured. First epochs
-beside the report's: results/fidelity.md; 12 epochs of a quarter of the images: results/report. Accuracy after 200
-epochs: not measured here; the report's one seed has .513 (live weights).
+Cost: the same as cifar10_resnet18.py, with the same network and number of images; 200 epochs not measured. First epochs
+compared with the report's: results/fidelity.md; 12 epochs of a quarter of the images: results/report. Accuracy after
+200 epochs: not measured here; the report's one seed has .513 (live weights).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

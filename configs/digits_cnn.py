@@ -2,8 +2,8 @@
 
     python -m train --config=configs/digits_cnn.py --workdir=checkpoints/digits
 
-Cost: 24 s on two busy CPU cores (9 s of CPU time), compilation included. Test accuracy after 20 epochs, seeds 0, 1, 2:
-.960, .956, .964, live and slow weights alike (the last step is a sync).
+Cost: 24 s on two busy CPU cores (9 s of CPU time), including compilation. Test accuracy after 20 epochs, seeds 0, 1, 2:
+.960, .956, .964, the same for live and slow weights (the last step is a sync).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

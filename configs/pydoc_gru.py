@@ -2,10 +2,10 @@
 
     python -m train --config=configs/pydoc_gru.py --workdir=checkpoints/pydoc
 
-What Python ships differs between its versions, so figures are comparable within one version only; run.json's data line
-names it. RAdam alone: --config.optimizer.lookahead=false
+The text differs between Python versions, so results are comparable only within one version, which run.json names in its
+data line. RAdam alone: --config.optimizer.lookahead=false
 
-Cost: 80 s, 3 s an epoch (25,000 tokens/s), on two CPU cores shared with other work; `make demo` trains two epochs.
+Cost: 80 s, 3 s per epoch (25,000 tokens/s), on two CPU cores shared with other work; `make demo` trains two epochs.
 Test perplexity after 2, 10 and 20 epochs, one seed, text of Python 3.11.7: 246.7, 171.0 and 95.3 for Lookahead(RAdam),
 live weights (the slow ones are the same after 20, on a sync); 247.1, 148.4 and 90.9 for RAdam.
 """

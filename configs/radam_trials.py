@@ -1,11 +1,11 @@
-"""What might explain that the report's log of RAdam on CIFAR-10 lies below our runs: one epoch a trial.
+"""Trials of what might explain why the report's RAdam log on CIFAR-10 is below our runs, one epoch each.
 
     python -m train --config=configs/radam_trials.py --workdir=DIR/steps --config.optimizer.options.no_decay_steps=5
     python -m train --config=configs/radam_trials.py --workdir=DIR/eps --config.optimizer.options.eps=1e-5
     python -m train --config=configs/radam_trials.py --workdir=DIR/wait --config.optimizer.options.first_update=6
     python -m train --config=configs/radam_trials.py --workdir=DIR/half --config.dtype=bfloat16
 
-Without a flag it is the recipe itself. What came of them: results/fidelity.md.
+Without such a flag it runs the recipe itself. The results are in results/fidelity.md.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ class Trial:
     """What differs from the recipe.
 
     Attributes:
-      no_decay_steps: first steps without weight decay.
-      eps: beside the root of the second moment.
-      first_update: the first step that changes the parameters; 6 leaves out RAdam's steps before its rectification.
+      no_decay_steps: number of steps without weight decay at the start.
+      eps: added to the root of the second moment.
+      first_update: the first step that changes the parameters; 6 skips RAdam's steps before its rectification.
     """
 
     no_decay_steps: int = 0
@@ -36,7 +36,7 @@ class Trial:
 
 @train.register_optimizer("radam_trial")
 def radam_trial(learning_rate, config, options: Trial = Trial()):  # noqa: B008
-    """The report's RAdam with what a trial changes."""
+    """The report's RAdam with a trial's changes."""
 
     def decay(count):
         return config.weight_decay * (count >= options.no_decay_steps).astype(jnp.float32)

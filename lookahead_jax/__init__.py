@@ -10,18 +10,18 @@ optimizer state; `la.slow_params(opt_state)` finds them, for evaluation.
 ============================ ======================================================================================
 :func:`lookahead`            k steps forward, 1 step back; any inner optimizer, any outer step
 :func:`ranger`               Lookahead around RAdam
-:func:`snoo`, :func:`diloco` a Nesterov outer step; for one worker, and averaged over several
-:func:`primal_averaging`     an average at every step in place of syncs (GPA)
+:func:`snoo`, :func:`diloco` a Nesterov outer step, for one worker or averaged over several
+:func:`primal_averaging`     averaging at every step instead of syncs (GPA)
 :func:`slow_params`          the slow weights in an optimizer state
-:func:`resync`               slow weights taken from parameters that were edited
-:func:`is_sync_step`         for ``update(..., sync=...)`` in loops that know their step
-:func:`check_chain`          a test that nothing changes the updates after Lookahead
+:func:`resync`               resets the slow weights after the parameters were edited
+:func:`is_sync_step`         when to sync, for loops that pass ``update(..., sync=...)``
+:func:`check_chain`          checks that nothing changes the updates after Lookahead
 :func:`adaptive_step_size`   the paper's step size for a quadratic model of the loss
 ============================ ======================================================================================
 
 Migration
 ---------
-Their arguments, and ours:
+Arguments of other implementations and their names here:
 
 =================================== =================================== ============================================
 there                               argument                            here
@@ -45,15 +45,15 @@ Ranger (lessw2020)                  lr, alpha=0.5, k=6, betas=(.95,     la.range
                                     .999), eps=1e-5, N_sma_threshhold   slow_step_size=0.5, threshold=5)
 =================================== =================================== ============================================
 
-With ``reset_state=True`` `optax.lookahead` restarts the whole inner state, with step counts, learning-rate schedules
-and random keys; "reset" restarts the moments and the count of their bias correction only.
+``reset_state=True`` of `optax.lookahead` resets the whole inner state, including step counts, learning-rate schedules
+and random keys; "reset" resets only the moments and the step count of their bias correction.
 
-The slow weights, pulled-back moments and the step counter are part of the optimizer state, so a checkpoint of that
-state has them. The slow weights start as the parameters of the first `update`, and the first sync comes after exactly
+The slow weights, the pulled-back moments and the step counter are part of the optimizer state, so checkpoints include
+them. The slow weights start as the parameters of the first `update`, and the first sync comes after exactly
 `sync_period` steps (timm's slow weights start after step 1; TensorFlow's original period is k + 1).
 
-With BatchNorm, running statistics belong to the live weights. Right after a sync these are the slow weights, so
-evaluate there (after a multiple of `sync_period` steps, or after an update with ``sync=True``), or re-estimate the
+BatchNorm's running statistics belong to the live weights. Live and slow weights are equal right after a sync, so
+evaluate then (after a multiple of `sync_period` steps, or after an update with ``sync=True``), or re-estimate the
 statistics.
 """
 

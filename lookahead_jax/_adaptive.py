@@ -37,7 +37,7 @@ def adaptive_step_size(
     curvature: Callable[[optax.OptState], optax.Params] | None = None,
     axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> AdaptiveStepSize:
-    r"""Lookahead's adaptive slow step size, given as `slow_step_size`.
+    r"""Lookahead's adaptive slow step size, for the argument `slow_step_size`.
 
     On a quadratic with curvature :math:`A` and minimum :math:`\theta^*`, the step size that minimises the loss on
     the segment from the slow weights :math:`\phi` to the fast ones :math:`\theta_k` is
@@ -46,31 +46,31 @@ def adaptive_step_size(
 
         \alpha^* = \frac{(\phi - \theta^*)^\top A (\phi - \theta_k)}{(\phi - \theta_k)^\top A (\phi - \theta_k)},
 
-    one number for the whole tree. :math:`A` is taken as the diagonal of the empirical Fisher matrix, which Adam's
-    second moment estimates; :math:`\theta^* \approx \theta_{k-1} - A^{-1} \nabla L(\theta_{k-1})` from the last
-    step's gradient, the one that `update` was given; the result is clipped to [minimum, 1]. (The paper writes
-    :math:`\theta_k` for :math:`\theta_{k-1}` there; that gradient would take one more evaluation. On a quadratic
+    one number for the whole tree. :math:`A` is approximated by the diagonal of the empirical Fisher matrix, which
+    Adam's second moment estimates, and :math:`\theta^* \approx \theta_{k-1} - A^{-1} \nabla L(\theta_{k-1})` from the
+    last step's gradient, the one given to `update`. The result is clipped to [minimum, 1]. (The paper has
+    :math:`\theta_k` instead of :math:`\theta_{k-1}`, which would take one more gradient evaluation. On a quadratic
     both are exact.)
 
-    Parameters without a second moment (masked out of Adam, or the matrices of Muon) do not take part in the estimate;
-    they move by the same step size.
+    Parameters without a second moment (masked out of Adam, or Muon's matrices) are left out of the estimate but move
+    by the same step size.
 
     Args:
-        minimum: lower bound, in [0, 1]; above 0 it makes training more stable.
+        minimum: lower bound, in [0, 1]; a bound above 0 makes training more stable.
         b2: decay of the fast optimizer's second moment, to correct its bias; for instance 0.999 for `optax.adam(1e-3)`.
-            Needed unless `curvature` is given.
-        curvature: a function of the fast optimizer's state that returns a tree like the parameters, in place of
-            Adam's second moment: the field `nu` in that state, divided by :math:`1 - b_2^t` with the field
-            `count` beside it. None or a masked node in that tree leaves its parameters out.
-        axis_name: the name (or names) of the axes of a `shard_map` over which the parameters are sharded: the
-            products are summed over them. Without it each shard takes a step size of its own.
+            Required unless `curvature` is given.
+        curvature: a function of the fast optimizer's state that returns a tree like the parameters, to use instead of
+            Adam's second moment (the state's field `nu` divided by :math:`1 - b_2^t`, where :math:`t` is the field
+            `count` next to it). None or a masked node in that tree leaves its parameters out.
+        axis_name: the name (or names) of the `shard_map` axes over which the parameters are sharded: the products
+            are summed over them. Without it each shard uses its own step size.
 
     Returns:
         A rule that :func:`lookahead` accepts as `slow_step_size`.
 
     Raises:
-        ValueError: `minimum` is outside [0, 1], or not exactly one of `b2` and `curvature` is given; and from
-            `update`, if the second moment cannot be found in the fast optimizer's state.
+        ValueError: `minimum` is outside [0, 1], or `b2` and `curvature` are both given or both missing; also raised
+            by `update` if the second moment cannot be found in the fast optimizer's state.
 
     Example:
         >>> import optax
@@ -102,11 +102,11 @@ def estimate_step_size(
     slow: optax.Params,
     fast_state: optax.OptState,
 ) -> jax.Array:
-    """The step size of this sync, a float scalar; `minimum` where there is no sync.
+    """The step size of this sync, a float scalar; `minimum` if there is no sync.
 
     Args:
         rule: made by :func:`adaptive_step_size`.
-        sync: boolean scalar; the Python bool True computes a sync alone.
+        sync: boolean scalar; the Python bool True computes only a sync.
         grads: gradients at `params`.
         params: the live weights before the step.
         updates: the fast optimizer's updates, so that the fast weights are `params + updates`.
@@ -122,11 +122,11 @@ def estimate_step_size(
     #
     #   <slow - t, A d> = <slow - params, A d> + <grads, d>,
     #
-    # which divides by nothing. Of complex numbers these are the products of their real and imaginary parts,
-    # Re(conj(x) y). The conditional spares the other steps the reading of five trees; its result is a scalar, so it
-    # keeps no buffer from being updated in place.
+    # which needs no division. For complex numbers these are the products of their real and imaginary parts,
+    # Re(conj(x) y). The conditional saves the other steps from reading five trees; its result is a scalar, so every
+    # buffer can still be updated in place.
     def on_sync() -> jax.Array:
-        # The curvature inside, or the conditional would be handed a tree of it at each step.
+        # The curvature is computed in here, or the conditional would get a tree of it at each step.
         known = jax.tree.map(_left_out, rule.curvature(fast_state), slow, is_leaf=_trees.is_left_out)
         _, rows = _trees.columns(slow, grads, params, updates, known)
         numerator, denominator = jnp.zeros([], float), jnp.zeros([], float)
@@ -138,7 +138,7 @@ def estimate_step_size(
             denominator += jnp.sum(a * jnp.real(jnp.conj(d) * d)).astype(float)
         if rule.axis_name is not None:
             numerator, denominator = jax.lax.psum((numerator, denominator), rule.axis_name)
-        # Fast weights that did not move, or only where there is no curvature, give no ratio.
+        # There is no ratio if the fast weights did not move, or moved only where there is no curvature.
         ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
         return jnp.clip(ratio, _as_float(rule.minimum), 1.0)
 
@@ -151,18 +151,18 @@ def _second_moment(b2: Any, fast_state: optax.OptState) -> optax.Params:
     nodes = [x for x in jax.tree.leaves(fast_state, is_leaf=_has_nu) if _has_nu(x)]
     corrected = [optax.tree.bias_correction(x.nu, b2, jnp.maximum(x.count, 1)) for x in nodes]
     try:
-        # Of several, as optax.partition makes them, each has the parameters that the others leave out.
+        # optax.partition makes several, each with the parameters that the others leave out.
         return functools.reduce(_trees.merge, corrected)
     except (TypeError, ValueError):
         raise ValueError(
-            f"the fast optimizer's state has {len(nodes)} second moments `nu` with a `count` of steps, and "
-            "adaptive_step_size() needs one for each parameter; use an optimizer of Adam's family or give curvature=, "
-            "a function of its state"
+            f"the fast optimizer's state has {len(nodes)} second moments `nu` with a step `count`, but "
+            "adaptive_step_size() needs one for each parameter; use an optimizer of the Adam family or give "
+            "curvature=, a function of its state"
         ) from None
 
 
 def _has_nu(node: Any) -> bool:
-    # Every tuple has a method `count`; the moments that "pullback" keeps have None.
+    # Every tuple has a method `count`; in the moments that "pullback" keeps, it is None.
     return hasattr(node, "nu") and not callable(getattr(node, "count", len)) and node.count is not None
 
 
@@ -181,7 +181,7 @@ def _as_float(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _varying(x: jax.Array, trees: Any, axis_name: Any) -> jax.Array:
-    """`x` with the type that a sum over the trees has inside a `shard_map`: varying over the axes of any leaf."""
+    """`x` with the type of a sum over the trees inside a `shard_map`: varying over the axes of every leaf."""
     summed = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     axes = frozenset[Any]().union(*(_axes_of(jax.typeof(leaf)) for leaf in jax.tree.leaves(trees)))
     axes = tuple(sorted(axes - frozenset(summed), key=str))

@@ -23,21 +23,21 @@ _STEPS = 25
 
 
 def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_args: Any) -> None:
-    """Checks that a sync lands where Lookahead sent it: that nothing in `tx` changes the updates after Lookahead.
+    """Checks that nothing in `tx` changes the updates after Lookahead, for your tests.
 
     A sync is an update that takes the live weights exactly to the slow ones. A transformation that comes later in the
     chain, such as clipping, `optax.ema` or `optax.keep_params_nonnegative`, changes that update like any other: live
-    and slow weights then differ, and no error tells of it. For your tests: it takes a few steps with random gradients
-    of several scales, a sync at each, and compares live and slow weights after each.
+    and slow weights then differ, without an error. The check takes a few steps with random gradients of several
+    scales, syncs at each, and compares live and slow weights after each.
 
     Args:
-        tx: an optimizer with one or more Lookaheads in it.
-        params: parameters for `tx`; few make it fast. Random values are put in their place.
-        **extra_args: what `tx.update` takes besides. `value`, the loss, is 1 where it is not given.
+        tx: an optimizer that contains one or more Lookaheads.
+        params: parameters for `tx`; the check is fast if they are small. Random values replace theirs.
+        **extra_args: further arguments of `tx.update`. `value`, the loss, is 1 unless given.
 
     Raises:
-        ValueError: live and slow weights differ after a sync, with the first parameter for which they do; or there
-            was no sync, because a transformation around Lookahead does not forward the argument `sync`.
+        ValueError: live and slow weights differ after a sync (the message names the first such parameter), or there
+            was no sync because a transformation around Lookahead does not forward the argument `sync`.
 
     Example:
         >>> import jax.numpy as jnp, optax

@@ -1,4 +1,4 @@
-"""What `lookahead` and its relatives accept as arguments, and what they say of everything else."""
+"""Checks the arguments of `lookahead` and its relatives."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -25,7 +25,7 @@ _NO_PARAMS_MSG = (
 
 
 def check_sync_period(value: Any) -> None:
-    """Raises ValueError unless `value` is an integer from 1 to 2**31 - 1, or not known yet."""
+    """Raises ValueError unless `value` is an integer from 1 to 2**31 - 1 or not known yet."""
     if _is_open(value):
         return
     if not (_is_scalar(value, whole=True) and value >= 1):
@@ -35,7 +35,7 @@ def check_sync_period(value: Any) -> None:
 
 
 def check_fraction(name: str, value: Any, below_one: bool = False) -> None:
-    """Raises ValueError unless `value` is a number in [0, 1] (in [0, 1) for `below_one`), or not known yet."""
+    """Raises ValueError unless `value` is a number in [0, 1] (in [0, 1) for `below_one`) or not known yet."""
     if _is_open(value):
         return
     if not (_is_scalar(value) and 0 <= value <= 1) or (below_one and value == 1):
@@ -43,7 +43,7 @@ def check_fraction(name: str, value: Any, below_one: bool = False) -> None:
 
 
 def check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_sync: Any, axis_name: Any) -> None:
-    """Raises ValueError for arguments of `lookahead` that exclude each other."""
+    """Raises ValueError for arguments of `lookahead` that cannot be combined."""
     if fast_state_at_sync not in get_args(FastStateAtSync):
         raise ValueError(
             f"fast_state_at_sync={fast_state_at_sync!r} is unknown; use one of {get_args(FastStateAtSync)}"
@@ -51,8 +51,8 @@ def check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_syn
     if isinstance(slow_step_size, AdaptiveStepSize):
         if axis_name is not None:
             raise ValueError(
-                "axis_name averages the workers' outer steps, and each worker would estimate a step size of its own; "
-                "use a number or a schedule instead of adaptive_step_size()"
+                "axis_name averages the workers' outer steps, but adaptive_step_size() would give each worker its own "
+                "step size; use a number or a schedule instead"
             )
     elif slow_step_size is not None:
         check_fraction("slow_step_size", slow_step_size)
@@ -65,13 +65,13 @@ def check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_syn
         )
     if slow_step_size is not None:
         raise ValueError(
-            f"slow_step_size={slow_step_size!r} and slow_optimizer exclude each other; "
+            f"slow_step_size={slow_step_size!r} cannot be combined with slow_optimizer; "
             "put the step size into slow_optimizer, as in optax.sgd(0.5)"
         )
 
 
 def check_optimizer(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, with support for extra arguments; raises ValueError where it is none."""
+    """The optimizer, with support for extra arguments; raises ValueError if it is not one."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ValueError(
             f"{name}: expected an optax.GradientTransformation, got {optimizer!r}; for example optax.adam(1e-3)"
@@ -93,7 +93,7 @@ def check_slow_dtype(slow_dtype: Any) -> Any:
 
 
 def check_init(params: optax.Params) -> None:
-    """Raises TypeError for a tree of shapes, for which there is `jax.eval_shape`."""
+    """Raises TypeError for a tree of shapes, which needs `jax.eval_shape` instead."""
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
         raise TypeError(
             "init got jax.ShapeDtypeStruct leaves, which have no values; "
@@ -102,7 +102,7 @@ def check_init(params: optax.Params) -> None:
 
 
 def check_params(params: optax.Params | None) -> optax.Params:
-    """The parameters; raises Optax's own error where `update` got none."""
+    """The parameters; raises Optax's own error if `update` got none."""
     if params is None:
         raise ValueError(_NO_PARAMS_MSG)
     return params
@@ -124,7 +124,7 @@ def check_sync(sync: Any) -> jax.Array | bool | None:
 
 
 def _is_open(value: Any) -> bool:
-    """Whether the value of an argument cannot be known now: a schedule, a traced array or one of another host."""
+    """Whether an argument's value cannot be known now: a schedule, a traced array or an array on another host."""
     if isinstance(value, jax.core.Tracer):
         return True
     return callable(value) or (isinstance(value, jax.Array) and not value.is_fully_addressable)
@@ -137,5 +137,5 @@ def _is_scalar(value: Any, whole: bool = False) -> bool:
     # Not by NumPy's kinds, to which bfloat16 is unknown.
     if array.shape != () or not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         return False
-    # Arrays may be whole in floating point, as inject_hyperparams makes them; a Python 2.0 is a mistake.
+    # Floating-point arrays may hold a whole number, as inject_hyperparams makes them; a Python 2.0 is a mistake.
     return not whole or (float(array).is_integer() and not isinstance(value, float))

@@ -1,4 +1,4 @@
-"""What Lookahead may know of the fast optimizer's state: whether it emitted an update, and where its moments are."""
+"""What Lookahead reads from the fast optimizer's state: whether it emitted an update, and where its moments are."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,18 +15,17 @@ from lookahead_jax._sync import select, where
 
 FastStateAtSync = Literal["maintain", "reset", "pullback"]
 
-# Counts of bias correction, by the names that Optax gives them. A state that has one of them directly beside its
-# moments counts the steps of those moments; counts of schedules have no moments beside them.
+# Optax's names for the step count of a bias correction. Such a count sits right next to the moments whose steps it
+# counts; the counts of schedules have no moments next to them.
 _COUNTS = ("count", "t")
 
 
 def emitted_update(before: optax.OptState, after: optax.OptState) -> jax.Array | bool:
     """Whether the fast optimizer's last call emitted an update.
 
-    False where `optax.MultiSteps` only accumulated, where `optax.apply_if_finite` refused the gradients (those calls
-    return zeros, and are no steps), and where `optax.contrib.sam` climbed: that step it takes back itself. Looks at
-    these wrappers at the root of the state only; what a chain emits while one of its members waits is for its members
-    to say.
+    False if `optax.MultiSteps` only accumulated or `optax.apply_if_finite` rejected the gradients (such calls return
+    zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). Looks for these wrappers
+    only at the root of the state: inside a chain, the other members may change the update of one that waits.
 
     Args:
         before: the fast optimizer's state before the call.
@@ -43,7 +42,7 @@ def emitted_update(before: optax.OptState, after: optax.OptState) -> jax.Array |
 
 
 def is_displaced(before: optax.OptState) -> jax.Array | bool:
-    """Whether the live weights of this call are a point that the fast optimizer will come back from: SAM's ascent."""
+    """Whether the live weights of this call are a point that the fast optimizer will return from: SAM's ascent."""
     if isinstance(before, optax.contrib.SAMState):
         return jnp.not_equal(before.steps_since_sync, 0)
     if isinstance(before, optax.ApplyIfFiniteState):
@@ -52,9 +51,9 @@ def is_displaced(before: optax.OptState) -> jax.Array | bool:
 
 
 def forget_values(sync: jax.Array | bool, fast_state: optax.OptState) -> optax.OptState:
-    """Invalidates the loss that a line search keeps beside the gradient: they belong to the point left by the sync.
+    """Invalidates the loss and gradient that a line search caches: they belong to the point before the sync.
 
-    `optax.value_and_grad_from_state` computes both anew where the value is infinite.
+    `optax.value_and_grad_from_state` recomputes both if the value is infinite.
     """
 
     def is_cache(node: Any) -> bool:
@@ -67,11 +66,11 @@ def forget_values(sync: jax.Array | bool, fast_state: optax.OptState) -> optax.O
 
 
 class AfterSync(NamedTuple):
-    """What a sync leaves for the step after it to do to the fast optimizer's state.
+    """What the step after a sync has to do to the fast optimizer's state.
 
     The moments are replaced at the beginning of that step and not at the sync itself, where the parameters and the
     moments would each be computed from the other's old value: XLA then copies every buffer, and a step costs four
-    times as much on a CPU. The trajectory is the same; but who reads `fast_state` between the two sees the old
+    times as much on a CPU. The trajectory is the same, but code that reads `fast_state` in between sees the old
     moments.
 
     Attributes:
@@ -90,7 +89,7 @@ def init_after_sync(
     """The state of `mode` before the first step; an empty tuple for "maintain".
 
     Raises:
-        ValueError: the moments of this optimizer cannot be told from the rest of its state.
+        ValueError: this optimizer's moments cannot be told apart from the rest of its state.
     """
     if mode == "maintain":
         return ()
@@ -98,8 +97,8 @@ def init_after_sync(
         marked = _marked(fast_optimizer, fast_state)
     except Exception as error:  # whatever an optimizer does with a tree of parameters that has no leaves
         raise ValueError(
-            f'fast_state_at_sync="{mode}" has to find the moments in the fast optimizer\'s state, and this optimizer '
-            "keeps them in other shapes than the parameters' (optax.lbfgs and optax.flatten do); "
+            f'fast_state_at_sync="{mode}" has to find the moments in the fast optimizer\'s state, but this optimizer '
+            "keeps them in shapes other than the parameters', as optax.lbfgs and optax.flatten do; "
             'use "maintain"'
         ) from error
     pending = jnp.zeros([], jnp.bool_)
@@ -122,14 +121,14 @@ def begin_step(
     after_sync: Any,
     params: optax.Params,
 ) -> optax.OptState:
-    """The state that the fast optimizer's step starts from: right after a sync, with other moments.
+    """The state that the fast optimizer's step starts from: right after a sync, with new moments.
 
     Args:
         mode: "maintain", "reset" or "pullback".
-        fast_optimizer: whose state it is.
+        fast_optimizer: the optimizer that `fast_state` belongs to.
         fast_state: its state after the last step.
-        after_sync: of the last step.
-        params: the live weights, as `init` saw them.
+        after_sync: the last step's `after_sync`.
+        params: the live weights, with the structure that `init` saw.
     """
     if mode == "maintain":
         return fast_state
@@ -146,13 +145,13 @@ def end_step(
     after_sync: Any,
     alpha: jax.typing.ArrayLike,
 ) -> Any:
-    """What the next step has to do: on a sync, `pulled` moves by `alpha` of the way to the moments.
+    """What the next step has to do: on a sync, `pulled` moves a fraction `alpha` of the way to the moments.
 
     Args:
         mode: "maintain", "reset" or "pullback".
         sync: boolean scalar; whether this step ends in a sync.
         fast_state: the fast optimizer's state after the step.
-        after_sync: of the last step.
+        after_sync: the last step's `after_sync`.
         alpha: the slow step size of this sync.
     """
     if mode == "maintain":
@@ -170,23 +169,23 @@ def end_step(
 
 
 class _Moments:
-    """A part of a state that is shaped after the parameters; JAX takes it for a leaf."""
+    """A part of a state that is shaped like the parameters; JAX treats it as a leaf."""
 
     def __init__(self, tree: Any):
         self.tree = tree
 
 
 def _marked(fast_optimizer: optax.GradientTransformation, fast_state: optax.OptState) -> Any:
-    """The state with each tree that the optimizer shaped after the parameters in a `_Moments`.
+    """The state, with each tree that is shaped like the parameters wrapped in a `_Moments`.
 
-    Found by structure, as `optax.tree.map_params` finds it: initialised with a placeholder for the parameters,
-    the state holds that placeholder where its moments go, and not at counts, schedules' values and random keys.
+    `optax.tree.map_params` finds them: a state initialised with a placeholder for the parameters contains that
+    placeholder where the moments go, but not at counts, schedules' values and random keys.
     """
     return optax.tree.map_params(fast_optimizer, _Moments, fast_state, is_leaf=lambda _: True)
 
 
 def _replace_moments(pending: jax.Array, marked: Any, old: Any, new: Any, *, counts: bool) -> Any:
-    """`old` with the moments of `new` where `pending`, and with their counts of steps if `counts`."""
+    """`old` with the moments of `new` if `pending`; with `counts`, their step counts too."""
 
     def is_counted(node: Any) -> bool:
         fields = getattr(node, "_fields", ())
@@ -199,8 +198,8 @@ def _replace_moments(pending: jax.Array, marked: Any, old: Any, new: Any, *, cou
             return _trees.map_slow(lambda x, y: select(pending, y, x) if _is_inexact(x) else x, old, new)
         if not is_counted(node):
             return old
-        # Adam without moments takes steps of 1 / (1 - b1) times their length as long as it corrects the bias of a
-        # later step: zeros count from zero.
+        # Adam's steps would change length if zeroed moments kept the bias correction of a later step, so their
+        # count restarts from zero as well.
         fields = {}
         for name in node._fields:
             values = getattr(node, name), getattr(old, name), getattr(new, name)

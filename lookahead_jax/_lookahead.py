@@ -26,14 +26,14 @@ class LookaheadState(NamedTuple):
     """State of the transformation returned by :func:`lookahead`.
 
     Attributes:
-        fast_state: state of the fast optimizer. With `fast_state_at_sync` "reset" or "pullback" its moments change as
-            the next step begins; right after a sync they are still the old ones.
-        slow_params: the slow weights: a tree like the parameters, in buffers of its own.
+        fast_state: state of the fast optimizer. With `fast_state_at_sync` "reset" or "pullback", its moments change
+            at the beginning of the next step; right after a sync they are still the old ones.
+        slow_params: the slow weights: a tree like the parameters, in its own buffers.
         steps_since_sync: steps of the fast optimizer since the last sync; int32, shape ().
-        sync_count: completed syncs, the argument of schedules; int32, shape ().
+        sync_count: number of completed syncs, which schedules are called with; int32, shape ().
         slow_state: state of `slow_optimizer`; an empty tuple without one.
-        after_sync: what `fast_state_at_sync` leaves to be done to `fast_state` as the next step begins; an empty
-            tuple for "maintain".
+        after_sync: what `fast_state_at_sync` still has to do to `fast_state` at the beginning of the next step; an
+            empty tuple for "maintain".
     """
 
     fast_state: optax.OptState
@@ -57,8 +57,8 @@ def lookahead(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lookahead: k steps forward, 1 step back.
 
-    The fast optimizer takes :math:`k` steps from the slow weights :math:`\phi`; then the slow weights go a part
-    :math:`\alpha` of the way to where it arrived, and the fast (live) weights :math:`\theta` start again from there:
+    The fast optimizer takes :math:`k` steps from the slow weights :math:`\phi`. Then the slow weights move a fraction
+    :math:`\alpha` of the way to where it arrived, and the fast (live) weights :math:`\theta` restart from there:
 
     .. math::
 
@@ -69,54 +69,55 @@ def lookahead(
         \end{align*}
 
     The parameters given to `init` and `update` are the live weights, where gradients are taken; the slow weights
-    are in the state. Evaluate with ``slow_params(opt_state)``. Right after a sync live and slow weights are equal,
-    bit for bit (with `slow_dtype`: once the slow ones are rounded to the parameters' dtype). BatchNorm's running
+    are in the state. Evaluate with ``slow_params(opt_state)``. Right after a sync, live and slow weights are
+    bit-identical (with `slow_dtype`, after rounding the slow ones to the parameters' dtype). BatchNorm's running
     statistics belong to the live weights: evaluate right after a sync, or re-estimate them first.
 
-    The sync changes the updates so that ``params + updates`` lands on the slow weights. So nothing may change the
+    A sync changes the updates so that ``params + updates`` equals the slow weights, so nothing may change the
     updates after Lookahead: gradient clipping, weight decay and learning rates belong before it in a chain or
     inside `fast_optimizer`. :func:`check_chain` tests this.
 
-    **When to sync.** ``update(grads, opt_state, params, sync=None)`` follows `sync_period`. A boolean `sync` decides
-    instead: True syncs now and starts a new period; False does not sync, the count goes on, and a sync that is
-    overdue comes with the next None. Transformations around Lookahead forward the argument; the outermost Lookahead
-    takes it. A Python bool is static: jitted with False, the step does not touch the slow weights at all, which
-    saves two of nine passes over memory on a GPU with Adam inside, and lets the slow weights stay in host memory. A
-    loop that knows its step compiles both programs and calls ``step(..., sync=is_sync_step(i, sync_period))``. Syncing
-    before an evaluation or at the end of an epoch is the same argument.
+    **When to sync.** ``update(grads, opt_state, params, sync=None)`` follows `sync_period`. A boolean `sync` overrides
+    it: True syncs now and starts a new period; False does not sync but keeps counting, so that an overdue sync happens
+    at the next None. Transformations around Lookahead forward the argument; the outermost Lookahead consumes it. A
+    Python bool is static: jitted with False, the step does not touch the slow weights at all, which saves two of nine
+    passes over memory on a GPU with Adam inside, and lets the slow weights stay in host memory. A loop that knows its
+    step number can compile both programs and call ``step(..., sync=is_sync_step(i, sync_period))``. Use the same
+    argument to sync before an evaluation or at the end of an epoch.
 
-    **Weights that you change yourself.** The first update takes the slow weights from its `params`, so weights may be
-    loaded between `init` and training (unless that update is given ``sync=False``, which does not touch them). After
-    any later change that does not go through `update`, such as pruning or loading, call :func:`resync`; otherwise the
-    next sync pulls the parameters back.
+    **Weights that you change yourself.** The first update copies its `params` to the slow weights, so you can load
+    weights between `init` and training (unless that update is given ``sync=False``, which does not touch the slow
+    weights). After any later change that does not go through `update`, such as pruning or loading, call
+    :func:`resync`; otherwise the next sync pulls the parameters back.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, any :class:`optax.GradientTransformation`. Extra arguments
             of `update` are forwarded to it.
         sync_period: :math:`k`, an integer >= 1: a number, an array (may be traced) or a schedule of the number
-            of completed syncs. A step counts when the fast optimizer emits an update: with `optax.MultiSteps`,
-            `optax.apply_if_finite` or `optax.contrib.sam`, around Lookahead (not for `sam`) or directly inside as
-            `fast_optimizer`, a step that accumulates, is skipped or climbs does not count. Deeper inside (in a
-            chain, in `partition`) each call of `update` counts.
+            of completed syncs. A step counts if the fast optimizer emits an update: steps that `optax.MultiSteps`
+            accumulates, that `optax.apply_if_finite` skips, or in which `optax.contrib.sam` climbs do not count,
+            whether these wrap Lookahead (not `sam`) or are themselves `fast_optimizer`. Deeper inside (in a chain, in
+            `partition`), every call of `update` counts.
         slow_step_size: :math:`\alpha` in [0, 1]: a number, an array (may be traced), a schedule of the number of
-            completed syncs, or :func:`adaptive_step_size`. None is 0.8.
-        slow_optimizer: the outer step in general, in place of `slow_step_size`: a transformation of the
+            completed syncs, or :func:`adaptive_step_size`. None means 0.8.
+        slow_optimizer: a general outer step, instead of `slow_step_size`: a transformation of the
             pseudo-gradient :math:`\phi_t - \theta_{t,k}`, called with the slow weights as its parameters.
             ``optax.sgd(alpha)`` is plain Lookahead; see :func:`snoo` and :func:`diloco`. Its arithmetic and its state
-            are in float32 at least. On a CPU it costs XLA temporary buffers, as an adaptive step size does: with one
+            are at least float32. On a CPU, XLA needs temporary buffers for it, as for an adaptive step size: with one
             program for all steps an update takes 5 times as long as Adam's, with a static `sync` 1.7 times.
-        fast_state_at_sync: what becomes of the fast optimizer's moments at a sync. "maintain" leaves them;
-            "reset" sets them to their initial value, together with the count of their bias correction, so that Adam
-            keeps its step length; "pullback" interpolates them, like the weights, with :math:`\alpha` between their
-            values after this and after the last sync. Schedules and random keys never change. The change is made as
-            the next step begins.
-        slow_dtype: a floating-point dtype that the slow weights have at least; None is the parameters' own. float32
-            with bfloat16 parameters keeps what many small outer steps add up to; the live weights are the slow ones
-            rounded after each sync. Parameters of a wider dtype keep it, complex ones stay complex.
+        fast_state_at_sync: what happens to the fast optimizer's moments at a sync. "maintain" leaves them alone;
+            "reset" sets them to their initial values, together with the step count of their bias correction, so that
+            Adam keeps its step length; "pullback" interpolates them with :math:`\alpha`, like the weights, between
+            their values after the last sync and now. Schedules and random keys never change. The change takes effect
+            at the beginning of the next step.
+        slow_dtype: the narrowest floating-point dtype allowed for the slow weights; None uses the parameters' dtype.
+            With bfloat16 parameters, float32 slow weights keep small outer steps that rounding would lose; after each
+            sync the live weights are the slow ones, rounded. Parameters of a wider dtype keep it, complex ones stay
+            complex.
         axis_name: the name (or names) of a mapped axis of workers, for `shard_map`, `pmap` or `vmap`, where each
-            worker trains fast weights of its own: the outer step takes the mean of their pseudo-gradients, one
-            `pmean` of the size of the parameters per sync. The slow weights are then identical on all workers, and
-            live weights equal them up to the last bit.
+            worker trains its own fast weights: the outer step uses the mean of their pseudo-gradients, one `pmean`
+            the size of the parameters per sync. The slow weights are then identical on all workers, and the live
+            weights equal them up to the last bit.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, whose updates have the shapes and dtypes of the fast
@@ -126,7 +127,7 @@ def lookahead(
     Raises:
         ValueError: an argument is out of its range (traced arrays cannot be checked), the fast optimizer's moments
             cannot be found, or `update` is called without `params`.
-        TypeError: an unknown argument, with the name it has here; or `init` is given shapes instead of arrays.
+        TypeError: an unknown argument (the message says what it is called here), or `init` got shapes, not arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -254,7 +255,7 @@ def _value_at(value: Any, sync_count: jax.Array) -> Any:
 
 
 def _reached(steps: jax.Array, period: Any) -> jax.Array:
-    # Schedules of Optax give their periods in floating point.
+    # Optax schedules return periods as floating-point numbers.
     return steps >= jnp.ceil(jnp.asarray(period)).astype(steps.dtype)
 
 

@@ -20,7 +20,7 @@ def snoo(
     learning_rate: optax.ScalarOrSchedule,
     momentum: float,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SNOO: every k steps a Nesterov step of the slow weights along what the fast weights went.
+    r"""SNOO: every k steps, a Nesterov step of the slow weights towards the fast weights.
 
     With slow weights :math:`s`, fast weights :math:`f` after :math:`k` steps of the fast optimizer, and the outer
     momentum :math:`b`:
@@ -33,22 +33,22 @@ def snoo(
           s &\leftarrow s - \eta (d + m b),
         \end{align*}
 
-    after which the fast weights start again from :math:`s`. It is :func:`lookahead` with
-    ``slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True)``, and takes one buffer more. With
+    after which the fast weights restart from :math:`s`. It is :func:`lookahead` with
+    ``slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True)``, and needs one more buffer. With
     :math:`m = 0` it is plain Lookahead.
 
     Args:
         fast_optimizer: the inner optimizer, as in :func:`lookahead`.
         sync_period: :math:`k`, as in :func:`lookahead`; a few dozen steps.
-        learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; to be
-            tuned together with the momentum, near :math:`1 - m`.
+        learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; tune
+            it together with the momentum, near :math:`1 - m`.
         momentum: :math:`m` of the outer step, in [0, 1).
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
 
     Example:
-        With gradient 1 and learning rate 1 inside, k = 2, :math:`\eta` = 1/2, m = 1/2: d = 2, b = 2, s = 8 - 1.5.
+        With gradient 1, inner learning rate 1, k = 2, :math:`\eta` = 1/2 and m = 1/2: d = 2, b = 2, s = 8 - 1.5.
 
         >>> import jax.numpy as jnp, optax
         >>> import lookahead_jax as la
@@ -78,7 +78,7 @@ def diloco(
     *,
     axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""DiLoCo: workers train apart for k steps, then one Nesterov step along the mean of where they went.
+    r"""DiLoCo: workers train separately for k steps, then take one Nesterov step towards their mean.
 
     With slow weights :math:`s` that all workers share, fast weights :math:`f_i` of worker :math:`i` after :math:`k`
     steps, and the outer momentum :math:`b`:
@@ -91,15 +91,15 @@ def diloco(
           s &\leftarrow s - \eta (d + m b).
         \end{align*}
 
-    Per sync one `pmean` of the size of the parameters is sent, and nothing on the other steps. Gradients must not be
-    averaged before. With one worker it is :func:`snoo` with other defaults.
+    Each sync sends one `pmean` the size of the parameters; the other steps send nothing. Do not average the gradients
+    yourself. With one worker it is :func:`snoo` with other defaults.
 
     Args:
         fast_optimizer: the inner optimizer of each worker; `optax.adamw` in the paper.
         sync_period: :math:`k`, as in :func:`lookahead`; 30 to 500 steps.
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs.
         momentum: :math:`m` of the outer step, in [0, 1).
-        axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None is one worker.
+        axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None means one worker.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.

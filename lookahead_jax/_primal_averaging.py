@@ -1,4 +1,4 @@
-"""Primal averaging: an average of the iterates at every step, in place of a sync every k steps."""
+"""Primal averaging: averages the iterates at every step, instead of a sync every k steps."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -20,8 +20,8 @@ class PrimalAveragingState(NamedTuple):
 
     Attributes:
         fast_state: state of the fast optimizer.
-        slow_params: the average :math:`x`, in buffers of its own.
-        started: whether there was an update; bool, shape ().
+        slow_params: the average :math:`x`, in its own buffers.
+        started: whether there has been an update; bool, shape ().
     """
 
     fast_state: optax.OptState
@@ -45,26 +45,26 @@ def primal_averaging(
           x_{t+1} &= \mu_x x_t + (1 - \mu_x) z_{t+1}.
         \end{align*}
 
-    It is the smooth form of DiLoCo with one worker: there is no sync, every step is alike, and the cost is one buffer
-    more than the fast optimizer's, for :math:`x`. The parameters given to `init` and `update` are :math:`y`;
+    It is the smooth form of DiLoCo with one worker: there is no sync, all steps are alike, and :math:`x` is one buffer
+    more than the fast optimizer needs. The parameters given to `init` and `update` are :math:`y`;
     ``slow_params(opt_state)`` gives :math:`x`. :math:`z` is not stored but computed from both, which multiplies the
-    rounding of :math:`y` by :math:`1 / (1 - \mu_y)`: keep the parameters in float32. The fast optimizer is given
+    rounding error of :math:`y` by :math:`1 / (1 - \mu_y)`: keep the parameters in float32. The fast optimizer gets
     :math:`z` as its parameters, so AdamW's decay acts on :math:`z`.
 
-    With :math:`\mu_x = 0` or :math:`\mu_y = 0` the parameters move as under the fast optimizer alone; in the
-    latter case :math:`x` is an exponential moving average of them.
+    With :math:`\mu_x = 0` or :math:`\mu_y = 0` the parameters move as with the fast optimizer alone; if
+    :math:`\mu_y = 0`, :math:`x` is an exponential moving average of them.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, such as `optax.adamw`. Extra arguments of `update` are forwarded
             to it.
         mu_x: :math:`\mu_x` in [0, 1], the decay of the average; near 1, such as 0.99.
-        mu_y: :math:`\mu_y` in [0, 1), the share of the average in the point where gradients are taken; such as 0.9.
+        mu_y: :math:`\mu_y` in [0, 1), the weight of the average in the point where gradients are taken, such as 0.9.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
-        ValueError: `mu_x` or `mu_y` is out of its range, or `fast_optimizer` is no transformation.
+        ValueError: `mu_x` or `mu_y` is out of range, or `fast_optimizer` is not a gradient transformation.
 
     Example:
         With gradient 1, learning rate 1 and both weights 1/2: z = 7, x = 7.5, y = 7.25; then z = 6, x = 6.75.
@@ -103,7 +103,7 @@ def primal_averaging(
         #
         #   x' = x + (1 - mu_x) d',    y' = y + mu_y (1 - mu_x) d' + (1 - mu_y) u,
         #
-        # differences alone, so that small steps are not lost between large numbers.
+        # only differences, so that small steps are not lost next to large numbers.
 
         def distance(x: jax.Array, y: jax.Array) -> jax.Array:
             wide_x, wide_y = _sync.widen(x, y)

@@ -35,23 +35,23 @@ def ranger(
     """Lookahead around RAdam with decoupled weight decay.
 
     Args:
-        learning_rate: of RAdam; a number or a schedule of the number of steps.
+        learning_rate: RAdam's learning rate, a number or a schedule of the number of steps.
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the bias-corrected second moment, as in `optax.radam`.
-        threshold: RAdam's steps are rectified once the variance has more than this many degrees of freedom; before,
-            they are momentum steps. 5 is from step 6 on for ``b2=0.999``.
-        weight_decay: decoupled, as in AdamW: each step takes `learning_rate * weight_decay` of the weights.
+        threshold: RAdam's steps are rectified once the variance has more than this many degrees of freedom; before
+            that they are momentum steps. With 5 and ``b2=0.999`` they are rectified from step 6 on.
+        weight_decay: decoupled, as in AdamW: each step subtracts `learning_rate * weight_decay` times the weights.
         mask: which parameters decay, a tree of booleans or a function of the parameters that returns one.
         sync_period: as in :func:`lookahead`.
         slow_step_size: as in :func:`lookahead`.
-        fast_state_at_sync: as in :func:`lookahead`. "reset" lets RAdam start anew after each sync, with momentum
-            steps until `threshold`.
+        fast_state_at_sync: as in :func:`lookahead`. "reset" restarts RAdam after each sync, with momentum steps until
+            it reaches `threshold`.
         slow_dtype: as in :func:`lookahead`.
 
     Returns:
-        An :class:`optax.GradientTransformationExtraArgs`. The defaults are Lookahead's and RAdam's; the "Ranger"
-        that the name comes from used ``b1=0.95, eps=1e-5, sync_period=6, slow_step_size=0.5``.
+        An :class:`optax.GradientTransformationExtraArgs`. The defaults are Lookahead's and RAdam's; the original
+        Ranger used ``b1=0.95, eps=1e-5, sync_period=6, slow_step_size=0.5``.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax

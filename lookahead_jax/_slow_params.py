@@ -1,4 +1,4 @@
-"""Where the slow weights are in an optimizer state, and how to set them."""
+"""Finds the slow weights in an optimizer state, and resets them."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -24,24 +24,24 @@ _STATES = (LookaheadState, PrimalAveragingState)
 def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Params:
     """The slow weights in an optimizer state: the weights to evaluate, average or publish.
 
-    Finds the state of :func:`lookahead` (or of :func:`primal_averaging`, whose average it returns) wherever it sits:
-    in a chain, under `optax.inject_hyperparams`, `optax.MultiSteps`, `optax.apply_if_finite`, in a
-    `flax.training.train_state.TrainState`, and in the dictionaries that Orbax restores without a target. Of nested
-    Lookaheads it takes the outermost. Under `optax.masked` and `optax.partition` a Lookahead holds part of the tree:
-    the parts of several are merged, and `params` fill in for parameters that have no slow weights.
+    Finds the state of :func:`lookahead` (or of :func:`primal_averaging`, whose average it returns) wherever it is:
+    in a chain, under `optax.inject_hyperparams`, `optax.MultiSteps` or `optax.apply_if_finite`, in a
+    `flax.training.train_state.TrainState`, or in the dictionaries that Orbax restores without a target. If Lookaheads
+    are nested, it returns the outermost one's. Under `optax.masked` and `optax.partition` a Lookahead covers part of
+    the tree: several parts are merged, and `params` fill in for parameters that have no slow weights.
 
     Args:
-        opt_state: an optimizer state, or any pytree that holds one.
-        params: the live weights. Needed only where some parameters are not under Lookahead. A whole Equinox model
+        opt_state: an optimizer state, or any pytree that contains one.
+        params: the live weights. Needed only if some parameters are not under Lookahead. A whole Equinox model
             also works: the result is then a model with slow weights.
 
     Returns:
-        A tree like the parameters; of the dtype `slow_dtype` where that is wider. The arrays are those of the state,
-        so copy them before the state is donated.
+        A tree like the parameters, in the dtype `slow_dtype` if that is wider. The arrays are those in the optimizer
+        state, not copies: if your step donates that state, copy them first.
 
     Raises:
         ValueError: there is no Lookahead in `opt_state`, or more than one for the same parameters, or some
-            parameters have none and `params` is not given, or `params` is a tree of another structure.
+            parameters have none and `params` is not given, or `params` has a different structure.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -56,41 +56,41 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
     """
     states = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_any_state) if _is_any_state(x)]
     if not states:
-        raise ValueError("there is no LookaheadState in this optimizer state; wrap the optimizer in lookahead()")
+        raise ValueError("this optimizer state contains no LookaheadState; wrap the optimizer in lookahead()")
     try:
         merged = functools.reduce(_trees.merge, map(_slow_of, states))
     except ValueError:
         raise ValueError(
-            "this optimizer state holds more than one LookaheadState for the same parameters, or some for different "
-            "trees of parameters; give slow_params the part of the state that is meant"
+            "this optimizer state contains several LookaheadStates for the same parameters or for different parameter "
+            "trees; pass slow_params the part of the state that you mean"
         ) from None
     if params is not None:
         return _filled(merged, params)
     if any(_trees.is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_trees.is_masked)):
         raise ValueError(
             "some parameters are masked out of Lookahead and have no slow weights; "
-            "slow_params(opt_state, params) takes the live ones for them"
+            "use slow_params(opt_state, params), which returns the live ones for them"
         )
     return merged
 
 
 def resync(opt_state: Any, params: optax.Params) -> Any:
-    """The optimizer state with slow weights taken from `params`, as if a sync had just arrived there.
+    """Sets the slow weights to `params`, as if a sync had just ended there.
 
-    To be called after every change of the parameters that did not go through `update`: loading, pruning, clipping or
-    re-initialising weights. Without it, the next sync pulls the parameters back to slow weights that know nothing of
+    Call it after every change of the parameters that does not go through `update`: loading, pruning, clipping or
+    re-initialising weights. Otherwise the next sync pulls the parameters back towards the slow weights from before
     the change.
 
     Args:
-        opt_state: an optimizer state, or any pytree that holds one; each Lookahead in it is set, nested ones too.
+        opt_state: an optimizer state, or any pytree that contains one; every Lookahead in it is set, nested ones too.
         params: the new live weights.
 
     Returns:
         `opt_state` with the slow weights copied from `params` and the steps since the last sync set to 0. Moments
-        and schedules are as they were.
+        and schedules are unchanged.
 
     Raises:
-        ValueError: there is no Lookahead in `opt_state`, or `params` is a tree of another structure.
+        ValueError: there is no Lookahead in `opt_state`, or `params` has a different structure.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -117,7 +117,7 @@ def resync(opt_state: Any, params: optax.Params) -> Any:
     opt_state = jax.tree.map(reset, opt_state, is_leaf=_is_state)
     if not found:
         raise ValueError(
-            "there is no LookaheadState in this optimizer state; wrap the optimizer in lookahead(), and restore "
+            "this optimizer state contains no LookaheadState; wrap the optimizer in lookahead(), and restore "
             "checkpoints into a target, such as jax.eval_shape(tx.init, params)"
         )
     return opt_state
@@ -139,7 +139,7 @@ def _filled(slow: Any, params: optax.Params) -> optax.Params:
 
 
 def _check_structure(slow: Any, params: optax.Params) -> None:
-    advice = "give the parameters that the optimizer was initialised with"
+    advice = "pass the parameters that the optimizer was initialised with"
     leaves, tree = jax.tree_util.tree_flatten_with_path(slow, is_leaf=_trees.is_left_out)
     try:
         rows = zip(leaves, tree.flatten_up_to(params), strict=True)
@@ -162,7 +162,7 @@ def _is_state(x: Any) -> bool:
 
 
 def _is_any_state(x: Any) -> bool:
-    # Orbax restores named tuples as dictionaries where it is given no target.
+    # Orbax restores named tuples as dictionaries unless it gets a target.
     return _is_state(x) or (isinstance(x, Mapping) and {"fast_state", "slow_params"} <= cast(Any, x).keys())
 
 

@@ -1,4 +1,4 @@
-"""What the arguments of other implementations are called here; for the error messages of those who come from there."""
+"""What the arguments of other implementations are called here, for error messages."""
 
 import functools
 import inspect
@@ -33,10 +33,10 @@ RANGER: Mapping[str, str] = {
 
 
 def other_spellings(remedies: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a factory name the remedy in its TypeError for an argument that it does not have.
+    """Makes a factory's TypeError for an unknown argument say what to use instead.
 
     Args:
-        remedies: what to do, by the name of the foreign argument.
+        remedies: maps the foreign argument's name to what to do.
     """
 
     def decorate(factory: Callable[P, R]) -> Callable[P, R]:
@@ -47,8 +47,8 @@ def other_spellings(remedies: Mapping[str, str]) -> Callable[[Callable[P, R]], C
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             if len(args) > positional:
                 raise TypeError(
-                    f"{name}() takes {positional} positional arguments, got {len(args)}; name the others. "
-                    f"For reset_state, the fourth of optax.lookahead, {_RESET}"
+                    f"{name}() takes {positional} positional arguments, got {len(args)}; pass the others by name. "
+                    f"For reset_state, the fourth argument of optax.lookahead, {_RESET}"
                 )
             for given in kwargs:
                 if given not in parameters and given in remedies:

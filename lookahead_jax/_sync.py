@@ -1,4 +1,4 @@
-"""What one step does to the live weights and to the slow weights, leaf by leaf."""
+"""What one step does to the live and slow weights, leaf by leaf."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -18,8 +18,8 @@ _BITS_OF_MINUS_INFINITY = -(2**23)  # of a float32, read as an int32
 def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array:
     """`jnp.where` with a scalar condition, in the dtype of `on_false`; a Python bool computes one side only.
 
-    A select and never a blend `c * a + (1 - c) * b`: a blend keeps a NaN of the side that was not chosen
-    alive, and fails on integers, booleans and PRNG keys.
+    A select, never a blend `c * a + (1 - c) * b`: a blend lets a NaN through from the side that was not chosen,
+    and fails on integers, booleans and PRNG keys.
     """
     on_false = jnp.asarray(on_false)
     if isinstance(condition, bool):
@@ -30,7 +30,7 @@ def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array
 
 
 def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
-    """Leaf-wise :func:`where`; the structure of `on_false` is kept, and its leaves where `on_true` has None."""
+    """Leaf-wise :func:`where`, with the structure of `on_false` and its leaves wherever `on_true` has None."""
 
     def leaf(b: jax.Array, a: Any) -> jax.Array:
         return b if a is None else where(condition, a, b)
@@ -39,10 +39,10 @@ def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
 
 
 def start(first: jax.Array, params: optax.Params, slow: optax.Params) -> optax.Params:
-    """The slow weights from which this period started: at the very first step the live weights, later `slow`.
+    """The slow weights at the start of this period: the live weights at the very first step, later `slow`.
 
-    Weights that were loaded into the parameters after `init` are so the start of the first period; without this
-    the first sync would pull them back towards the initial ones.
+    The first period thus starts from weights that were loaded into the parameters after `init`; otherwise the first
+    sync would pull them back towards the initial ones.
     """
     return _trees.map_slow(lambda s, p: where(first, jnp.asarray(p).astype(s.dtype), s), slow, params)
 
@@ -50,10 +50,10 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params) -> optax.P
 def rounded(updates: optax.Updates, count: jax.Array) -> optax.Updates:
     """`updates`, each rounded before anything is added to it.
 
-    A compiler may contract `p + -lr * g` to one operation that rounds once, and does so or not depending on what
-    else is in the program: a step that syncs, one that does not, and one that decides at run time would differ in
-    the last bit. So a maximum with minus infinity stands between, which changes nothing, and which the compiler
-    cannot take out, because it does not know the number.
+    A compiler may contract `p + -lr * g` to one operation that rounds once, depending on what else is in the
+    program: a step that syncs, one that does not, and one that decides at run time would differ in the last bit. To
+    prevent that, the maximum with minus infinity is taken in between: it changes nothing, and the compiler cannot
+    remove it because it does not know the value.
 
     Args:
         updates: a tree of arrays; integers and complex numbers are left as they are.
@@ -76,11 +76,11 @@ def pseudo_gradients(params: optax.Params, updates: optax.Updates, slow: optax.P
     Args:
         params: the live weights before this step, a tree of arrays.
         updates: the fast optimizer's updates, like `params`; None for a leaf that does not move.
-        slow: the slow weights, like `params`; their dtype may be another one.
+        slow: the slow weights, like `params`; their dtype may differ.
 
     Returns:
-        A tree like `slow`, in the dtype in which each leaf's arithmetic is done; zeros for leaves that are not
-        floating-point and for those that do not move.
+        A tree like `slow`, each leaf in the dtype of its arithmetic; zeros for leaves that are not floating-point or
+        do not move.
     """
 
     def leaf(s: jax.Array, p: jax.Array, u: Any) -> jax.Array:
@@ -102,16 +102,16 @@ def synchronize(
     *,
     replicated: bool = False,
 ) -> tuple[optax.Updates, optax.Params]:
-    """Where `sync` holds, send live and slow weights to `slow + slow_updates`; elsewhere change nothing.
+    """If `sync`, sends live and slow weights to `slow + slow_updates`; otherwise changes nothing.
 
     Args:
-        sync: boolean scalar; may be traced. True, a Python bool, computes a sync alone.
+        sync: boolean scalar; may be traced. The Python bool True computes only a sync.
         params: the live weights before this step.
         updates: the fast optimizer's updates.
         slow: the slow weights before this step, after :func:`start`.
         slow_updates: the outer step's updates of the slow weights.
         count: an int32 scalar that is never negative.
-        replicated: the live weights differ between devices and the slow weights must not: take the latter from
+        replicated: the live weights differ between devices but the slow weights must not: compute the latter from
             what the devices share.
 
     Returns:
@@ -132,13 +132,13 @@ def synchronize(
     # be computed from an unrounded u' while a later program adds the rounded one: _round_to prevents that.
     #
     # Slow weights wider than the parameters (slow_dtype) keep the bits of `target` that the parameters cannot hold,
-    # as long as they round to exactly the parameters; else (p + u' was off by one ulp) they take the parameters.
+    # provided they round to exactly the parameters; otherwise (p + u' was off by one ulp) they take the parameters.
     #
-    # Across workers p differs, and with it the last bit of p + u'. There s' = target, which all of them share.
+    # Workers differ in p, and so in the last bit of p + u'. With workers s' = target, which all of them share.
     #
-    # With sync = True alone s' and the new parameters would be one value to XLA: it computes it once, and a second
-    # kernel copies it to the other buffer (compiled for an H100: 10 passes over the parameters instead of 9). So s' is
-    # selected by something that always holds, which the compiler does not know.
+    # With a static sync = True, s' and the new parameters would be one value to XLA, which computes it once and copies
+    # it to the other buffer in a second kernel (compiled for an H100: 10 passes over the parameters instead of 9). So
+    # s' is selected by a condition that always holds, which the compiler does not know.
     write = count != -1 if sync is True else sync
 
     def leaf(s: Any, p: Any, u: Any, v: Any) -> tuple[Any, Any]:
@@ -165,7 +165,7 @@ def synchronize(
             new_s = jnp.where(target_p == new_p, _round_to(target, s.dtype), new_s)
         return new_u, where(write, new_s, s)
 
-    # Not by jax.tree.transpose, which refuses a tree without leaves: optax.partition makes one of a label that no
+    # Not jax.tree.transpose, which rejects a tree without leaves: optax.partition makes one for a label that no
     # parameter has.
     tree, rows = _trees.columns(slow, params, updates, slow_updates)
     pairs = [leaf(*row) for row in zip(*rows, strict=True)]
@@ -187,10 +187,10 @@ def widened(tree: optax.Params) -> optax.Params:
 
 
 def promoted(dtype: Any, least: Any) -> Any:
-    """The dtype that holds both; `least` for a float8 or narrower, which JAX promotes with nothing."""
+    """The dtype that holds both; `least` for float8 and narrower dtypes, which JAX does not promote."""
     if dtype.itemsize == 1:
         return least
-    with jax.numpy_dtype_promotion("standard"):  # the promotion is meant, under "strict" too
+    with jax.numpy_dtype_promotion("standard"):  # this promotion is intended, under "strict" too
         return jnp.promote_types(dtype, least)
 
 
@@ -201,7 +201,7 @@ def _is_inexact(x: jax.typing.ArrayLike) -> bool:
 def _round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`x.astype(dtype)`, with a rounding that XLA may not elide.
 
-    The exponent range of `x` is kept in the first rounding, since lax.reduce_precision flushes subnormals.
+    The first rounding keeps the exponent range of `x`, because lax.reduce_precision flushes subnormals.
     """
     if x.dtype != dtype and jnp.issubdtype(x.dtype, jnp.floating):
         x = jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(dtype).nmant)

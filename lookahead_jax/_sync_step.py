@@ -8,14 +8,14 @@ import numpy as np
 
 
 def is_sync_step(step: int, sync_period: int) -> bool:
-    """Whether a training loop's step is one that ends in a sync; for the argument `sync` of `update`.
+    """Whether this step of a training loop ends in a sync; pass the result to `update` as `sync`.
 
     Args:
-        step: the number of updates done so far, this one included: 1 for the first.
-        sync_period: as given to :func:`lookahead`, a number.
+        step: the number of updates so far, including this one: 1 for the first.
+        sync_period: the number given to :func:`lookahead`.
 
     Returns:
-        True on every `sync_period`-th step; a Python bool, which `update` takes as static.
+        True on every `sync_period`-th step; a Python bool, so it is static for `update`.
 
     Raises:
         ValueError: an argument is not an integer >= 1.

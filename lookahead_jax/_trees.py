@@ -1,4 +1,4 @@
-"""How trees are walked: along the slow weights, past what they leave out, and merged where masks split them."""
+"""Walks trees along the slow weights, skips what they leave out, and merges trees that masks split."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -14,11 +14,11 @@ _LEAF = jax.tree.structure(0)
 
 
 def map_slow(function: Callable[..., Any], slow: Any, *rest: Any) -> Any:
-    """`function` of each leaf of `slow` and of what stands at its place in `rest`; None where `slow` has None.
+    """Maps `function` over the leaves of `slow` and the corresponding ones of `rest`; None where `slow` has None.
 
     The slow weights have the structure of the tree that `init` saw. The trees of a later `update` may have more: a
     whole Equinox model has functions and frozen arrays where `init`, given ``eqx.filter(model, eqx.is_array)``, saw
-    None. They may also have less, such as None for the gradient of a leaf that is not trained.
+    None. They may also have less: None as the gradient of a leaf that is not trained.
     """
 
     def leaf(s: Any, *others: Any) -> Any:
@@ -33,19 +33,19 @@ def prune(tree: Any, slow: Any) -> Any:
 
 
 def columns(slow: Any, *rest: Any) -> tuple[Any, list[list[Any]]]:
-    """The structure of `slow`, None counted as a leaf, and the list of leaves of `slow` and of each of `rest`."""
+    """The structure of `slow` (None counts as a leaf), and the lists of leaves of `slow` and of each of `rest`."""
     leaves, structure = jax.tree.flatten(slow, is_leaf=is_none)
     return structure, [leaves, *(structure.flatten_up_to(x) for x in rest)]
 
 
 def merge(a: Any, b: Any) -> Any:
-    """One tree out of two that are masked in different places, as `optax.partition` leaves them.
+    """Merges two trees that are masked in different places, as `optax.partition` makes them.
 
     Raises:
-        ValueError: both have something at the same place, or they have different structures.
+        ValueError: both have something in the same place, or they have different structures.
     """
-    # One level at a time, since either side may be masked where the other has a whole subtree: with prefixes as
-    # labels, optax.partition masks so.
+    # One level at a time, because either side may be masked where the other has a whole subtree: optax.partition does
+    # this when its labels are prefixes.
     if is_masked(a):
         return b
     if is_masked(b):
@@ -58,7 +58,7 @@ def merge(a: Any, b: Any) -> Any:
 
 
 def is_none(x: Any) -> bool:
-    """Whether `x` is None, which JAX would otherwise take for a tree without leaves."""
+    """Whether `x` is None, which JAX would otherwise treat as a tree without leaves."""
     return x is None
 
 
@@ -68,7 +68,7 @@ def is_masked(x: Any) -> bool:
 
 
 def is_left_out(x: Any) -> bool:
-    """Whether there is nothing at this place: None or masked."""
+    """Whether there is nothing in this place: None or masked."""
     return is_none(x) or is_masked(x)
 
 

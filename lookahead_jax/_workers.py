@@ -1,4 +1,4 @@
-"""What several workers that each train fast weights of their own do together: average their outer steps."""
+"""Averages the outer steps of workers that each train their own fast weights."""
 
 # JAX and Optax are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -14,10 +14,10 @@ from lookahead_jax import _trees
 
 
 def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name: Any) -> optax.Params:
-    """The slow weights from which this period started, the same on all workers; see `_sync.start`.
+    """The slow weights at the start of this period, the same on all workers; see `_sync.start`.
 
-    At the very first step they are the live weights of the first worker, sent as they are: a mean of equal numbers may
-    differ from them in the last bit.
+    At the very first step they are the first worker's live weights, sent unchanged: a mean of equal numbers may differ
+    from them in the last bit.
     """
 
     def of_the_first_worker() -> optax.Params:
@@ -33,7 +33,7 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name:
 
 
 def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> optax.Updates:
-    """The mean over the workers where `sync` holds, zeros elsewhere; nothing is sent on other steps.
+    """The mean over the workers on a sync; zeros on other steps, which send nothing.
 
     Args:
         sync: boolean scalar, the same on all workers.

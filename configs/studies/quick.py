@@ -2,7 +2,7 @@
 
     python -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
 
-Nothing is downloaded; one to two minutes on two CPU cores.
+Downloads nothing and takes one to two minutes on two CPU cores.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""The reproduction report's experiments (its sections 2.1-2.6) with several seeds, and what it claims of them.
+"""The reproduction report's experiments (its sections 2.1-2.6) with several seeds, and its claims about them.
 
     python -m train.study --study=configs/studies/report.py --out=results/report --scale=mini --jobs=2 --data_dir=DIR
 
-Needs cifar10, cifar100, ptb, images and imdb_reviews, each prepared in DIR by `python -m train.data prepare`; at smoke
-scale nothing.
+Needs cifar10, cifar100, ptb, images and imdb_reviews, each prepared in DIR by `python -m train.data prepare`. The smoke
+scale needs no data.
 
 | scale | CIFAR (2.1-2.5) | hw2 (2.6.1) | Penn Treebank (2.6.2) | IMDB |
 |---|---|---|---|---|
@@ -11,23 +11,23 @@ scale nothing.
 | mini  | 12,800 training images, all test images, 12 epochs | 20 epochs | the report's: 100 epochs | 10 epochs |
 | smoke | 160 digits, small CNN, 6 epochs | the same | Python's help, small GRU, 2 epochs | digits, 2 epochs |
 
-The rate drops at the same fractions of a run at every scale, in whole epochs, each at least one after the other: at
-mini at 4, 7, 10 for the report's 60, 120, 160, and 2, 3, 4 for its 30, 48, 58. Only at full does the drop come one
-epoch late, as the report's does. At mini every epoch of the CIFAR runs ends on a synchronisation, so their live and
-slow weights are the same ones when they are tested. Penn Treebank has the report's epochs at mini too: its
-verdict is of the report's own budget. At smoke CIFAR-10 and CIFAR-100 are the same digits, run once.
+The learning rate drops at the same fractions of a run at every scale, rounded to different whole epochs: at mini after
+4, 7, 10 for the report's 60, 120, 160, and after 2, 3, 4 for its 30, 48, 58. Only at full does the drop come one epoch
+late, as in the report. At mini every epoch of the CIFAR runs ends on a sync, so their live and slow weights are equal
+when they are tested. At mini, Penn Treebank has the report's number of epochs, so its verdict applies to the report's
+own budget. At smoke, CIFAR-10 and CIFAR-100 are the same digits, run once.
 
-What the report lacks, and this adds ("controls"): the baselines of 2.5 at its other batch sizes, and at equal steps; a
-grid of learning rates; the slow weights' scores beside the live ones'. The IMDB section and the runs at learning rate
-.3 (in the grid) are in the report's logs and not in its text, so there is no claim about them. The report's code trains
-10 epochs of IMDB, its logs have 40; the rate is constant, so the logs' first 10 epochs are comparable.
+What this study adds to the report ("controls"): the baselines of 2.5 at its other batch sizes, and at equal steps; a
+grid of learning rates; the slow weights' scores next to the live ones'. The IMDB section and the runs at learning rate
+.3 (in the grid) are in the report's logs but not in its text, so there is no claim about them. The report's code trains
+IMDB for 10 epochs, its logs have 40; the rate is constant, so the logs' first 10 epochs are comparable.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from report_claims import at_rate, claims  # the file beside this one
+from report_claims import at_rate, claims  # the file next to this one
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
@@ -54,10 +54,10 @@ class Scale:
     """A budget.
 
     Attributes:
-      epochs: of a CIFAR run at batch 128.
-      batches: what stands for the report's batches of 64, 128 and 320.
-      late: epochs by which the drop of the rate comes late.
-      words: the budgets of the CIFAR runs, hw2, PTB and IMDB in words.
+      epochs: epochs of a CIFAR run at batch size 128.
+      batches: the batch sizes that replace the report's 64, 128 and 320.
+      late: the delay of each learning-rate drop, in epochs.
+      words: descriptions of the budgets of CIFAR, hw2, PTB and IMDB.
     """
 
     epochs: int
@@ -100,7 +100,7 @@ BUDGETS = {
 
 
 def at_fractions(of_200: tuple[int, ...], epochs: int) -> tuple[int, ...]:
-    """Epochs that stand to `epochs` as `of_200` to 200, rounded, each later than the one before."""
+    """Scales the epochs `of_200` from 200 to `epochs`, rounded, each later than the one before."""
     found: list[int] = []
     for epoch in of_200:
         found.append(max(round(epoch / 200 * epochs), found[-1] + 1 if found else 1))
@@ -125,7 +125,7 @@ class Plan:
         batch: int = 128,
         steps_as: int = 0,
     ) -> Config:
-        """A run of sections 2.1-2.5; k = 0: without Lookahead; `steps_as`: with the steps of a batch of that size."""
+        """A run of sections 2.1-2.5; k = 0 is without Lookahead; `steps_as` is a batch size whose steps to match."""
         epochs = self.budget.epochs * batch // steps_as if steps_as else self.budget.epochs
         optimizer = OptimizerConfig(
             name=inner,
@@ -184,7 +184,7 @@ class Plan:
         return config
 
     def imdb(self, k: int) -> Config:
-        """A run that is in the report's logs alone."""
+        """A run that is only in the report's logs."""
         config = Config(
             dataset="imdb_reviews",
             epochs={"smoke": 2, "mini": 10, "full": 40}[self.scale],
@@ -315,7 +315,7 @@ def with_lookahead(k: int, alpha: float = 0.8) -> dict[str, Any]:
 
 
 def without_decay(rate: float, k: int) -> OptimizerConfig:
-    """RAdam at a constant rate, without weight decay: the small tasks'."""
+    """RAdam at a constant rate, without weight decay, for the small tasks."""
     return OptimizerConfig("radam", rate, weight_decay=0.0, decay_epochs=(), **with_lookahead(k))
 
 
@@ -328,7 +328,7 @@ def pair(build: Callable[[int], Config], without: str, with_: str) -> tuple[Vari
 
 
 def tiny(config: Config) -> Config:
-    """The same run on a few digits: a second."""
+    """The same run on a few digits, which takes a second."""
     small = ModelConfig(name="small_cnn")
     return dataclasses.replace(
         config, dataset="digits", model=small, train_examples=160, test_examples=90, checkpoint_every=config.epochs
@@ -336,15 +336,15 @@ def tiny(config: Config) -> Config:
 
 
 OUTLOOK = (
-    "A verdict here is about 12 epochs of 12,800 images; Penn Treebank alone has the report's own budget. After the "
-    "report's 200 epochs the order of two optimizers may be another one, and nothing here excludes it.",
-    "With three seeds the 95 % interval of a gain in accuracy reaches some 1.2 points to either side on CIFAR-100, and "
-    "up to 2.8 on CIFAR-10. Corrected for 25 claims, that shows gains of about five points, and gains in the loss from "
-    "about 3 %. That two accuracies are equal within half a point, as the report has it, would take tens to hundreds "
-    "of seeds at this budget.",
-    "What full would cost (an estimate; it has not been run): the CIFAR sections have 58 variants, 4.7 million steps a "
-    "seed. An H100 took 3.1 ms a step over 147 runs of mini, several at a time, start-up and tests included; at that "
-    "pace three seeds of all of them take about 12 hours, and section 2.1 alone 0.8.",
+    "A verdict here is about 12 epochs of 12,800 images; only Penn Treebank has the report's own budget. After the "
+    "report's 200 epochs two optimizers may rank differently; nothing here rules that out.",
+    "With three seeds, the 95 % interval of a gain in accuracy extends about 1.2 points to either side on CIFAR-100 "
+    "and up to 2.8 on CIFAR-10. Corrected for 25 claims, this is enough to show accuracy gains of about five points "
+    "and loss gains from about 3 %. To show that two accuracies are equal within half a point, as the report claims, "
+    "would take tens to hundreds of seeds at this budget.",
+    "The estimated cost of full scale, which has not been run: the CIFAR sections have 58 variants, 4.7 million steps "
+    "per seed. An H100 took 3.1 ms per step over 147 mini runs, several at a time, including start-up and tests; at "
+    "that pace, three seeds of all variants take about 12 hours, and section 2.1 alone takes 0.8.",
 )
 
 

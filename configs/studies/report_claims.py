@@ -1,10 +1,10 @@
-"""The report's claims, and ours on what it lacks, as comparisons of the variants that `report.py` names.
+"""The report's claims, and our own about its controls, as comparisons of the variants that `report.py` names.
 
 Margins, the same at every scale: .005 of accuracy (half a point); 2 % of the area under the training loss curve; 1 % of
-perplexity. "Equal", "not better" and "not worse" are meant within them; "better" and "worse" are any gain shown to be
-above or below zero, and are refuted where it is shown to be less than the margin. Where a claim speaks of the final
-accuracy or perplexity, the late one is tested (`train.study.plan.quantities`), and the final one stands beside it
-without a verdict: `results/report/analysis_plan.md`.
+perplexity. "Equal", "not better" and "not worse" mean within them; "better" and "worse" mean any gain shown to be
+above or below zero, and are refuted if the gain is shown to be smaller than the margin. For claims about the final
+accuracy or perplexity, the late one is tested (`train.study.plan.quantities`) and the final one is shown next to it
+without a verdict: see `results/report/analysis_plan.md`.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ FASTER, ACCURACY, PERPLEXITY = "loss_area", "late_accuracy", "late_perplexity"
 BESIDE = {ACCURACY: "final_accuracy", PERPLEXITY: "perplexity"}
 C10, C100 = "cifar10", "cifar100"
 BASE = ("Lookahead(RAdam)", "RAdam")
-# Pairs (variant, baseline) of section 2.2, whose k and α are those of the base runs and two more.
+# Pairs (variant, baseline) of section 2.2: the k and α of the base runs, and two more settings.
 K_ALPHA = tuple((name, "RAdam") for name in ("k=5, α=0.8", "k=10, α=0.8", "k=5, α=0.5"))
 
 
 def at_rate(name: str, rate: float) -> str:
-    """Name of a variant of the grid."""
+    """Name of a variant in the learning-rate grid."""
     return f"{name}, rate {rate:g}"
 
 
 def compare_pair(pair: Pair, kind: str, quantity: str, than: Pair | None = None) -> Comparison:
-    """A comparison with the margin of its quantity, and what stands beside it."""
+    """A comparison with its quantity's margin, and the quantity shown next to it."""
     return Comparison(pair, kind, quantity, MARGINS[quantity], than=than, beside=BESIDE.get(quantity, ""))
 
 
@@ -149,7 +149,7 @@ def _inner() -> tuple[Claim, ...]:
         ),
         Claim(
             "6c",
-            "On CIFAR-10 Lookahead leaves the final accuracies of SGD, Adam and RAdam alike.",
+            "On CIFAR-10 Lookahead does not change the final accuracies of SGD, Adam and RAdam.",
             compare(c10, "equal", ACCURACY, *with_lookahead("SGD", "Adam", "RAdam")),
         ),
         Claim(
@@ -164,14 +164,14 @@ def _inner() -> tuple[Claim, ...]:
         ),
         Claim(
             "6f",
-            "On CIFAR-100 Lookahead makes SGD faster by more than it does Adam and RAdam.",
+            "On CIFAR-100 Lookahead speeds up SGD more than Adam and RAdam.",
             tuple(
                 greater_gain(FASTER, sgd_gain, Pair(c100, f"Lookahead({other})", other)) for other in ("Adam", "RAdam")
             ),
         ),
         Claim(
             "6g",
-            "On CIFAR-100 Lookahead makes the accuracy of RAdam and SGD higher, but not that of Adam.",
+            "On CIFAR-100 Lookahead raises the accuracy of RAdam and SGD, but not that of Adam.",
             compare(c100, "better", ACCURACY, *with_lookahead("RAdam", "SGD"))
             + compare(c100, "not_better", ACCURACY, *with_lookahead("Adam")),
         ),
@@ -181,12 +181,12 @@ def _inner() -> tuple[Claim, ...]:
 def _batch_and_small_tasks() -> tuple[Claim, ...]:
     base = "k=5, batch 128"
     pairs = (("k=2, batch 320", base), ("k=10, batch 64", base), ("k=10, batch 64", "k=2, batch 320"))
-    designed = "As the report designed it, this has no baseline at batch 64 and 320 and no equal steps: see c2 and c3."
+    designed = "The report's design has unequal steps and no baselines at batch 64 and 320: see c2 and c3."
     return (
         *(
             Claim(
                 f"7{part}",
-                f"On {title} the runs with k × batch = 640 differ, so that the gain is not that of a larger batch.",
+                f"On {title} the runs with k × batch = 640 differ, so the gain is not just that of a larger batch.",
                 compare(f"2.5:{dataset}", "differs", ACCURACY, *pairs),
                 note=designed,
                 any_of=True,  # a larger batch would make all three equal
@@ -242,14 +242,14 @@ def _controls(grids: Mapping[str, Iterable[float]]) -> tuple[Claim, ...]:
     found = [
         Claim(
             "c1",
-            "Between two synchronisations the slow weights score higher than the live ones, which the report tested.",
+            "Between syncs the slow weights score higher than the live ones, which the report tested.",
             (
                 _slow_better("2.6.1:hw2", "accuracy_area"),
                 _slow_better("2.6.2:ptb", "perplexity_area"),
             ),
             source="control",
-            note="Means over all epochs, four of five of which end between two synchronisations. At mini scale every "
-            "epoch of the CIFAR runs ends on one, so there the two are the same weights.",
+            note="Means over all epochs, of which four in five end between two syncs. At mini scale every epoch of the "
+            "CIFAR runs ends on a sync, so live and slow weights are the same.",
         )
     ]
     for dataset, title in ((C10, "CIFAR-10"), (C100, "CIFAR-100")):
@@ -280,7 +280,7 @@ def _controls(grids: Mapping[str, Iterable[float]]) -> tuple[Claim, ...]:
                     f"On {title} Lookahead({inner}) at its best rate is more accurate than {inner} at its best rate.",
                     (compare_pair(best, "better", ACCURACY),),
                     source="control",
-                    note="The best of the grid by mean late accuracy, chosen on the scores that are compared.",
+                    note="Best: the highest mean late accuracy in the grid, chosen on the scores that are compared.",
                 )
             )
     return tuple(found)

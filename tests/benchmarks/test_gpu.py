@@ -27,7 +27,7 @@ def test_stages_are_written_once_and_the_study_goes_on(tmp_path):
     assert (tmp_path / "study" / "runs.csv").exists()
     page = (tmp_path / "README.md").read_text()
     assert "commit abc" in page
-    assert "say nothing" in page
+    assert "mean nothing" in page
     again = gpu(tmp_path, *flags, "--budget_s=600")
     assert "updates: done before" in again
     assert "steps: done before" in again

@@ -221,7 +221,7 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_slow_params_refuses_parameters_of_another_structure(kind):
     opt_state = la.lookahead(optax.adam(0.1)).init({"w": jnp.ones(2)})
-    with pytest.raises(ValueError, match="give the parameters that the optimizer was initialised with"):
+    with pytest.raises(ValueError, match="pass the parameters that the optimizer was initialised with"):
         la.slow_params(opt_state, OTHERS[kind])
 
 

@@ -101,7 +101,7 @@ def test_live_weights_equal_the_slow_ones_after_a_step_of_the_slow_optimizer():
 
 
 def test_a_step_size_beside_a_slow_optimizer_is_refused():
-    with pytest.raises(ValueError, match=r"slow_step_size=0.5 and slow_optimizer exclude each other"):
+    with pytest.raises(ValueError, match=r"slow_step_size=0.5 cannot be combined with slow_optimizer"):
         la.lookahead(optax.sgd(0.1), slow_step_size=0.5, slow_optimizer=optax.sgd(0.5))
 
 

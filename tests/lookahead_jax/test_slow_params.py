@@ -107,7 +107,7 @@ def test_no_lookahead_is_an_error_that_says_so():
 
 
 def test_two_lookaheads_for_the_same_parameters_are_ambiguous():
-    with pytest.raises(ValueError, match="more than one LookaheadState for the same parameters"):
+    with pytest.raises(ValueError, match="several LookaheadStates for the same parameters"):
         la.slow_params(optax.chain(LA, LA).init(PARAMS))
 
 

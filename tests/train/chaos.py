@@ -116,10 +116,10 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 
 KILLS = """Made by `python -m tests.train.chaos --kills={kills} --seed={seed}` ({machine}). {seconds} s.
 
-{kills} SIGKILLs at random instants over {runs} runs of {epochs} epochs with a checkpoint each, small CNN on made-up
-CIFAR-shaped data, Lookahead(Adam) with k = 5 against {steps} steps an epoch. Every run came to its end by the same
-command, with parameters, batch statistics, optimizer state, PRNG key and metrics.csv (but its two times) equal bit for
-bit to a run left alone. What the disk said the run was at when it was killed:
+{kills} SIGKILLs at random instants in {runs} runs of a small CNN on made-up CIFAR-shaped data: {epochs} epochs with a
+checkpoint each, Lookahead(Adam) with k = 5 and {steps} steps per epoch. Every run finished when the same command was
+repeated, with parameters, batch statistics, optimizer state, PRNG key and metrics.csv (except its two time columns)
+bit-identical to an undisturbed run. What the run was doing when it was killed, according to the disk:
 
 | at | kills |
 |---|---|
@@ -132,7 +132,7 @@ DAMAGE = """Made by the same command. {flips} single-bit flips and {truncations}
 | outcome | times |
 |---|---|
 | noticed before anything was restored | {noticed} |
-| restored with every bit as saved (the damage hit nothing that counts) | {harmless} |
+| restored with every bit as saved (the damage was harmless) | {harmless} |
 | silently restored wrong data | {silent} |
 """
 

@@ -1,6 +1,6 @@
-"""Data sets: `load(name)` gives host arrays; `python -m train.data prepare NAME` puts a set on disk.
+"""Data sets: `load(name)` returns host arrays; `python -m train.data prepare NAME` puts a data set on disk.
 
-Nothing here imports JAX, and the libraries that read a set are imported when that set is asked for.
+Nothing here imports JAX, and the libraries that read a data set are imported only when it is loaded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ for _name, _target, _help in (
     (
         "images",
         "prepared_images:load_images",
-        "such a tree as TFDS has it; `python -m train.data prepare images --from-dir D`",
+        "such a tree in TFDS's format; `python -m train.data prepare images --from-dir D`",
     ),
-    ("text", "text:load_text", "word-level text, data_dir with train.txt and valid.txt, one sentence a line"),
+    ("text", "text:load_text", "word-level text, data_dir with train.txt and valid.txt, one sentence per line"),
     ("ptb", "ptb:load_ptb", "Penn Treebank, 10,000 words; `python -m train.data prepare ptb --from-dir DIR`"),
     ("pydoc", "pydoc:load_pydoc", "the English of Python's own help, 2,000 words; embedded"),
     ("imdb_reviews", "imdb:load_imdb", "IMDB movie reviews, 2 classes; `python -m train.data prepare imdb_reviews`"),
@@ -49,21 +49,20 @@ def load(
 
     Args:
       name: one of `DATASETS`.
-      data_dir: where it lies; empty means TFDS's own default (`TFDS_DATA_DIR`, or
-        `~/tensorflow_datasets`).
-      train_examples, test_examples: 0 for all, else that many (see `train.data.dataset.subset`).
-      validation_examples: training examples that are set aside (see `train.data.dataset.held_out`).
+      data_dir: where the data is; empty means TFDS's default (`TFDS_DATA_DIR`, or `~/tensorflow_datasets`).
+      train_examples, test_examples: how many to use, 0 for all (see `train.data.dataset.subset`).
+      validation_examples: number of training examples to set aside (see `train.data.dataset.held_out`).
       batch_size, test_batch_size: language models only: the number of parallel rows that the text is cut
         into, for training and for testing; 0 for the latter means `batch_size`.
       sequence_length: text only: tokens in a segment, or in a review.
-      skip_corrupt: image folders only: leave out an image that cannot be read, with a warning, instead of
-        refusing the set.
-      add_unk: text only: words of valid.txt that train.txt lacks become `<unk>`, which is added to the vocabulary if
-        train.txt lacks it; False refuses such a text.
+      skip_corrupt: image folders only: skip an image that cannot be read, with a warning, instead of
+        rejecting the data set.
+      add_unk: text only: words of valid.txt that are not in train.txt become `<unk>`, which is added to the vocabulary
+        if train.txt does not have it; False rejects such a text.
 
     Raises:
-      UserError: an unknown name, missing, unreadable or damaged data, more than fits into memory, or more examples
-        asked for than there are.
+      UserError: an unknown name, missing, unreadable or damaged data, more data than fits into memory, or fewer
+        examples than asked for.
     """
     given = {
         "batch_size": batch_size,
@@ -76,7 +75,7 @@ def load(
 
 
 def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
-    """A data set with all its examples; its loader gets those of the given arguments that it takes."""
+    """A data set with all its examples; its loader gets the given arguments that it accepts."""
     entry = DATASETS[name]
     try:
         taken = entry.taken({**given, "name": name, "data_dir": data_dir and str(user_path(data_dir, "data_dir"))})
@@ -84,7 +83,7 @@ def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
     except OSError as error:
         raise UserError(f"dataset {name}: {error.filename or data_dir} cannot be read: {error.strerror}") from error
     except MemoryError as error:
-        raise UserError(f"dataset {name} does not fit into memory: {error or 'use a part of it'}") from error
+        raise UserError(f"dataset {name} does not fit into memory: {error or 'use a subset'}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} returned {type(dataset).__name__}; expected a train.data.Dataset")
     return with_digest(dataset)

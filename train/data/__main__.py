@@ -1,4 +1,4 @@
-"""`python -m train.data prepare NAME` puts a data set on disk as training reads it; `list` shows what is there."""
+"""`python -m train.data prepare NAME` puts a data set on disk, ready for training; `list` shows the data sets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from train.interface.installed import require
 from train.interface.nearest import did_you_mean
 from train.interface.output import accept_any_text
 
-# What --from-dir takes, by set.
+# What --from-dir accepts, by data set.
 FROM_DIR = {
     "cifar10": "cifar-10-batches-bin or cifar-10-batches-py (what torchvision keeps), or the .tar.gz of either",
     "cifar100": "cifar-100-binary or cifar-100-python, or the .tar.gz of either",
-    "ptb": "the folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt; always needed, as the licence allows no "
+    "ptb": "the folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt; required, because the licence allows no "
     "download",
-    "images": "a folder with train/<class>/ and valid/<class>/ of JPEG and PNG images; always needed",
+    "images": "a folder with train/<class>/ and valid/<class>/ of JPEG and PNG images; required",
     "imdb_reviews": "the folder aclImdb, or its .tar.gz",
 }
 
@@ -30,7 +30,7 @@ FROM_DIR = {
 def _parser() -> Parser:
     sets = "\n".join(f"  {name:<14}--from-dir: {words}" for name, words in FROM_DIR.items())
     epilog = (
-        f"sets to prepare, and what --from-dir takes:\n{sets}\n\n"
+        f"data sets to prepare, and what --from-dir accepts:\n{sets}\n\n"
         "digits and pydoc are built in; imagefolder and text are your own folders (--config.dataset=imagefolder "
         "--config.data_dir=DIR)."
     )
@@ -39,17 +39,17 @@ def _parser() -> Parser:
     prepare = commands.add_parser("prepare", help="prepare a data set", epilog=epilog)
     prepare.add_argument("name", help="one of: " + ", ".join(PREPARE))
     prepare.add_argument(
-        "--from-dir", default="", type=optional_path, metavar="DIR", help="take the publisher's files; no download"
+        "--from-dir", default="", type=optional_path, metavar="DIR", help="use the publisher's files; no download"
     )
-    prepare.add_argument("--allow-mismatch", action="store_true", help="take files whose MD5 is not the publisher's")
-    listed = commands.add_parser("list", help="list the data sets: where each is, its size, whether it is prepared")
+    prepare.add_argument("--allow-mismatch", action="store_true", help="accept files whose MD5 is not the publisher's")
+    listed = commands.add_parser("list", help="list the data sets: whether each is prepared, its size, where it is")
     for command in (prepare, listed):
         command.add_argument(
             "--data-dir",
             default="",
             type=optional_path,
             metavar="DIR",
-            help="where prepared sets lie (default: TFDS's own folder)",
+            help="folder of the prepared data sets (default: TFDS's own)",
         )
     return parser
 
@@ -103,7 +103,7 @@ def _report(line: str) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Prepares the named set, or says that it is there."""
+    """Prepares the named data set, or says that it is already prepared."""
     if arguments.name not in PREPARE:
         raise UserError(
             f"there is nothing to prepare for {arguments.name!r}; use one of {', '.join(PREPARE)}"
@@ -115,7 +115,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     if prepared.is_prepared(arguments.name, arguments.data_dir):
         if arguments.name != "ptb":
             folder = prepared.open_prepared(arguments.name, arguments.data_dir).data_dir
-        print(f"{arguments.name} is there already: {folder}")
+        print(f"{arguments.name} is already prepared: {folder}")
         return
     with _unpacked(arguments.name, arguments):
         print(f"{arguments.name} is ready: {PREPARE[arguments.name](arguments.name, arguments)}")
@@ -123,7 +123,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _unpacked(name: str, arguments: argparse.Namespace) -> Iterator[None]:
-    """Replaces a --from-dir that is an archive by the folder that it unpacks to, for the length of the block."""
+    """Within the block, replaces a --from-dir that is an archive with the folder that it unpacks to."""
     given = arguments.from_dir
     if not (given and Path(given).is_file()):
         yield
@@ -138,7 +138,7 @@ def _unpacked(name: str, arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def list_sets(arguments: argparse.Namespace) -> None:
-    """Prints a line for each set: its state, its size on the disk, and where it is or how to get it."""
+    """Prints one line per data set: its state, its size on disk, and where it is or how to get it."""
     from train.data import DATASETS, prepared
 
     rows = [("set", "state", "size", "where")]
@@ -164,7 +164,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 with one line on stderr for a user's error, 130 when interrupted."""
-    # So that temporary folders are removed; SIGINT too, which a shell lets its background jobs ignore.
+    # So that temporary folders are removed; SIGINT too, because shells make background jobs ignore it.
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     accept_any_text()
     require("train")
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except OSError as error:  # a folder that may not be entered, a disk that fails
+    except OSError as error:  # a folder without permission, a failing disk
         print(f"error: {error.filename or 'reading or writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: from the publisher's files to TFDS's form, and from there to arrays."""
+"""CIFAR-10 and CIFAR-100: from the publisher's files to TFDS's format, and from there to arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.data.cifar_files import check_labels
 from train.data.dataset import Dataset, Split
 from train.errors import UserError
 
-# Per channel over the training images, the values that the report's code uses for both sets.
+# Per channel over the training images; the report's code uses these values for both data sets.
 _MEAN = (125.3, 123.0, 113.9)
 _STD = (63.0, 62.1, 66.7)
 
@@ -24,7 +24,7 @@ def load_cifar(name: str, data_dir: str) -> Dataset:
     """50,000 training and 10,000 test images, uint8 [N, 32, 32, 3]; CIFAR-100 with its fine labels.
 
     Raises:
-      UserError: the set is not prepared in `data_dir` (the message has the command), or it is damaged.
+      UserError: the data set is not prepared in `data_dir` (the message has the command), or it is damaged.
     """
     builder = prepared.open_prepared(name, data_dir)
     folder = Path(builder.data_dir)
@@ -54,7 +54,7 @@ def load_cifar(name: str, data_dir: str) -> Dataset:
 
 
 def read_images(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a split of a prepared set of equal-sized images: uint8 [N, H, W, C] and int32 [N].
+    """Decodes a split of a prepared data set of equal-sized images: uint8 [N, H, W, C] and int32 [N].
 
     Raises:
       UserError: damaged records, an image of another size, a label out of range.
@@ -90,13 +90,13 @@ def prepare_cifar(
     """Prepares CIFAR-10 or CIFAR-100 in `data_dir` and returns its folder.
 
     Args:
-      from_dir: a folder with the publisher's extracted files, or that holds their folder, in the binary version or in
-        the Python one; empty downloads the archive whose size and SHA-256 TFDS has registered.
-      allow_mismatch: take files whose MD5 differs from the publisher's (they are named in a report line).
-      report: receives progress, a line at a time.
+      from_dir: a folder that contains the publisher's extracted files or their folder, in the binary or the Python
+        version; empty downloads the archive whose size and SHA-256 TFDS has registered.
+      allow_mismatch: accept files whose MD5 differs from the publisher's (a report line names them).
+      report: receives progress, one line at a time.
 
     Raises:
-      UserError: no network, a foreign, damaged, truncated or missing file, a folder that cannot be written.
+      UserError: no network, a wrong, damaged, truncated or missing file, a folder that cannot be written.
     """
     from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
@@ -114,7 +114,7 @@ def prepare_cifar(
                 size=int(registered.size),
                 sha256=registered.checksum,
                 report=report,
-                advice=f"where there is no network, bring the extracted archive and run: "
+                advice=f"without a network, copy the extracted archive here and run: "
                 f"{prepared.prepare_command(name, data_dir)} --from-dir DIR",
             )
             download.extract(archive, temporary / "extracted")
@@ -133,7 +133,7 @@ def prepare_cifar(
                 report(f"{name}: {i + 1:,} of {len(images):,} {split} images encoded")
 
     def verify(root: Path) -> None:
-        """What was written must read back as what was given."""
+        """Checks that what was written reads back unchanged."""
         dataset = load_cifar(name, str(root))
         for split in ("train", "test"):
             labels, images = splits[split]

@@ -1,4 +1,4 @@
-"""CIFAR as its publisher ships it, in two versions: flat binary files, and Python pickles (what torchvision keeps)."""
+"""CIFAR as published, in two versions: flat binary files, and Python pickles (which torchvision keeps)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Version:
     """The files of one version.
 
     Attributes:
-      folder: what its archive unpacks to.
-      archive: that archive's name.
+      folder: the folder that its archive unpacks to.
+      archive: the archive's name.
       files: by split, name and MD5 of each file.
       labels: names of the labels in a file, one for each of `Published.labels`; empty for the binary version, where
         they are the bytes before each image.
-      names: by feature, where its class names are: a text file, or a key of the pickle `meta`. These have no MD5 here:
-        copies of the text files differ in the blank lines at their end.
+      names: by feature, where its class names are: a text file, or a key of the pickle `meta`. They have no MD5 here,
+        because copies of the text files differ in their trailing blank lines.
       meta: the pickle with the class names.
     """
 
@@ -46,12 +46,12 @@ class Version:
 
 @dataclass(frozen=True)
 class Published:
-    """A set as it is published (https://www.cs.toronto.edu/~kriz/cifar.html).
+    """A data set as published (https://www.cs.toronto.edu/~kriz/cifar.html).
 
     Attributes:
-      versions: the binary one first.
-      file_records: by split, the records in each of its files.
-      labels: the labels of an image, as TFDS feature and number of classes.
+      versions: its versions, the binary one first.
+      file_records: by split, the number of records in each file.
+      labels: an image's labels, each as TFDS feature and number of classes.
     """
 
     versions: tuple[Version, ...]
@@ -59,9 +59,9 @@ class Published:
     labels: tuple[tuple[str, int], ...]
 
 
-# The MD5s are those of the files in the publisher's archives; of the pickles, those that torchvision expects. The one
-# of test_batch.bin is what two unrelated public projects (one CMake, one Go) list beside these same five; the five
-# equal files that were seen here.
+# The MD5s are those of the files in the publisher's archives; for the pickles, those that torchvision expects. The MD5
+# of test_batch.bin is listed by two unrelated public projects (one CMake, one Go) next to these same five; the five
+# were checked against real files.
 PUBLISHED = {
     "cifar10": Published(
         versions=(
@@ -131,20 +131,20 @@ PUBLISHED = {
 
 
 def read(name: str, folder: Path, *, allow_mismatch: bool, report: Report) -> tuple[Splits, dict[str, list[str]]]:
-    """Reads the publisher's files, of either version.
+    """Reads the publisher's files, in either version.
 
     Args:
       name: "cifar10" or "cifar100".
-      folder: with the files, or with the folder that holds them.
-      allow_mismatch: take files whose MD5 differs from the publisher's (they are named in a report line).
-      report: receives a line at a time.
+      folder: the folder with the files, or its parent.
+      allow_mismatch: accept files whose MD5 differs from the publisher's (a report line names them).
+      report: receives one line at a time.
 
     Returns:
-      By split: labels uint8 [N, labels] and images uint8 [N, 32, 32, 3], in the files' order. And the class names by
-      feature; those of the coarse classes may be absent.
+      By split, labels uint8 [N, labels] and images uint8 [N, 32, 32, 3], in the files' order; and the class names by
+      feature, where those of the coarse classes may be missing.
 
     Raises:
-      UserError: a foreign, damaged, truncated or missing file.
+      UserError: a wrong, damaged, truncated or missing file.
     """
     published = PUBLISHED[name]
     found, version = _find(folder, published)
@@ -158,13 +158,13 @@ def read(name: str, folder: Path, *, allow_mismatch: bool, report: Report) -> tu
             else:
                 tables.append(_read_binary(found / file, md5, records, published, allow_mismatch, report))
         labels, pixels = np.split(np.concatenate(tables), [len(published.labels)], axis=1)
-        # A record has whole channels one after the other.
+        # A record stores one whole channel after the other.
         splits[split] = labels, np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return splits, _read_names(found, version, published)
 
 
 def _find(folder: Path, published: Published) -> tuple[Path, Version]:
-    """`folder` or the publisher's folder in it, whichever holds the files, and the version that they are."""
+    """`folder` or the publisher's folder in it, whichever has the files, and their version."""
     for version in published.versions:
         wanted = [file for files in version.files.values() for file in files]
         for candidate in (folder, folder / version.folder):
@@ -175,11 +175,11 @@ def _find(folder: Path, published: Published) -> tuple[Path, Version]:
                 return candidate, version
     for version in published.versions:
         if (folder / version.archive).is_file():
-            raise UserError(f"{folder} holds {version.archive}, not extracted; give --from-dir that file")
+            raise UserError(f"{folder} contains {version.archive}, not extracted; pass that file as --from-dir")
     binary, pickled = published.versions
     files = ", ".join(file for files in binary.files.values() for file in files)
     raise UserError(
-        f"{folder} holds none of {files}, and no folder {binary.folder} or {pickled.folder}; give one of these "
+        f"{folder} contains none of {files}, and no folder {binary.folder} or {pickled.folder}; give one of these "
         f"folders, or {binary.archive} or {pickled.archive}"
     )
 
@@ -191,7 +191,7 @@ def _read_binary(
     record = len(published.labels) + _IMAGE_BYTES
     size = records * record
     if path.stat().st_size != size:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, the publisher's has {size:,}")
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but the publisher's has {size:,}")
     data = prepared.read_published(path, md5, allow_mismatch, report)
     block = np.frombuffer(data, np.uint8).reshape(-1, record)
     for column, (feature, classes) in enumerate(published.labels):
@@ -207,18 +207,18 @@ def _read_pickled(
     pixels = batch.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (records, _IMAGE_BYTES):
         shape = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise UserError(f"{path} has data of {shape}; the publisher's is uint8 [{records}, {_IMAGE_BYTES}]")
+        raise UserError(f"{path} has data of {shape}, but the publisher's is uint8 [{records}, {_IMAGE_BYTES}]")
     columns = []
     for key, (feature, classes) in zip(version.labels, published.labels, strict=True):
         labels = batch.get(key)
         if not isinstance(labels, list) or len(labels) != records or not all(type(label) is int for label in labels):
-            raise UserError(f"{path} does not have {records:,} whole numbers as {key!r}")
+            raise UserError(f"{path}: {key!r} is not a list of {records:,} integers")
         check_labels(np.array(labels), classes, f"{path} ({feature})")
         columns.append(np.array(labels, np.uint8))
     return np.concatenate([np.stack(columns, 1), pixels], axis=1)
 
 
-# How NumPy's arrays name their parts in a pickle, under NumPy 1 and 2.
+# The names of an array's parts in a pickle, under NumPy 1 and 2.
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
 _PARTS = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -229,36 +229,36 @@ _PARTS = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Makes NumPy arrays and plain values, and calls nothing else: a pickle can otherwise run any code."""
+    """Creates only NumPy arrays and plain values: a pickle could otherwise run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in Python 2's form
             return lambda text, encoding: text.encode("latin1")
         if (module, name) not in _PARTS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of an array")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not part of an array")
         return _PARTS[module, name]
 
 
 def _unpickle(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        # Python 2 wrote them, whose strings are bytes.
+        # They were written by Python 2, whose strings are bytes.
         found = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(f"{path} is not a pickle of arrays: {prepared.one_line(error)}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}, not a dictionary")
+        raise UserError(f"{path} contains a {type(found).__name__}, not a dictionary")
     return found
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
-    """Raises UserError where a label is not in 0..classes-1."""
+    """Raises UserError if a label is not in 0..classes-1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise UserError(f"{where}: record {wrong[0]} has label {labels[wrong[0]]}, outside 0..{classes - 1}")
 
 
 def _read_names(folder: Path, version: Version, published: Published) -> dict[str, list[str]]:
-    """Class names by feature. The fine names must be there; those of the coarse classes may be absent."""
+    """Class names by feature. The fine names are required; the coarse ones may be missing."""
     path = folder / version.meta if version.meta else folder
     try:
         pickled = _unpickle(path, paths.read_bytes(path)) if version.meta else {}

@@ -1,4 +1,4 @@
-"""What a loaded data set is: host arrays, and what the device needs to know about them."""
+"""A loaded data set: host arrays, and what the device needs to know about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from train.errors import UserError
 
-# The order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
+# Seed of the order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
 # sees the same 5,000 examples, and a smaller subset is contained in a larger one.
 _SUBSET_SEED = 1907_08610
 
@@ -23,9 +23,9 @@ class Split:
     Attributes:
       inputs: images uint8 [N, H, W, C]; text int32 [N, T] token ids.
       targets: images and text classes int32 [N]; language models int32 [N, T], the next tokens.
-      sizes: int32 [N, 2], height and width of each image inside its canvas `inputs[i, :h, :w]`, where the
-        images of a split differ in size (`imagefolder`); None where every image fills its array. Texts of
-        differing lengths (`imdb_reviews`) have int32 [N], the number of tokens before the padding.
+      sizes: if the images of a split differ in size (`imagefolder`), int32 [N, 2], height and width of each image
+        inside its canvas `inputs[i, :h, :w]`; for texts of different lengths (`imdb_reviews`), int32 [N], the number
+        of tokens before the padding; None if every example fills its array.
     """
 
     inputs: np.ndarray
@@ -36,7 +36,7 @@ class Split:
         return self.targets.shape[0]
 
     def take(self, index: np.ndarray | slice) -> Split:
-        """The examples that `index` names, in its order."""
+        """The examples at `index`, in its order."""
         return Split(self.inputs[index], self.targets[index], None if self.sizes is None else self.sizes[index])
 
 
@@ -48,16 +48,16 @@ class Dataset:
       name: the name it was loaded by.
       task: what the targets are: a class per image, the next token at every position, or a class per text.
       train, test: the two splits.
-      validation: what was set aside from the training split, for choices (`held_out`); None if nothing was.
-      num_classes: classes, or for `task="text"` the vocabulary's size.
-      augmentation: what training images undergo on the device; testing has its deterministic counterpart.
+      validation: training examples set aside for model selection (`held_out`); None if there are none.
+      num_classes: number of classes, or for `task="text"` the vocabulary's size.
+      augmentation: how training images are augmented on the device; testing uses the deterministic counterpart.
       mean, std: per channel, in units of 0..255; empty for text.
       shuffle: whether the training examples may be reordered (language models read segments in order).
       vocab_size: number of token ids for text tasks, 0 for images.
-      class_names: in the order of the labels, or the vocabulary in the order of the ids; empty where unknown.
-      source: one line for the records of a run: where the data came from, and what identifies its content.
-      digest: SHA-256 of the content of both splits, before any subset is taken; part of a run's identity. Where a
-        loader gives none, it is that of the arrays (`load` fills it in).
+      class_names: in the order of the labels, or the vocabulary in the order of the ids; empty if unknown.
+      source: one line for a run's records: where the data came from, and what identifies its content.
+      digest: SHA-256 of the content of both splits, before any subset is taken; part of a run's identity. If a
+        loader sets none, `load` uses that of the arrays.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Dataset:
 
 
 def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
-    """SHA-256 over arrays, their shapes and dtypes; None counts as an array of its own."""
+    """SHA-256 over arrays, their shapes and dtypes; None is distinct from every array."""
     total = hashlib.sha256()
     for array in arrays:
         if array is None:
@@ -89,7 +89,7 @@ def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
 
 
 def with_digest(dataset: Dataset) -> Dataset:
-    """The data set with its digest: that of its arrays, where its loader gave none."""
+    """The data set with its digest: that of its arrays if its loader set none."""
     if dataset.digest:
         return dataset
     arrays = [a for split in (dataset.train, dataset.test) for a in (split.inputs, split.targets, split.sizes)]
@@ -97,7 +97,7 @@ def with_digest(dataset: Dataset) -> Dataset:
 
 
 def limited(dataset: Dataset, train_examples: int, test_examples: int, validation_examples: int = 0) -> Dataset:
-    """The data set with so many examples of its splits, see `subset` and `held_out`."""
+    """The data set with these numbers of examples in its splits; see `subset` and `held_out`."""
     in_order = not dataset.shuffle
     train, validation = held_out(dataset.train, train_examples, validation_examples, in_order=in_order)
     return dataclasses.replace(
@@ -109,20 +109,20 @@ def limited(dataset: Dataset, train_examples: int, test_examples: int, validatio
 
 
 def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
-    """`examples` of a split's examples; 0 means all.
+    """A subset of a split with `examples` examples; 0 means all.
 
-    A set may be sorted by class on disk (an image folder is), where the first n would hold a few classes
-    only. So the first n of a fixed random permutation are taken: a simple random sample, the same one in
-    every run, each subset contained in every larger one. With `in_order` (language models, whose segments
-    are read in order) it is the first n as they stand.
+    A data set may be sorted by class on disk (an image folder is), so that its first n examples would have only a few
+    classes. So the first n of a fixed random permutation are used: a simple random sample, the same one in every run,
+    and contained in every larger one. With `in_order` (language models, whose segments are read in order) it is the
+    first n in their original order.
 
     Raises:
-      UserError: a negative number, or more examples than there are.
+      UserError: the number is negative or larger than the split.
     """
     if examples < 0:
         raise UserError(f"{field}={examples} is negative; use 0 for all {len(split)} examples")
     if examples > len(split):
-        raise UserError(f"{field}={examples} but the set has {len(split)}; use 0 for all of them")
+        raise UserError(f"{field}={examples}, but the data set has {len(split)}; use 0 for all of them")
     if examples in (0, len(split)):
         return split
     if in_order:
@@ -131,24 +131,24 @@ def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
 
 
 def held_out(split: Split, examples: int, validation: int, *, in_order: bool) -> tuple[Split, Split | None]:
-    """Sets aside `validation` of the training examples, and takes `examples` of the others; 0 means all of those.
+    """Sets aside `validation` training examples, and uses `examples` of the others; 0 means all of them.
 
-    The last ones of `subset`'s fixed order are set aside: which they are depends on their number alone, and a run with
-    `examples` trains on the same ones with a validation set or without. With `in_order` they are the last segments.
+    The last ones in `subset`'s fixed order are set aside: they depend only on their number, and a run with `examples`
+    trains on the same ones with or without a validation set. With `in_order` they are the last segments.
 
     Returns:
       Training and validation split; the latter is None for `validation` 0.
 
     Raises:
-      UserError: there are not that many.
+      UserError: there are too few examples.
     """
     if not validation:
         return subset(split, examples, field="train_examples", in_order=in_order), None
     left = len(split) - validation
     if left < max(examples, 1):
         raise UserError(
-            f"validation_examples={validation} with train_examples={examples or 'all'}, but the set has {len(split)} "
-            "training examples; use fewer"
+            f"validation_examples={validation} with train_examples={examples or 'all'}, but the data set has "
+            f"{len(split)} training examples; use fewer"
         )
     order = np.arange(len(split)) if in_order else np.random.default_rng(_SUBSET_SEED).permutation(len(split))
     taken = order[:examples] if 0 < examples < left else np.sort(order[:left])
@@ -157,14 +157,14 @@ def held_out(split: Split, examples: int, validation: int, *, in_order: bool) ->
 
 @dataclasses.dataclass(frozen=True)
 class ArrayForm:
-    """Shape and dtype of an array that is not there."""
+    """Shape and dtype of an array, without its values."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def to_facts(dataset: Dataset) -> dict[str, Any]:
-    """All of a data set but its examples, of which it keeps shapes and dtypes: as JSON."""
+    """A data set as JSON, with only the shapes and dtypes of its examples."""
 
     def forms(split: Split) -> dict[str, Any]:
         arrays = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
@@ -175,7 +175,7 @@ def to_facts(dataset: Dataset) -> dict[str, Any]:
 
 
 def from_facts(facts: Mapping[str, Any]) -> Dataset:
-    """A data set without examples: its splits have an `ArrayForm` in the place of each array."""
+    """A data set without examples: its splits have an `ArrayForm` in place of each array."""
 
     def split(forms: Mapping[str, Any]) -> Any:
         arrays: dict[str, Any] = {}

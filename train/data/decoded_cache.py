@@ -1,8 +1,8 @@
-"""A prepared set's decoded arrays, kept beside it: decoding 60,000 PNGs takes 10 s, reading the arrays 0.2 s.
+"""Caches a prepared data set's decoded arrays: decoding 60,000 PNGs takes 10 s, reading the arrays 0.2 s.
 
-The cache is one uncompressed `.npz` in the set's own folder. It names the content it was decoded from, a
-SHA-256 over every file of the prepared set, so a set that changes in any byte is decoded again; zip's CRC
-guards the arrays themselves. No pickle is read. Where the folder cannot be written, nothing is cached.
+The cache is one uncompressed `.npz` in the data set's own folder. It names the content that it was decoded from, a
+SHA-256 over every file of the data set, so that a change of any byte makes it decode again; zip's CRC protects the
+arrays themselves. No pickle is read. If the folder cannot be written, nothing is cached.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FILE = "decoded.npz"
 
 
 def fingerprint(folder: Path, form: str = "1") -> str:
-    """SHA-256 over `form` and the names and contents of a prepared set's files (0.2 s for CIFAR)."""
+    """SHA-256 over `form` and the names and contents of a prepared data set's files (0.2 s for CIFAR)."""
     total = hashlib.sha256(form.encode())
     try:
         files = [p for p in folder.iterdir() if p.is_file() and not p.name.lstrip(".").startswith("decoded.")]
@@ -37,12 +37,12 @@ def fingerprint(folder: Path, form: str = "1") -> str:
 def cached(
     folder: Path, decode: Callable[[], Mapping[str, np.ndarray]], *, form: str = "1"
 ) -> tuple[Mapping[str, np.ndarray], str]:
-    """Returns `decode()`'s arrays, from the cache where it fits, and the fingerprint of the set.
+    """Returns `decode()`'s arrays, from the cache if it is valid, and the data set's fingerprint.
 
     Args:
-      folder: of the prepared set.
-      decode: reads it.
-      form: which result `decode` gives; change it when that changes.
+      folder: the prepared data set's folder.
+      decode: reads the data set.
+      form: version of `decode`'s result; change it when that changes.
     """
     key = fingerprint(folder, form)
     unusable = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
@@ -50,7 +50,7 @@ def cached(
         if str(stored["fingerprint"]) == key:
             return {name: stored[name] for name in stored.files if name != "fingerprint"}, key
     arrays = decode()
-    # A read-only or full folder costs time, not the run.
+    # A read-only or full folder costs time but does not end the run.
     with contextlib.suppress(OSError), atomic_file(folder / _FILE) as file:
         np.savez(file, allow_pickle=False, **arrays, fingerprint=np.array(key))  # pyright: ignore[reportArgumentType]
     return arrays, key

@@ -15,7 +15,7 @@ _TEST_PER_CLASS = 45
 def load_digits() -> Dataset:
     """1,347 training and 450 test images, uint8 [N, 8, 8, 1] with values 0..16, classes 0..9.
 
-    The split is fixed and stratified: of each class, 45 examples drawn with a constant seed are the test
+    The split is fixed and stratified: 45 examples of each class, drawn with a constant seed, are the test
     set. Mean and deviation are those of all training pixels.
 
     Source: Optical Recognition of Handwritten Digits, UCI (Alpaydin & Kaynak 1998), as in scikit-learn.

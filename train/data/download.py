@@ -1,4 +1,4 @@
-"""Fetching an archive whose size and SHA-256 are known, and unpacking it without trusting it."""
+"""Downloads an archive whose size and SHA-256 are known, and unpacks it without trusting it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def fetch(
     report: Callable[[str], None],
     advice: str,
 ) -> Path:
-    """Downloads `url` to `path` and returns it, checked; what fails the check is removed.
+    """Downloads `url` to `path`, checks it and returns the path; a file that fails the check is removed.
 
     Args:
-      size, sha256: of the file expected; more bytes than `size` are not read.
-      report: receives progress, a line at a time.
-      advice: what to do where the address cannot be reached; ends that error's line.
+      size, sha256: those of the expected file; no more bytes than `size` are read.
+      report: receives progress, one line at a time.
+      advice: what to do if the address cannot be reached; added to the error.
 
     Raises:
       UserError: no network, or a file other than the registered one.
@@ -60,11 +60,11 @@ def fetch(
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a tar archive into `folder`: regular files and folders inside it, nothing else.
+    """Unpacks a tar archive into `folder`: only regular files and folders, and only inside it.
 
     Raises:
-      UserError: not a tar archive, truncated, or with a member that is a link or a device or lies outside
-        the folder; the member is named, and nothing is written then.
+      UserError: the archive is not a tar archive, is truncated, or has a member that is a link or a device or is
+        outside the folder; the message names the member, and nothing is written.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -72,7 +72,7 @@ def extract(archive: Path, folder: Path) -> None:
             for member in members:
                 parts = member.name.replace("\\", "/").split("/")
                 if os.path.isabs(member.name) or ".." in parts:
-                    raise UserError(f"{archive.name}: {member.name!r} lies outside the folder; nothing unpacked")
+                    raise UserError(f"{archive.name}: {member.name!r} is outside the folder; nothing unpacked")
                 if not (member.isfile() or member.isdir()):
                     raise UserError(f"{archive.name}: {member.name!r} is a link or a device; nothing unpacked")
             tar.extractall(folder, members, filter="data")

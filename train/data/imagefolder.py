@@ -1,16 +1,16 @@
 """Images in folders, `data_dir/{train,valid}/<class>/*`, of any size, as canvases of one size.
 
-The random crops are made on the device, which wants arrays of one shape. So every image lies in the upper
-left corner of a canvas of its split's largest height and width, its size beside it, and two things bound the
+The random crops are made on the device, which needs arrays of one shape. So every image is in the upper left
+corner of a canvas with its split's largest height and width, with its size stored next to it. Two rules limit the
 memory without changing what a 224-pixel crop sees:
-- An image with a shorter side above 320 pixels is shrunk to that once (a crop of at least 64 % of the area
-  has a side of at least 256 then, so it is never enlarged).
-- An image longer than twice its shorter side keeps its middle part of that length: no square of 64 % of its
-  area fits, so torchvision's crop, and this one, takes the central square in any case.
+- An image whose shorter side is above 320 pixels is shrunk to 320 once (a crop of at least 64 % of the area
+  then has a side of at least 256, so it is never enlarged).
+- An image longer than twice its shorter side is cut to the middle part of that length: no square of 64 % of its
+  area fits, so torchvision's crop, and this one, uses the central square anyway.
 
-The pixels are taken as they are stored: an orientation in an image's EXIF data is not applied, here as little as in
-torchvision's ImageFolder, nor by `prepare images`. Rotate such images themselves first (`jpegtran`, `mogrify
--auto-orient`) if they should stand upright.
+Pixels are used as they are stored: like torchvision's ImageFolder, neither this nor `prepare images` applies the
+orientation in an image's EXIF data. If such images should be upright, rotate the files first (`jpegtran`, `mogrify
+-auto-orient`).
 """
 
 from __future__ import annotations
@@ -63,15 +63,14 @@ class Item:
 def load_imagefolder(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
     """JPEG and PNG images, colour or grey, as RGB canvases uint8 [N, H, W, 3] with `sizes`.
 
-    Classes are the names of the folders in `train`, sorted; `valid` becomes the test split. Hidden files
-    are passed over.
+    Classes are the sorted names of the folders in `train`; `valid` becomes the test split. Hidden files are ignored.
 
     Args:
-      skip_corrupt: leave out files that are no readable image, each with a warning.
+      skip_corrupt: skip files that cannot be read as images, each with a warning.
 
     Raises:
-      UserError: a missing folder, an empty class, classes that differ between the splits, a link that leads
-        nowhere, a file that is no readable image (unless skipped), more than 8 GiB of pixels.
+      UserError: a missing folder, an empty class, classes that differ between the splits, a dead link, a file that
+        cannot be read as an image (unless skipped), more than 8 GiB of pixels.
     """
     classes, items = scan(data_dir)
     return to_dataset("imagefolder", items, classes, skip_corrupt, f"images in {Path(data_dir).name}")
@@ -100,12 +99,12 @@ def to_dataset(
 
 
 def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
-    """The classes, and for each split its images; raises UserError as `load_imagefolder`."""
+    """The classes, and the images of each split; raises UserError like `load_imagefolder`."""
     folder = Path(data_dir)
     if not data_dir or not folder.is_dir():
         raise UserError(
-            f"image folders need data_dir to be a folder with train/<class>/ and valid/<class>/; "
-            f"{data_dir or 'an empty path'} is none"
+            f"image folders need a data_dir with train/<class>/ and valid/<class>/; "
+            f"{data_dir or 'an empty path'} is not a folder"
         )
     classes: dict[str, list[str]] = {}
     items: dict[str, list[Item]] = {}
@@ -113,9 +112,9 @@ def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
         entries = paths.entries(folder / split)
         stray = [path for path in entries if not _is_folder(path)]
         if stray:
-            raise UserError(f"{stray[0]} is no folder; {folder / split} should hold one folder for each class")
+            raise UserError(f"{stray[0]} is not a folder; {folder / split} must contain one folder per class")
         if len(entries) < 2:
-            raise UserError(f"{folder / split} holds {len(entries)} class folders; at least 2 are needed")
+            raise UserError(f"{folder / split} contains {len(entries)} class folders; at least 2 are needed")
         classes[split] = [path.name for path in entries]
         _check_names(classes[split], folder / split)
         items[split] = [item for label, path in enumerate(entries) for item in _class_items(path, label)]
@@ -134,7 +133,7 @@ def scan(data_dir: str) -> tuple[list[str], dict[str, list[Item]]]:
 
 
 def _check_names(names: Sequence[str], folder: Path) -> None:
-    """Class names go into records, pages and log lines, where these would be lost or look alike."""
+    """Rejects class names that would be lost or look alike in records, pages and log lines."""
     seen: dict[str, str] = {}
     for name in names:
         if not name.isprintable():
@@ -149,7 +148,7 @@ def _class_items(folder: Path, label: int) -> Iterator[Item]:
         raise UserError(f"the class folder {folder} is empty; put images there or remove it")
     for path in entries:
         if _is_folder(path):
-            raise UserError(f"{path} is a folder where images are expected")
+            raise UserError(f"{path} is a folder, but images are expected here")
         yield Item(str(path), label, functools.partial(paths.read_bytes, path))
 
 
@@ -159,7 +158,7 @@ def _is_folder(path: Path) -> bool:
     except OSError as error:  # ENOENT, ELOOP
         raise UserError(f"{path} cannot be read: {error.strerror}; is it a link that leads nowhere?") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise UserError(f"{path} is a pipe, a socket or a device where images are expected; remove it")
+        raise UserError(f"{path} is a pipe, a socket or a device, but images are expected here; remove it")
     return stat.S_ISDIR(mode)
 
 
@@ -172,7 +171,7 @@ def open_image(item: Item) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     if not item.where.lower().endswith(_SUFFIXES):
-        raise Corrupt(f"its name ends with none of {', '.join(_SUFFIXES)}")
+        raise Corrupt(f"its name does not end with {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
     try:
         image = Image.open(io.BytesIO(item.read()), formats=_FORMATS)
     except UnidentifiedImageError:
@@ -181,24 +180,24 @@ def open_image(item: Item) -> Image.Image:
         raise Corrupt(error.strerror or prepared.one_line(error)) from error
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Corrupt(prepared.one_line(error)) from error
-    # Pillow itself refuses twice as many, and warns from here on. All its other warnings (a damaged EXIF block, an odd
-    # MPO or APNG) come with an image that it can decode. Warning filters belong to the whole process, so they are not
-    # touched here, where many threads decode.
+    # Pillow itself rejects twice as many pixels, and warns from this number on. All its other warnings (a damaged EXIF
+    # block, an odd MPO or APNG) come with an image that it can decode. Warning filters belong to the whole process, so
+    # they are not changed here, where many threads decode.
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise Corrupt(f"it has {image.width}x{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
     if image.mode.startswith(("I", "F")):
-        raise Corrupt("it has more than 8 bits a channel")
+        raise Corrupt("it has more than 8 bits per channel")
     return image
 
 
 def decode_pixels(item: Item) -> np.ndarray:
-    """uint8 [height, width, 3], within the bounds of this module; raises Corrupt."""
+    """uint8 [height, width, 3], within this module's size limits; raises Corrupt."""
     from PIL import Image
 
     image = open_image(item)
     try:
         if "transparency" in image.info:
-            image = image.convert("RGBA")  # a palette's transparency that is not one colour: straight to RGB it warns
+            image = image.convert("RGBA")  # directly to RGB, it warns about a palette with several transparencies
         image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise Corrupt(prepared.one_line(error)) from error
@@ -213,7 +212,7 @@ def _bounded(height: int, width: int) -> tuple[tuple[int, int, int, int], int, i
     shorter = min(height, width)
 
     def cut(length: int) -> int:
-        # Even, so that the middle stays the middle to the pixel.
+        # The same number of pixels on both sides.
         return max(0, length - MAX_ASPECT * shorter) // 2
 
     left, upper = cut(width), cut(height)
@@ -227,7 +226,7 @@ def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> tuple[Spli
     """Decodes images onto canvases, in their order, with as many threads as there are cores.
 
     Returns:
-      The split, and the SHA-256 of the encoded images and their labels: decoders differ, files do not.
+      The split, and the SHA-256 of the encoded images and their labels (decoders differ, files do not).
     """
 
     def attempt(function: Callable[[Item], Any], item: Item) -> Any:
@@ -236,9 +235,9 @@ def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> tuple[Spli
         except Corrupt as error:
             if not skip_corrupt:
                 raise UserError(
-                    f"{item.where} is no readable image: {error}; remove it, or set skip_corrupt"
+                    f"{item.where} cannot be read as an image: {error}; remove it, or set skip_corrupt"
                 ) from error
-            logger.warning("left out, no readable image: %s (%s)", item.where, error)
+            logger.warning("skipped, cannot be read as an image: %s (%s)", item.where, error)
             return None
 
     def size(item: Item) -> tuple[int, int, str]:
@@ -251,7 +250,7 @@ def _decode(items: Sequence[Item], split: str, skip_corrupt: bool) -> tuple[Spli
         sums = [s[2] for s in found if s is not None]
         sizes = np.array([s[:2] for s in found if s is not None], np.int32).reshape(-1, 2)
         if not len(items):
-            raise UserError(f"the {split} split holds no readable image")
+            raise UserError(f"the {split} split contains no readable image")
         shape = (len(items), *(int(side) for side in sizes.max(axis=0)), 3)
         if np.prod(shape, dtype=np.int64) > MAX_BYTES:
             raise UserError(

@@ -15,12 +15,12 @@ from train.data.text import read_utf8
 from train.errors import UserError
 
 VOCABULARY = 10_000
-# Ids 0 to 3, as in Keras's copy of the set, whose words begin at 4 and which never uses 3.
+# Ids 0 to 3, as in Keras's copy of the data set, whose words begin at 4 and which never uses 3.
 SPECIAL = ("<pad>", "<start>", "<unk>", "<unused>")
 START, UNKNOWN = 1, 2
 
 _URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # checked by SHA-256
-# What Keras's tokenizer takes for blanks. Apostrophes stay, and so does the "br" of the reviews' line breaks.
+# What Keras's tokenizer treats as blanks. Apostrophes are kept, and so is the "br" of the reviews' line breaks.
 _BLANKS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 _LABELS = ("neg", "pos")
 MAX_BYTES = 8 << 30
@@ -29,13 +29,13 @@ MAX_BYTES = 8 << 30
 def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
     """Reviews as int32 [N, sequence_length] word ids, and labels 0 (neg) or 1 (pos).
 
-    The words are those of Keras's copy of the set (`keras.datasets.imdb` with 10,000 words), which the report used:
-    lower-cased, punctuation dropped, ranked by frequency in the training reviews. A review begins with id 1; id 2 is a
-    word beyond the 9,996 most frequent ones; the words' ids are 4 and up. A longer review keeps its beginning, a
-    shorter one ends in zeros; `sizes` int32 [N] has the lengths, the start included.
+    The words are those of Keras's copy of the data set (`keras.datasets.imdb` with 10,000 words), which the report
+    used: lower-cased, without punctuation, ranked by frequency in the training reviews. A review begins with id 1; id 2
+    stands for words beyond the 9,996 most frequent ones; the words' ids start at 4. Longer reviews are cut at the end,
+    shorter ones padded with zeros; `sizes` int32 [N] has the lengths, including the start.
 
     Raises:
-      UserError: the set is not prepared in `data_dir` (the message has the command), or it is damaged.
+      UserError: the data set is not prepared in `data_dir` (the message has the command), or it is damaged.
     """
     if sequence_length < 1:
         raise UserError(f"sequence_length={sequence_length} must be at least 1")
@@ -68,7 +68,7 @@ def words(review: str) -> list[str]:
 
 
 def _encode(builder: Any) -> dict[str, np.ndarray]:
-    """Both splits as one stream of ids each with the reviews' lengths and labels, and the vocabulary."""
+    """Each split as one stream of ids with the reviews' lengths and labels, and the vocabulary."""
     texts: dict[str, list[list[str]]] = {}
     arrays: dict[str, np.ndarray] = {}
     for split in ("train", "test"):
@@ -100,7 +100,7 @@ def _pad(ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, width: int) -
     """Cuts a stream of reviews into rows of `width` ids."""
     if (size := 4 * len(lengths) * width) > MAX_BYTES:
         raise UserError(
-            f"sequence_length={width} makes {size / 2**30:.1f} GiB of {len(lengths):,} reviews, more than "
+            f"with sequence_length={width}, {len(lengths):,} reviews take {size / 2**30:.1f} GiB, more than "
             f"{MAX_BYTES >> 30}; the longest review has {lengths.max():,} words"
         )
     starts = np.cumsum(lengths) - lengths
@@ -115,8 +115,8 @@ def prepare_imdb(data_dir: str, *, from_dir: str = "", report: Callable[[str], N
     """Prepares `imdb_reviews/plain_text` in `data_dir` and returns its folder.
 
     Args:
-      from_dir: the folder `aclImdb` that the publisher's archive unpacks to, or the one that holds it; empty
-        downloads the archive whose size and SHA-256 TFDS has registered.
+      from_dir: the folder `aclImdb` that the publisher's archive unpacks to, or its parent; empty downloads the
+        archive whose size and SHA-256 TFDS has registered.
 
     Raises:
       UserError: no network, a missing or empty folder, a review that is not UTF-8.
@@ -134,7 +134,7 @@ def prepare_imdb(data_dir: str, *, from_dir: str = "", report: Callable[[str], N
             size=int(registered.size),
             sha256=registered.checksum,
             report=report,
-            advice=f"where there is no network, bring the extracted archive and run: "
+            advice=f"without a network, copy the extracted archive here and run: "
             f"{prepared.prepare_command('imdb_reviews', data_dir)} --from-dir DIR",
         )
         download.extract(archive, temporary / "extracted")
@@ -145,7 +145,7 @@ def _find(folder: Path) -> Path:
     for candidate in (folder, folder / "aclImdb"):
         if (candidate / "train" / "pos").is_dir():
             return candidate
-    raise UserError(f"{folder} holds no train/pos, and no aclImdb; give the folder that the archive extracts to")
+    raise UserError(f"{folder} contains no train/pos and no aclImdb; give the folder that the archive extracts to")
 
 
 def _prepare(base: Any, folder: Path, data_dir: str, report: Callable[[str], None]) -> Path:
@@ -154,7 +154,7 @@ def _prepare(base: Any, folder: Path, data_dir: str, report: Callable[[str], Non
         for group, label in groups:
             files = sorted((folder / split / group).glob("*.txt"))
             if not files and group != "unsup":
-                raise UserError(f"{folder / split / group} holds no reviews (*.txt)")
+                raise UserError(f"{folder / split / group} contains no reviews (*.txt)")
             for path in files:
                 # The key is the path in the archive, as in TFDS, which decides the stored order.
                 yield f"aclImdb/{split}/{group}/{path.name}", {"text": read_utf8(path).strip(), "label": label}

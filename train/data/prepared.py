@@ -1,9 +1,8 @@
-"""Sets prepared in the form of tensorflow-datasets (TFDS), as `array_record`, without TensorFlow.
+"""Data sets in the format of tensorflow-datasets (TFDS), as `array_record`, without TensorFlow.
 
-Reading accepts what stock TFDS has prepared in this format, and what `write` prepares stock TFDS reads: a
-builder here is a subclass of TFDS's own, with only the source of its examples replaced. TFDS needs
-TensorFlow to unpack archives and to encode images, so both are done beside it (`train.data.download`, PNG
-bytes by Pillow).
+This module reads what stock TFDS has prepared in this format, and stock TFDS reads what `write` prepares: a builder
+here is a subclass of TFDS's own, with only the source of its examples replaced. TFDS needs TensorFlow to unpack
+archives and to encode images, so both are done without it (by `train.data.download` and by Pillow, as PNG bytes).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
 
 
 def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
-    """The folder that holds prepared sets: `data_dir`, or when that is empty TFDS's own default."""
+    """The folder of prepared data sets: `data_dir`, or TFDS's own default if that is empty."""
     if os.fspath(data_dir):
         return paths.user_path(data_dir, "data_dir")
     if from_environment := os.environ.get("TFDS_DATA_DIR"):
@@ -36,7 +35,7 @@ def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
-    """Whether there is something prepared, which may yet be damaged; an empty folder is nothing.
+    """Whether something is prepared, though it may be damaged; an empty folder does not count.
 
     Raises:
       UserError: the folder cannot be read.
@@ -51,19 +50,19 @@ def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
 
 
 def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
-    """The command that prepares the set where it is looked for."""
+    """The command that prepares the data set in this folder."""
     where = f" --data-dir {shlex.quote(os.fspath(data_dir))}" if os.fspath(data_dir) else ""
     return f"python -m train.data prepare {name}{where}"
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
-    """TFDS's builder of a set that stands prepared in `data_dir` in a format readable without TensorFlow.
+    """TFDS's builder of a data set that is prepared in `data_dir` in a format readable without TensorFlow.
 
     Raises:
-      UserError: it is not there, only in another format, or its metadata cannot be read.
+      UserError: it is not prepared, is in another format, or its metadata cannot be read.
     """
     root = resolve_data_dir(data_dir)
-    # Asked before TFDS is: for a set that is absent its builders look on the network.
+    # Checked before TFDS is asked: for a missing data set its builders look on the network.
     if not is_prepared(name, data_dir):
         raise UserError(f"{name} is not prepared in {root}; run: {prepare_command(name, data_dir)}")
     import tensorflow_datasets as tfds
@@ -78,12 +77,12 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
         raise UserError(f"the metadata of {name} in {root} cannot be read: {one_line(error)}") from error
     if not prepared:
         raise UserError(
-            f"{root / name} holds no complete {name} of version {builder.version}; "
+            f"{root / name} contains no complete {name} of version {builder.version}; "
             f"run: {prepare_command(name, data_dir)}"
         )
     if not readable:
         raise UserError(
-            f"{builder.data_dir} holds {name} as {builder.info.as_proto.file_format}, which only TensorFlow "
+            f"{builder.data_dir} contains {name} as {builder.info.as_proto.file_format}, which only TensorFlow "
             f"reads; prepare it elsewhere: python -m train.data prepare {name} --data-dir DIR"
         )
     files = [Path(file) for split in builder.info.splits.values() for file in split.filepaths]
@@ -110,7 +109,7 @@ def read_examples(builder: Any, split: str, undecoded: tuple[str, ...] = ()) -> 
     decoders: Any = {feature: tfds.decode.SkipDecoding() for feature in undecoded}
     try:
         source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        # In one call each some thousand: one record a call costs ten times as much.
+        # Some thousand records per call: one record per call takes ten times as long.
         for start in range(0, len(source), 4096):
             for record in source.__getitems__(list(range(start, min(start + 4096, len(source))))):
                 yield builder.info.features.deserialize_example_np(record, decoders=decoders)
@@ -118,12 +117,12 @@ def read_examples(builder: Any, split: str, undecoded: tuple[str, ...] = ()) -> 
         files = ", ".join(sorted(p.name for p in Path(where).glob(f"*-{split}.array_record*"))) or "no files"
         raise UserError(
             f"split {split!r} in {where} ({files}) is damaged: {one_line(error)}; "
-            f"remove that folder and prepare the set again"
+            f"remove that folder and prepare the data set again"
         ) from error
 
 
 def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[[str], None]) -> bytes:
-    """A file's bytes, refused where its MD5 is not the publisher's, unless `allow_mismatch`: then reported."""
+    """A file's bytes; a wrong MD5 is an error, or with `allow_mismatch` only reported."""
     try:
         data = paths.read_bytes(path)
     except OSError as error:
@@ -132,26 +131,26 @@ def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[
     if found != md5 and not allow_mismatch:
         raise UserError(
             f"{path} differs from the publisher's file: MD5 {found}, expected {md5}; "
-            f"get it again, or take it as it is with --allow-mismatch"
+            f"get it again, or accept it as it is with --allow-mismatch"
         )
     if found != md5:
-        report(f"taken although it differs: {path}, MD5 {found}, the publisher's is {md5}")
+        report(f"accepted although it differs: {path}, MD5 {found}, the publisher's is {md5}")
     return data
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type where it has none."""
+    """The first line of an exception's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str, list[str]]) -> type:
-    """A builder like TFDS's `base` that takes its examples from `source`.
+    """A builder like TFDS's `base` that gets its examples from `source`.
 
     Args:
       base: the TFDS builder class; its name, version and features are kept.
       source: for each split a function that yields `(key, example)`, images as encoded bytes. Keys decide
-        the stored order as TFDS decides it (by hash), so they should be those that `base` uses.
-      names: class names by feature, where `base` learns them from downloaded files.
+        the stored order (TFDS hashes them), so they should be those that `base` uses.
+      names: class names by feature, if `base` reads them from downloaded files.
     """
 
     def _info(self: Any) -> Any:
@@ -179,25 +178,25 @@ def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str,
         "_log_download_bytes": lambda self: None,
         "_log_download_done": lambda self: None,
     }
-    # Registered it would collide with the stock builder of the same name.
+    # Not registered, because it would collide with the stock builder of the same name.
     return type(base)(base.__name__, (base,), members, skip_registration=True)
 
 
 def write(
     builder_cls: Any, data_dir: str | os.PathLike[str], verify: Callable[[Path], None] = lambda root: None
 ) -> Path:
-    """Prepares a set in `data_dir` as array_record, whole or not at all.
+    """Prepares a data set in `data_dir` as array_record, completely or not at all.
 
-    It is written and then verified under a temporary folder beside its place, and renamed into it: a crash
-    or Ctrl-C leaves no part of a set behind (a SIGKILL leaves a folder `.incomplete-*` that nothing reads).
+    It is written and verified in a temporary folder next to its place, then renamed: a crash or Ctrl-C leaves no
+    partial data set behind (a SIGKILL leaves a folder `.incomplete-*` that nothing reads).
 
     Args:
-      builder_cls: from `builder_from`.
+      builder_cls: a builder class from `builder_from`.
       data_dir: see `resolve_data_dir`.
-      verify: called with the temporary data directory; raises where what was written does not read back.
+      verify: called with the temporary data directory; raises if what was written does not read back.
 
     Raises:
-      UserError: the folder cannot be written, or another process prepared the set meanwhile.
+      UserError: the folder cannot be written, or another process has prepared the data set in the meantime.
     """
     import tensorflow_datasets as tfds
 
@@ -216,7 +215,7 @@ def write(
         relative = Path(builder.data_dir).relative_to(temporary)
         move_into_place(temporary / relative, root / relative)
         if builder.builder_config is not None:
-            # Of TFDS's own: which config `tfds.builder(name)` means by default.
+            # TFDS's own files, which say which config `tfds.builder(name)` uses by default.
             for extra in (temporary / relative.parts[0]).glob("*.json"):
                 shutil.copy2(extra, root / relative.parts[0] / extra.name)
     return root / relative
@@ -224,7 +223,7 @@ def write(
 
 @contextlib.contextmanager
 def temporary_folder(root: Path, name: str) -> Iterator[Path]:
-    """A folder on the same file system as `root`, removed at the end come what may."""
+    """A folder on the same file system as `root`, always removed at the end."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=root))
@@ -237,18 +236,18 @@ def temporary_folder(root: Path, name: str) -> Iterator[Path]:
 
 
 def move_into_place(temporary: Path, final: Path) -> None:
-    """Renames a finished folder into its place, which must be free."""
+    """Moves a finished folder into its place, which must not exist yet."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.chmod(_mode_of_new_folders(temporary.parent))
         temporary.rename(final)
     except OSError as error:
-        reason = "it is there already" if final.exists() else error.strerror or one_line(error)
-        raise UserError(f"cannot put the prepared set in {final}: {reason}") from error
+        reason = "it already exists" if final.exists() else error.strerror or one_line(error)
+        raise UserError(f"cannot put the prepared data set in {final}: {reason}") from error
 
 
 def _mode_of_new_folders(parent: Path) -> int:
-    """What the umask, and the parent's access lists, make of a new folder; TFDS makes its own for the owner alone."""
+    """A new folder's mode under the umask and the parent's access lists; TFDS's folders are for the owner only."""
     probe = Path(tempfile.mkdtemp(prefix=".mode-", dir=parent)) / "folder"
     probe.mkdir()
     mode = probe.stat().st_mode & 0o777
@@ -258,7 +257,7 @@ def _mode_of_new_folders(parent: Path) -> int:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """TFDS's bars write hundreds of lines into a log; the command line reports progress itself."""
+    """Turns off TFDS's bars, which write hundreds of lines to a log; the command line reports progress itself."""
     from tensorflow_datasets.core.utils import tqdm_utils
 
     active = tqdm_utils._active

@@ -1,4 +1,4 @@
-"""An image folder tree in TFDS's form: preparing it, and reading it back as `train.data.imagefolder` does."""
+"""Prepares an image folder tree in TFDS's format, and reads it back like `train.data.imagefolder`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.errors import UserError
 
 
 def load_images(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
-    """The set that `prepare images` put in `data_dir` in TFDS's form; otherwise as `load_imagefolder`."""
+    """The data set that `prepare images` put in `data_dir` in TFDS's format; otherwise like `load_imagefolder`."""
     builder = prepared.open_prepared("images", data_dir)
     items = {}
     for split in ("train", "valid"):
@@ -27,19 +27,19 @@ def load_images(data_dir: str, *, skip_corrupt: bool = False) -> Dataset:
 
 
 def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None] = print) -> Path:
-    """Puts an image folder tree into TFDS's form in `data_dir` and returns its folder.
+    """Converts an image folder tree to TFDS's format in `data_dir` and returns its folder.
 
-    The images keep their encoded bytes; one that is neither grey nor RGB is stored as RGB PNG, since TFDS
-    without TensorFlow reads no other. Every image is decoded once, so a corrupt one is refused here.
+    The images keep their encoded bytes; one that is neither grey nor RGB is stored as RGB PNG, because TFDS
+    without TensorFlow reads no others. Every image is decoded once, so a corrupt one is rejected here.
 
     Raises:
-      UserError: as `load_imagefolder`, or no `from_dir`.
+      UserError: like `load_imagefolder`, or there is no `from_dir`.
     """
     import tensorflow_datasets as tfds
 
     if not from_dir:
         raise UserError(
-            "prepare images takes a tree train/<class>/, valid/<class>/: "
+            "prepare images needs a tree train/<class>/, valid/<class>/: "
             f"{prepared.prepare_command('images', data_dir)} --from-dir DIR"
         )
     classes, items = scan(from_dir)
@@ -57,7 +57,7 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
                     "label": tfds.features.ClassLabel(names=classes),
                 }
             )
-            description = "Images in folders, one a class."
+            description = "Images in folders, one per class."
             return tfds.core.DatasetInfo(
                 builder=self,
                 description=description,
@@ -82,7 +82,7 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
                         image.convert("RGB").save(buffer, "PNG")
                         data = buffer.getvalue()
             except Corrupt as error:
-                raise UserError(f"{item.where} is no readable image: {error}; remove it") from error
+                raise UserError(f"{item.where} cannot be read as an image: {error}; remove it") from error
             name = Path(item.where).name.encode(errors="surrogateescape").decode(errors="backslashreplace")
             key = f"{classes[item.label]}/{name}"
             yield key, {"image": data, "image/filename": key, "label": item.label}
@@ -93,7 +93,7 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
         for split in ("train", "valid"):
             stored = sum(1 for _ in prepared.read_examples(builder, split, undecoded=("image",)))
             if stored != len(items[split]):
-                raise RuntimeError(f"the prepared {split} split holds {stored} of {len(items[split])} images")
+                raise RuntimeError(f"the prepared {split} split has {stored} of {len(items[split])} images")
 
     source = {split: (lambda split=split: examples(split)) for split in ("train", "valid")}
     return prepared.write(prepared.builder_from(Images, source, {}), data_dir, verify)

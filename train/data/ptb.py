@@ -10,7 +10,7 @@ from train.data.dataset import Dataset
 from train.data.text import load_text
 from train.errors import UserError
 
-# Of the usual copies of Mikolov's preprocessing (simple-examples/data).
+# MD5s of the usual copies of Mikolov's preprocessing (simple-examples/data).
 _MD5 = {
     "ptb.train.txt": "f26c4b92c5fdc7b3f8c7cdcb991d8420",
     "ptb.valid.txt": "aa0affc06ff7c36e977d7cd49e3839bf",
@@ -20,7 +20,7 @@ _FOLDERS = ("", "ptb", "data", "simple-examples/data")
 
 
 def load_ptb(data_dir: str, *, batch_size: int, test_batch_size: int, sequence_length: int) -> Dataset:
-    """The set that `prepare ptb` put in `data_dir`; see `train.data.text.load_text`."""
+    """The data set that `prepare ptb` put in `data_dir`; see `train.data.text.load_text`."""
     folder = prepared.resolve_data_dir(data_dir) / "ptb"
     if not prepared.is_prepared("ptb", data_dir):
         raise UserError(
@@ -39,20 +39,20 @@ def load_ptb(data_dir: str, *, batch_size: int, test_batch_size: int, sequence_l
 def prepare_ptb(
     data_dir: str, *, from_dir: str, allow_mismatch: bool = False, report: Callable[[str], None] = print
 ) -> Path:
-    """Copies the three files into `data_dir/ptb`, whole or not at all, and returns that folder.
+    """Copies the three files into `data_dir/ptb`, all or none, and returns that folder.
 
     Raises:
-      UserError: no `from_dir` (the licence allows no download), a missing file or one of another MD5.
+      UserError: no `from_dir` (the licence allows no download), a missing file or one with a wrong MD5.
     """
     if not from_dir:
         raise UserError(
-            "Penn Treebank's licence allows no public download; give the folder that holds ptb.train.txt, "
+            "Penn Treebank's licence allows no public download; give the folder that contains ptb.train.txt, "
             f"ptb.valid.txt and ptb.test.txt: {prepared.prepare_command('ptb', data_dir)} --from-dir DIR"
         )
     given = Path(from_dir)
     folder = next((given / sub for sub in _FOLDERS if (given / sub / "ptb.train.txt").is_file()), None)
     if folder is None:
-        raise UserError(f"{given} holds no ptb.train.txt (looked there and in its {', '.join(_FOLDERS[1:])})")
+        raise UserError(f"{given} contains no ptb.train.txt (looked there and in its {', '.join(_FOLDERS[1:])})")
     root = prepared.resolve_data_dir(data_dir)
     with prepared.temporary_folder(root, "ptb") as temporary:
         (temporary / "ptb").mkdir()

@@ -1,7 +1,7 @@
-"""The English of Python's own help (`pydoc_data.topics`): a language-model set that needs no download.
+"""The English of Python's own help (`pydoc_data.topics`): a language-model data set that needs no download.
 
-What Python ships differs from version to version, so figures made with this set name the version; it
-stands in `Dataset.source`, with a hash of the text.
+The text differs between Python versions, so results with this data set must name the version; `Dataset.source` has it,
+with a hash of the text.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _TOKEN = re.compile(r"[^\W\d]\w*(?:'[a-z]+)?|\d+|[.,;:?!()]")
 
 
 def load_pydoc(*, batch_size: int, test_batch_size: int, sequence_length: int) -> Dataset:
-    """Some 76,000 training and 7,000 test tokens (Python 3.11), over a vocabulary of at most 2,000.
+    """About 76,000 training and 7,000 test tokens (Python 3.11), with a vocabulary of at most 2,000.
 
-    Words are lower-cased, numbers become `N`, of the punctuation that of sentences is kept; a paragraph is
-    a line and ends with `<eos>`. A topic belongs to the test split where CRC-32 of its name is divisible
-    by ten: that stays so when a Python version adds topics. The most frequent words of the training part
-    are the vocabulary, `<unk>` stands for the others.
+    Words are lower-cased, numbers become `N`, and only sentence punctuation is kept; each paragraph is a line
+    and ends with `<eos>`. A topic belongs to the test split if the CRC-32 of its name is divisible by ten,
+    which does not change when a Python version adds topics. The vocabulary is the most frequent words of the
+    training part; `<unk>` stands for the others.
     """
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise UserError(
-            "this Python comes without pydoc_data.topics; use dataset=text with a data_dir of your own"
+            "this Python comes without pydoc_data.topics; use dataset=text with your own data_dir"
         ) from error
 
     parts: dict[bool, list[list[str]]] = {False: [], True: []}

@@ -1,4 +1,4 @@
-"""Word-level language-model data: text files, or any two texts, to token ids cut into segments."""
+"""Word-level language-model data: converts text files, or any two texts, to token ids in segments."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def load_text(
     add_unk: bool = False,
     name: str = "text",
 ) -> Dataset:
-    """A folder with `train.txt` and `valid.txt` (or `*.train.txt`, `*.valid.txt`), one sentence a line.
+    """A folder with `train.txt` and `valid.txt` (or `*.train.txt`, `*.valid.txt`), one sentence per line.
 
-    Words are what white space separates, and each line ends with `<eos>`. The vocabulary is the training
-    file's; a word of the other file that it lacks becomes `<unk>` where the training file has that word, or, with
-    `add_unk`, in any case: `<unk>` is then the last word of the vocabulary, which no training example has.
-    As in the report, the split called test is the validation file; a `test.txt` is not read.
+    Words are separated by white space, and each line ends with `<eos>`. The vocabulary is the training file's. An
+    unknown word in the other file becomes `<unk>` if the training file has `<unk>`, or always with `add_unk`: `<unk>`
+    is then the last word of the vocabulary and occurs in no training example. As in the report, the split called test
+    is the validation file; a `test.txt` is not read.
 
     Raises:
-      UserError: a missing, empty or non-UTF-8 file, an unknown word with no `<unk>`, too short a text.
+      UserError: a missing, empty or non-UTF-8 file, an unknown word without `<unk>`, a text that is too short.
     """
     folder = Path(data_dir)
     if not str(data_dir) or not folder.is_dir():
         raise UserError(
-            f"dataset={name!r} needs data_dir to be a folder with train.txt and valid.txt; "
-            f"{str(data_dir) or 'an empty path'} is none"
+            f"dataset={name!r} needs a data_dir with train.txt and valid.txt; "
+            f"{str(data_dir) or 'an empty path'} is not a folder"
         )
     train_file, valid_file = find_file(folder, "train"), find_file(folder, "valid")
     digest = hashlib.sha256()
@@ -50,10 +50,10 @@ def load_text(
     for path in (train_file, valid_file):
         text = read_utf8(path)
         digest.update(f"{len(text)}\n{text}".encode())
-        # Only line feeds end a line: str.splitlines would also break at U+2028 and its like.
+        # Only line feeds end a line: str.splitlines would also split at U+2028 and the like.
         texts.append([line.split() for line in text.removesuffix("\n").split("\n")])
     if not any(texts[0]):
-        raise UserError(f"{train_file} holds no words")
+        raise UserError(f"{train_file} contains no words")
     return language_model(
         *texts,
         name=name,
@@ -83,7 +83,7 @@ def language_model(
     """A data set from two tokenised texts, lists of lines; ids follow the order of first appearance.
 
     Args:
-      where: the test text's name in an error about a word that the training text lacks.
+      where: the test text's name, for an error about a word that is not in the training text.
       add_unk: add `<unk>` to the vocabulary if a word of the test text needs it.
     """
     vocabulary: dict[str, int] = {}
@@ -126,7 +126,7 @@ def encode(lines: Iterable[Sequence[str]], vocabulary: dict[str, int], where: st
     """One stream of ids, int32 [tokens], with `<eos>` after each line.
 
     Raises:
-      UserError: a word outside the vocabulary where that has no `<unk>`; names the word and the line.
+      UserError: a word is not in the vocabulary, which has no `<unk>`; the message names the word and the line.
     """
     unknown = vocabulary.get(UNK)
     ids: list[int] = []
@@ -135,8 +135,8 @@ def encode(lines: Iterable[Sequence[str]], vocabulary: dict[str, int], where: st
             index = vocabulary.get(word, unknown)
             if index is None:
                 raise UserError(
-                    f"{where}, line {number}: the word {word!r} is not in the training text, which has no "
-                    f"{UNK} to stand for it; replace rare words by {UNK} there, or set add_unk to true"
+                    f"{where}, line {number}: the word {word!r} is not in the training text, which has no {UNK}; "
+                    f"replace rare words by {UNK} there, or set add_unk to true"
                 )
             ids.append(index)
     return np.array(ids, np.int32)
@@ -145,14 +145,14 @@ def encode(lines: Iterable[Sequence[str]], vocabulary: dict[str, int], where: st
 def segments(stream: np.ndarray, rows: int, length: int, field: str, where: str) -> Split:
     """Cuts a stream into segments of `length` tokens, each with its next tokens as targets.
 
-    The stream is laid out in `rows` equal rows, one after the other (what does not fill them is dropped),
-    and all rows are cut at the same places; a last segment shorter than `length` is dropped. Examples are
-    ordered by time and then by row, so that every `rows` consecutive examples are one batch:
+    The stream is divided into `rows` equal, consecutive rows (the remainder is dropped), and all rows are cut at the
+    same places; a last segment shorter than `length` is dropped. Examples are ordered by time and then by row, so
+    every `rows` consecutive examples are one batch:
 
         inputs[t * rows + r] = row r, tokens t * length ... (t + 1) * length - 1
 
     Raises:
-      UserError: rows or length below 1, or a stream with not a single segment.
+      UserError: rows or length is below 1, or the stream is shorter than one segment.
     """
     if rows < 1:
         raise UserError(f"{field}={rows} must be at least 1")
@@ -174,13 +174,13 @@ def segments(stream: np.ndarray, rows: int, length: int, field: str, where: str)
 
 
 def find_file(folder: Path, role: str) -> Path:
-    """`folder/role.txt`, or the one file there that ends with `.role.txt`."""
+    """`folder/role.txt`, or the only file there whose name ends with `.role.txt`."""
     plain = folder / f"{role}.txt"
     if plain.is_file():
         return plain
     found = [path for path in paths.entries(folder) if path.name.endswith(f".{role}.txt") and path.is_file()]
     if not found:
-        raise UserError(f"{folder} has no {role}.txt and no file that ends with .{role}.txt")
+        raise UserError(f"{folder} has no {role}.txt and no file whose name ends with .{role}.txt")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UserError(f"{folder} has several files that could be the {role} text: {names}; leave one")
@@ -204,5 +204,5 @@ def read_utf8(path: Path) -> str:
             f"({error.reason}); convert it, for instance with iconv"
         ) from error
     if not text.strip():
-        raise UserError(f"{path} holds no words")
+        raise UserError(f"{path} contains no words")
     return text.removeprefix("\ufeff")

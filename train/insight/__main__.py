@@ -1,18 +1,18 @@
-"""The picture that the report opens with, from our own run: Lookahead in the plane of one cycle.
+"""The report's opening picture, from our own run: Lookahead in the plane of one cycle.
 
     python -m train.insight --config=configs/cifar100_resnet18.py --workdir=DIR --out=DIR [--config.FIELD=VALUE]
     python -m train.insight --redraw --out=DIR
 
-Trains the config in the workdir (a finished run is left alone), goes on from its last checkpoint to the start of a
-cycle, and from there twice over the same batches: with Lookahead, and with the inner optimizer alone. The plane goes
+Trains the config in the workdir (a finished run is left alone), continues from its last checkpoint to the start of a
+cycle, and from there runs the same batches twice: with Lookahead, and with the inner optimizer alone. The plane goes
 through the start, the middle and the end of the first cycle's fast weights, as in the Lookahead paper's figure 1; all
-weights are projected on it, and the test accuracy is measured over a grid of it. Writes insight.csv and insight.json
-(what was measured), insight.png and insight.svg. The page of a study shows the picture that lies in its figures/:
+weights are projected onto it, and the test accuracy is measured on a grid in it. Writes insight.csv and insight.json
+(the measurements), insight.png and insight.svg. A study's page shows the picture in its figures/ folder:
 --out=results/report/figures.
 
-Measured on two CPU cores that other processes shared: digits with --grid=9, one minute, training included; CIFAR-100,
-ResNet18, --grid=9 --examples=600 --batches=4, 24 minutes after the training. The cost is (points of the grid and of the
-paths) times (examples + batches times the batch size) forward passes.
+Measured on two CPU cores shared with other processes: digits with --grid=9, one minute including training; CIFAR-100,
+ResNet18, --grid=9 --examples=600 --batches=4, 24 minutes after training. The cost is (points on the grid and the paths)
+times (examples + batches times the batch size) forward passes.
 """
 
 import logging
@@ -38,11 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     effort = Effort()
     parser = Parser(prog="python -m train.insight", description=__doc__)
     parser.add_argument("--out", type=argument_path, required=True, help="where the numbers and the picture go")
-    parser.add_argument("--redraw", action="store_true", help="draw again what --out already holds")
+    parser.add_argument("--redraw", action="store_true", help="redraw the numbers that are already in --out")
     parser.add_argument("--grid", type=int, default=effort.grid, help="points along each side (%(default)s)")
-    parser.add_argument("--cycles", type=int, default=effort.cycles, help="of Lookahead, to show (%(default)s)")
-    parser.add_argument("--examples", type=int, default=effort.examples, help="of the test set, 0: all (%(default)s)")
-    parser.add_argument("--batches", type=int, default=effort.batches, help="for BatchNorm's statistics (%(default)s)")
+    parser.add_argument("--cycles", type=int, default=effort.cycles, help="cycles of Lookahead to show (%(default)s)")
+    parser.add_argument("--examples", type=int, default=effort.examples, help="test examples, 0: all (%(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=effort.batches, help="batches for BatchNorm's statistics (%(default)s)"
+    )
     try:
         flags, others = parser.parse_known_args(arguments)
         if flags.redraw:
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
                 try:
                     write(measure(config, workdir, effort, stopped=stop), flags.out)
                 except KeyboardInterrupt:
-                    print("stopped; the run is kept, the picture begins anew with the same command", file=sys.stderr)
+                    print("stopped; the run is kept, the same command starts the picture again", file=sys.stderr)
                     return EXIT_STOPPED
         for path in draw_insight(flags.out):
             print(path)

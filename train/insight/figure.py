@@ -1,4 +1,4 @@
-"""The picture of `train.insight`, drawn from its numbers alone."""
+"""Draws the picture of `train.insight` from its numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from train.insight.points import STEM, Insight, Point, read
 from train.run.figures import own_style, plain
 from train.study.page.figures import DATASET_TITLES, save_both
 
-# Told apart over a surface that runs from dark blue to yellow, and in grey by line style and marker.
+# Distinguishable on a surface from dark blue to yellow, and in greyscale by line style and marker.
 WITHOUT, WITH, SLOW, BLUE = "#D55E00", "#FFFFFF", "#CC79A7", "#0072B2"
 
 
@@ -24,15 +24,15 @@ def _title(facts: dict[str, Any]) -> str:
 
 
 def _caveat(insight: Insight) -> str:
-    """What limits the picture: how far from the plane things are, and how sure an accuracy is."""
+    """The picture's limits: how far from the plane the weights are, and how precise an accuracy is."""
     facts, period = insight.facts, insight.facts["optimizer"]["sync_period"]
     paths = [point for point in insight.points if point.kind not in ("grid", "line")]
     first = max(point.off_plane for point in paths if point.step <= period)
     later = max((point.off_plane for point in paths if point.step > period), default=0.0)
     accuracy = np.mean([point.test_accuracy for point in paths])
     error = 100 * np.sqrt(accuracy * (1 - accuracy) / facts["test_examples"])
-    said = f"projected on the plane: the first cycle from at most {first:.2g} off it"
-    said += f", later weights from up to {later:.2g}" if later else ""
+    said = f"projected onto the plane: the first cycle is at most {first:.2g} off it"
+    said += f", later weights up to {later:.2g}" if later else ""
     return f"{said}; {facts['test_examples']:,} test examples: standard error {error:.1f} points"
 
 
@@ -90,7 +90,7 @@ def _paths(axis, insight: Insight) -> None:
 
 
 def _line(axis, insight: Insight) -> None:
-    """The loss on the line of the first sync, where the slow step size chooses a point."""
+    """The loss on the line of the first sync, on which the slow step size chooses a point."""
     period, alpha = insight.facts["optimizer"]["sync_period"], insight.facts["optimizer"]["slow_step_size"]
     length = insight.of("without")[period].x
     points = insight.of("line")
@@ -106,7 +106,7 @@ def _line(axis, insight: Insight) -> None:
 
 
 def _steps(axis, insight: Insight) -> None:
-    """What the weights themselves reach, wherever off the plane they are."""
+    """The accuracy of the weights themselves, not of their projections."""
     for kind, style, colour, label in (
         ("without", "--s", WITHOUT, "without Lookahead"),
         ("with", "-o", BLUE, "with Lookahead: fast weights"),
@@ -124,7 +124,7 @@ def _steps(axis, insight: Insight) -> None:
 
 @own_style()
 def draw_insight(folder: Path) -> list[Path]:
-    """Draws insight.png and insight.svg from insight.csv and insight.json of the same folder.
+    """Draws insight.png and insight.svg from insight.csv and insight.json in the same folder.
 
     Raises:
       UserError: the numbers are missing or cannot be read.

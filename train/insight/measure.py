@@ -19,7 +19,7 @@ from train.run.recovery import Position
 from train.run.trainer import Trainer, make_trainer
 from train.step.steps import TrainState
 
-# Where the line is scored: 0 are the slow weights, 1 the fast ones, so each is what a slow step size would choose.
+# Where the line is scored: 0 is the slow weights, 1 the fast ones, and each point is where that slow step size leads.
 LINE = tuple(float(x) for x in np.linspace(-0.25, 1.5, 36).round(4))
 
 
@@ -29,9 +29,9 @@ class Effort:
 
     Attributes:
       grid: points along each side.
-      cycles: of Lookahead, the first one included.
-      examples: of the test set, evenly spread; 0 for all.
-      batches: that BatchNorm's statistics are estimated over.
+      cycles: cycles of Lookahead, including the first.
+      examples: test examples, evenly spread; 0 for all.
+      batches: batches over which BatchNorm's statistics are estimated.
     """
 
     grid: int = 15
@@ -46,7 +46,7 @@ class Effort:
 
 
 def check(config: Config) -> None:
-    """Raises UserError where the config has no cycle of Lookahead to show."""
+    """Raises UserError if the config has no cycle of Lookahead to show."""
     optimizer = config.optimizer
     if not (optimizer.lookahead and optimizer.sync_period >= 2 and optimizer.slow_step_size > 0):
         raise UserError(
@@ -57,7 +57,7 @@ def check(config: Config) -> None:
     for name, plain in (("accumulate_steps", 1), ("ema_decay", 0.0)):
         if getattr(config, name) != plain:
             raise UserError(
-                f"a picture of Lookahead is of runs with config.{name}={plain}, not {getattr(config, name)}"
+                f"a picture of Lookahead needs a run with config.{name}={plain}, not {getattr(config, name)}"
             )
 
 
@@ -92,7 +92,7 @@ class Scorer:
 
 
 def grid_axes(points: list[Point], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of a grid around points: a margin of a third, and neither side under half of the other."""
+    """Coordinates of a grid around points, a third larger than their extent, each side at least half of the other."""
     array = np.array([(point.x, point.y) for point in points])
     low, high = array.min(axis=0), array.max(axis=0)
     centre, half = (low + high) / 2, (high - low) / 2 * 4 / 3
@@ -106,7 +106,7 @@ def _step(trainer: Trainer, position: Position) -> None:
 
 
 def start_of_cycle(trainer: Trainer, workdir: Path) -> Position:
-    """Where the first cycle after a run's last checkpoint starts: slow and fast weights are the same.
+    """The start of the first cycle after a run's last checkpoint, where slow and fast weights are equal.
 
     Raises:
       UserError: the workdir has no checkpoint.
@@ -124,7 +124,7 @@ def start_of_cycle(trainer: Trainer, workdir: Path) -> Position:
 
 
 def walk(trainer: Trainer, state: TrainState, first_step: int, steps: int) -> Iterator[tuple[int, Any]]:
-    """Parameters after each of `steps` steps from `state`, from 1; gone when the next ones are asked for."""
+    """Parameters after each of `steps` steps from `state`, from 1; each is valid until the next is asked for."""
     position = Position(jax.tree.map(jnp.copy, state), trainer.zero_metrics(), first_step)
     for step in range(1, steps + 1):
         _step(trainer, position)
@@ -135,10 +135,10 @@ def first_cycle(trainer: Trainer, state: TrainState, first_step: int, period: in
     """The plane through the start, the middle and the end of the fast weights of a cycle.
 
     Args:
-      trainer: of the inner optimizer alone, as all of a cycle's steps are.
-      state: at the start.
-      first_step: its number.
-      period: steps of a cycle.
+      trainer: a trainer with only the inner optimizer, which takes all the steps within a cycle.
+      state: the state at the start.
+      first_step: the number of its step.
+      period: steps in a cycle.
     """
     kept = {0: flat(state.params)}
     for step, params in walk(trainer, state, first_step, period):
@@ -150,7 +150,7 @@ def first_cycle(trainer: Trainer, state: TrainState, first_step: int, period: in
 def path_without(
     scorer: Scorer, plane: Plane, trainer: Trainer, state: TrainState, first: int, steps: int
 ) -> Iterator[Point]:
-    """The inner optimizer alone: its first cycle is Lookahead's first cycle of fast weights."""
+    """The path of the inner optimizer alone; its first cycle is that of Lookahead's fast weights."""
     yield scorer.point("without", 0, plane, state.params)
     for step, params in walk(trainer, state, first, steps):
         yield scorer.point("without", step, plane, params)
@@ -159,7 +159,7 @@ def path_without(
 def path_with(
     scorer: Scorer, plane: Plane, trainer: Trainer, state: TrainState, first: int, steps: int, config: Config
 ) -> Iterator[Point]:
-    """Lookahead: its live weights at each step, before and after a sync, and the slow ones at each sync."""
+    """Lookahead's path: its live weights at each step, before and after a sync, and the slow weights at each sync."""
     period, alpha = config.optimizer.sync_period, config.optimizer.slow_step_size
     slow = state.params
     yield scorer.point("slow", 0, plane, slow)
@@ -167,7 +167,7 @@ def path_with(
     for step, params in walk(trainer, state, first, steps):
         if step % period == 0:
             before, slow = slow, jax.tree.map(jnp.copy, params)
-            # Where the fast weights were just before the sync follows from where the slow ones went.
+            # The fast weights just before the sync follow from the slow ones before and after it.
             fast = jax.tree.map(lambda old, new: old + (new - old) / alpha, before, slow)
             yield scorer.point("with", step, plane, fast)
             yield scorer.point("slow", step, plane, slow)
@@ -180,11 +180,11 @@ def measure(
     """Measures the plane and the paths.
 
     Args:
-      config: of the run in `workdir`, which has ended.
-      workdir: its directory.
-      effort: how much is measured.
-      say: where progress goes.
-      stopped: true when the measurement is to end early.
+      config: config of the finished run in `workdir`.
+      workdir: the run's directory.
+      effort: how much to measure.
+      say: receives progress messages.
+      stopped: becomes true to end the measurement early.
 
     Raises:
       UserError: the config has no Lookahead to show, or the weights do not span a plane.
@@ -210,7 +210,7 @@ def measure(
     take(path_without(scorer, plane, plain, bare, first, steps))
     take(path_with(scorer, plane, trainer, state, first, steps, config))
     xs, ys = grid_axes(points, effort.grid)
-    # The first axis of the plane is the line on which the first sync chooses a point.
+    # The plane's first axis is the line on which the first sync chooses a point.
     length = next(point.x for point in points if point.kind == "without" and point.step == period)
     take(scorer.row("line", np.array(LINE) * length, 0.0, plane, state.params))
     for number, y in enumerate(ys, 1):

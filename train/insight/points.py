@@ -1,4 +1,4 @@
-"""What the picture of `train.insight` shows, as numbers: insight.csv and insight.json."""
+"""The numbers that the picture of `train.insight` shows: insight.csv and insight.json."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ class Point(NamedTuple):
 
     Attributes:
       kind: "grid"; "line", from the slow weights at the start through the fast ones at the end of the first cycle;
-        "without" Lookahead (its steps up to `sync_period` are the first cycle's fast weights as well);
-        "with", the live weights, those before a sync and those after it; "slow", the slow weights.
-      step: since the start of the cycle; 0 for the grid and the line.
+        "without" Lookahead (its steps up to `sync_period` are also the first cycle's fast weights);
+        "with", the live weights, both before and after a sync; "slow", the slow weights.
+      step: steps since the start of the cycle; 0 for the grid and the line.
       x: coordinate in the plane, along the line from the start to the end of the cycle.
-      y: at right angles to it.
-      off_plane: distance from the plane; 0 for the grid and the line, which lie in it.
-      test_loss: mean over the examples, BatchNorm statistics re-estimated at these weights.
+      y: coordinate at right angles to it.
+      off_plane: distance from the plane; 0 for the grid and the line, which are in it.
+      test_loss: mean over the examples, with BatchNorm statistics re-estimated at these weights.
       test_accuracy: likewise.
     """
 
@@ -37,7 +37,7 @@ class Insight(NamedTuple):
     """A measurement.
 
     Attributes:
-      facts: of the run and the measurement: plain values.
+      facts: plain values that describe the run and the measurement.
       points: the paths in the order of their steps, the line, then the grid row by row.
     """
 
@@ -62,7 +62,7 @@ def read(folder: Path) -> Insight:
     """Reads what `write` wrote.
 
     Raises:
-      UserError: the files are missing or not what was written.
+      UserError: the files are missing or cannot be read.
     """
     path = folder / f"{STEM}.csv"
     try:

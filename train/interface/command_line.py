@@ -1,4 +1,4 @@
-"""The argument parser of every command but `python -m train`: one-line errors, both spellings of a flag."""
+"""The argument parser of every command except `python -m train`: one-line errors, dashes or underscores in flags."""
 
 import argparse
 import re
@@ -16,18 +16,18 @@ __all__ = ["Parser", "argument_path", "import_jax", "optional_path"]
 
 
 def import_jax() -> None:
-    """Imports JAX, of which environment variables may be the end: then in one line, with status 1."""
+    """Imports JAX; if environment variables make that fail, says so in one line and exits with status 1."""
     try:
         import jax  # noqa: F401
     except ImportError:
-        raise  # it is not installed, or not whole
+        raise  # it is not installed, or incomplete
     except Exception as error:
         print(f"error: JAX cannot be imported: {with_environment(error)}", file=sys.stderr)
         sys.exit(1)
 
 
 def argument_path(text: str) -> Path:
-    """The `type` of an argument that is a path: see `train.interface.paths.user_path`."""
+    """The `type` of an argument that is a path; see `train.interface.paths.user_path`."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path")
     try:
@@ -37,15 +37,15 @@ def argument_path(text: str) -> Path:
 
 
 def optional_path(text: str) -> str:
-    """The `type` of an argument that is a path or, when it is not given, empty."""
+    """The `type` of an argument that is a path, or empty if it is not given."""
     return str(argument_path(text)) if text else ""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser as this project's commands want it.
+    """The argparse parser of this project's commands.
 
-    `--report-only` and `--report_only` are the same flag, however it was added. What is wrong raises `UserError`, with
-    the nearest flag or word that would have been right.
+    `--report-only` and `--report_only` are the same flag, however it was added. Errors raise `UserError` and suggest
+    the nearest valid flag or word.
     """
 
     def __init__(self, **options: Any):
@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([self._spelt(word) for word in given], namespace)
 
     def _spelt(self, word: str) -> str:
-        """The argument with its flag as it was added, if it is another spelling of one."""
+        """The argument with its flag spelt as it was added."""
         flag, equals, value = word.partition("=")
         if not flag.startswith("--") or flag in self._option_string_actions:
             return word
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         return message
 
     def _flags(self) -> list[str]:
-        """The long flags of this parser and of those of its commands."""
+        """The long flags of this parser and of its commands' parsers."""
         found = [flag for flag in self._option_string_actions if flag.startswith("--")]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):

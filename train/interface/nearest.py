@@ -1,4 +1,4 @@
-"""The nearest known name for a misspelt one: one rule for flags, fields, values and names."""
+"""Suggests the nearest known name for a misspelt one, by one rule for flags, fields, values and names."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ _ALIKE = 0.6
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Returns " (did you mean 'NAME'?)" for the known name that is nearest to a misspelt one; "" if none is near.
+    """Returns " (did you mean 'NAME'?)" with the known name nearest to a misspelt one; "" if none is near.
 
-    Case, dashes and leading dashes do not count. Of dotted names the part behind the last dot decides, and the rest
-    only between equals: "learning_rate" and "optimiser.lr" are both near "optimizer.learning_rate".
+    Case, dashes and leading dashes do not count. In dotted names the part after the last dot decides, and the rest only
+    breaks ties: "learning_rate" and "optimiser.lr" are both near "optimizer.learning_rate".
 
     Args:
       given: what the user wrote.
-      known: all names that would have been right, as they should be written.
+      known: all valid names, in their correct spelling.
     """
     wanted = _plain(str(given))
     scored = [(_alike(wanted, _plain(name)), name) for name in known]
@@ -25,7 +25,7 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 
 def _alike(wanted: str, name: str) -> tuple[float, float]:
-    """How alike two names are, from 0 to 1: their last parts, and the whole."""
+    """How similar two names are, from 0 to 1: their last parts, and the whole names."""
     ours, theirs = wanted.rpartition(".")[2], name.rpartition(".")[2]
     initials = "".join(word[:1] for word in theirs.split("_"))
     if ours == initials and len(initials) > 1:

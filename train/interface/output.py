@@ -1,8 +1,8 @@
-"""What is told and shown beside the numbers: it may fail, and the run goes on.
+"""Output besides the numbers, which may fail without ending the run.
 
-A drawing, TensorBoard, a progress bar, a log line, a page: none of them is worth hours of training. `Extras` is where
-their errors end. `tolerant_output` and `accept_any_text` are for command lines: standard output and error that may be
-closed, full, piped into a process that has gone, or on a console that cannot show every character.
+No figure, TensorBoard event, progress bar, log line or page is worth hours of training. `Extras` catches their errors.
+`tolerant_output` and `accept_any_text` are for command lines: standard output and error may be closed, full, piped into
+a process that has ended, or on a console that cannot show every character.
 """
 
 import codecs
@@ -18,22 +18,22 @@ log = logging.getLogger(__name__)
 
 
 def one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its text."""
+    """The type of an error and the first line of its text."""
     text = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def with_environment(error: BaseException) -> str:
-    """An error of JAX or its devices in one line, with the environment variables that may be its cause."""
+    """An error from JAX or its devices in one line, with the environment variables that may have caused it."""
     given = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
     return one_line(error) + (f"; environment: {' '.join(given)}" if given else "")
 
 
 class Extras:
-    """What a run or a study does beside its numbers.
+    """What a run or a study produces besides its numbers.
 
     Attributes:
-      missing: What has failed and why. Something that works again later is taken out.
+      missing: What has failed, and why. Anything that works again later is removed.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Extras:
 
     @contextlib.contextmanager
     def best_effort(self, what: str) -> Iterator[None]:
-        """Runs a block whose errors are one warning each `what`, and nothing else."""
+        """Runs a block whose errors only cause a warning, one per `what`."""
         try:
             yield
             self.missing.pop(what, None)
@@ -50,8 +50,8 @@ class Extras:
             self.missing[what] = one_line(error)
             if what not in self._told:
                 self._told.add(what)
-                with contextlib.suppress(Exception):  # a log is beside the numbers, too
-                    log.warning("%s: %s; the run goes on without it", what, one_line(error))
+                with contextlib.suppress(Exception):  # the log may fail, too
+                    log.warning("%s: %s; the run continues without it", what, one_line(error))
 
 
 class TolerantStream:
@@ -78,12 +78,12 @@ class TolerantStream:
             self._stream.flush()
 
     def settle(self) -> None:
-        """Empties the buffer: into the file or, where that is impossible, into nothing."""
+        """Empties the buffer into the file, or discards it if that is impossible."""
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            # Python flushes once more at its end, and would end with status 120; a buffer that is kept would go to
-            # whatever the descriptor is next.
+            # Python flushes once more when it exits and would end with status 120; a buffer that is kept would go to
+            # whatever file gets the descriptor next.
             with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
                 number = self._stream.fileno()
                 saved, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
@@ -98,7 +98,7 @@ class TolerantStream:
 
 
 def _open_closed_descriptors() -> None:
-    """Gives descriptors 0 to 2 a place where they have none: else the next file that is opened becomes the output."""
+    """Opens descriptors 0 to 2 if they are closed: otherwise the next file opened would receive the output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -108,7 +108,7 @@ def _open_closed_descriptors() -> None:
 
 @contextlib.contextmanager
 def tolerant_output() -> Iterator[None]:
-    """Standard output and error that never end a command; for the length of the block."""
+    """Within the block, errors of standard output and error never end the command."""
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -127,19 +127,19 @@ _PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+/-", "×": "x", "…": "..
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """An error handler for encoding: a plain word for what has one, "?" for the rest."""
+    """An error handler for encoding: a plain replacement if there is one, otherwise "?"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(_PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
 
 
 def accept_any_text() -> None:
-    """Lets standard output and error take any text, whatever their encoding; call it first in a command.
+    """Lets standard output and error accept any text, whatever their encoding; call it first in a command.
 
-    Without it a dash on an ASCII console, or a file's name that is not UTF-8, ends the command with a traceback.
+    Without it, a dash on an ASCII console or a file name that is not UTF-8 ends the command with a traceback.
     """
     codecs.register_error(_HANDLER, _plainly)
     for stream in (sys.stdout, sys.stderr):
-        # Notebooks and test runners put other objects here, which take any text, and a process may have no console.
+        # Notebooks and test runners use other objects here, which accept any text, and a process may have no console.
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors=_HANDLER)

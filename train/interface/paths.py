@@ -1,4 +1,4 @@
-"""Paths as users give them: `~` expanded, and what no program could use refused in a line that names it."""
+"""Paths as users give them: expands `~`, and rejects unusable paths in one line that names them."""
 
 import os
 import stat
@@ -17,19 +17,19 @@ def user_path(given: str | os.PathLike[str], what: str) -> Path:
     """The path that a user gave, which need not exist, with `~` and `~user` expanded.
 
     Args:
-      given: not empty.
-      what: its name in an error: "--workdir".
+      given: the path; not empty.
+      what: its name in an error, such as "--workdir".
 
     Raises:
       UserError: There is no such home, the path has control characters or is not UTF-8, it is too long, or it cannot be
-        looked up (a folder above it may not be entered, a loop of links).
+        looked up (no permission for a folder above it, a loop of links).
     """
     text = os.fspath(given)
     name = f"{what}={text if len(text) < 200 else text[:200] + '...'}"
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise UserError(
-            f"{what}={text!r} has control characters or bytes that are not UTF-8; rename it, or give a link to it that "
-            "has a plain name"
+            f"{what}={text!r} has control characters or bytes that are not UTF-8; rename it, or give a link to it with "
+            "a plain name"
         )
     path = Path(os.path.expanduser(text))
     if text.startswith("~") and os.fspath(path).startswith("~"):
@@ -41,7 +41,7 @@ def user_path(given: str | os.PathLike[str], what: str) -> Path:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # whoever opens or makes it says what it should be
+        pass  # whoever opens or creates it says what it should be
     except OSError as error:
         raise UserError(f"{name} cannot be used: {error.strerror}") from error
     return path
@@ -54,10 +54,10 @@ def home() -> Path | None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, without hidden files.
+    """The entries of a folder, sorted by name, without hidden files.
 
     Raises:
-      UserError: It is missing, no folder, or may not be read.
+      UserError: It is missing, not a folder, or not readable.
     """
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -68,7 +68,7 @@ def entries(folder: Path) -> list[Path]:
 def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
-    A pipe or a device is refused: reading one may never end.
+    Rejects pipes and devices, because reading one may never end.
 
     Raises:
       OSError: It cannot be read; `strerror` says why.

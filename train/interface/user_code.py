@@ -1,4 +1,4 @@
-"""Running Python that users wrote (config and study files) so that a fault in it is one line with its place."""
+"""Runs users' Python files (configs and studies) so that an error in one is reported in one line with its place."""
 
 import contextlib
 import sys
@@ -15,10 +15,10 @@ __all__ = ["in_words", "load_module", "running"]
 
 
 def load_module(path: Path, flag: str) -> ModuleType:
-    """Runs a Python file, which may import its neighbours, as a script may.
+    """Runs a Python file, which may import its neighbours like a script.
 
     Args:
-      path: the file; there must be one.
+      path: the file, which must exist.
       flag: see `running`.
 
     Raises:
@@ -43,15 +43,15 @@ def load_module(path: Path, flag: str) -> ModuleType:
 
 @contextlib.contextmanager
 def running(path: Path, flag: str) -> Iterator[None]:
-    """Runs a block that executes code of the file at `path`.
+    """Runs a block that executes code from the file at `path`.
 
     Args:
       path: a Python file.
-      flag: the flag that named it, for errors: "--config".
+      flag: the flag that named it, for errors, such as "--config".
 
     Raises:
-      UserError: The code raised something, or asked to end the process. A `UserError` of its own, and an interrupt,
-        pass as they are.
+      UserError: The code raised an error or tried to end the process. Its own `UserError` and an interrupt are passed
+        on unchanged.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def running(path: Path, flag: str) -> Iterator[None]:
 
 
 def in_words(error: BaseException, path: Path | None = None) -> str:
-    """Says in one line what code raised, and in which line of the file at `path`, if it passed there."""
+    """Says in one line what the code raised and, if the file at `path` was involved, in which of its lines."""
     message = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     kind = type(error).__name__
     if isinstance(error, SyntaxError):

@@ -29,21 +29,21 @@ _KINDS = {"image": "images", "text": "language models", "text_classification": "
 
 
 def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None) -> nn.Module:
-    """The Flax module that a config asks for, with the settings that it takes and the sizes of a data set.
+    """The Flax module for a config's model settings and a data set's sizes.
 
     Args:
       dataset: decides the task and the width of the output.
       settings: a `train.config.ModelConfig`.
-      axis_name: as of `create_model`.
+      axis_name: as in `create_model`.
 
     Raises:
-      UserError: the model is unknown, is for another task than the data set's, or does not take a value.
+      UserError: the model is unknown, is for a different task than the data set's, or does not accept a value.
     """
     entry = MODELS[settings.name]
     if entry.task and entry.task != dataset.task:
         raise UserError(
             f"config.model.name={settings.name!r} is for {_KINDS.get(entry.task, entry.task)}, "
-            f"config.dataset={dataset.name!r} for {_KINDS[dataset.task]}; choose two that fit"
+            f"config.dataset={dataset.name!r} is for {_KINDS[dataset.task]}; choose two that match"
         )
     names = [field.name for field in dataclasses.fields(settings) if field.name != "name"]
     sizes = {"vocabulary_size": dataset.vocab_size, "num_classes": dataset.num_classes, "axis_name": axis_name}
@@ -51,17 +51,17 @@ def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None) 
 
 
 def create_model(name: str, *, num_classes: int, axis_name: str | None = None, **options: Any) -> nn.Module:
-    """The Flax module of that name, not yet initialised.
+    """The Flax module with this name, not yet initialised.
 
     Args:
       name: one of `MODELS`.
       num_classes: width of the output; for a language model the size of its vocabulary.
       axis_name: the `pmap` or `shard_map` axis over which the batch is split, for models with BatchNorm or dropout;
-        ignored by the others. None under plain `jit`, sharded or not.
+        the others ignore it. None under plain `jit`, sharded or not.
       **options: arguments of that model, for instance `stem="cifar"` for "resnet18".
 
     Raises:
-      UserError: an unknown name, option or value of an option.
+      UserError: an unknown name, option or option value.
     """
     entry = MODELS[name]
     parameters = [parameter for parameter in entry.parameters() if parameter not in ("parent", "name")]

@@ -1,4 +1,4 @@
-"""Initialisers under the bounds that torch's layers use by default."""
+"""Initialisers with the bounds that torch's layers use by default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def symmetric_uniform(bound: float) -> Initializer:
 
 
 def torch_uniform(fan_in: int) -> Initializer:
-    """`torch.nn.Linear` and `Conv2d`'s default for weight and bias: `kaiming_uniform_(a=sqrt(5))`, which
-    is uniform over `±1/sqrt(fan_in)`.
+    """The default of `torch.nn.Linear` and `Conv2d` for weight and bias: uniform over `±1/sqrt(fan_in)`.
+
+    Torch writes it as `kaiming_uniform_(a=sqrt(5))`.
     """
     return symmetric_uniform(1 / math.sqrt(fan_in))

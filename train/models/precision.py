@@ -1,4 +1,4 @@
-"""Computing in bfloat16 with weights in float32."""
+"""Computation in bfloat16 with float32 weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 def in_bfloat16(model: nn.Module) -> nn.Module:
     """The same module, with forward and backward passes in bfloat16; its parameters and outputs stay float32.
 
-    `apply` rounds parameters and inputs to bfloat16 and widens the outputs to float32 again, so that losses are
-    computed in float32. The gradient of the rounding is the identity: gradients arrive in float32, for a float32
-    optimizer. Running statistics are not rounded, and `train.models.normalization.BatchNorm` takes those of a batch in
-    float32. A language model's last layer is part of its loss (`train.step.objectives`), and so is float32.
+    `apply` rounds parameters and inputs to bfloat16 and converts the outputs back to float32, so losses are computed
+    in float32. The gradient of the rounding is the identity, so the optimizer gets float32 gradients. Running
+    statistics are not rounded, and `train.models.normalization.BatchNorm` computes a batch's statistics in float32. A
+    language model's last layer is part of its loss (`train.step.objectives`) and therefore float32.
     """
     names = [field.name for field in dataclasses.fields(model) if field.init and field.name not in ("parent", "name")]  # type: ignore[arg-type]
     return _in_bfloat16(type(model))(**{name: getattr(model, name) for name in names})

@@ -1,8 +1,8 @@
-"""What our runs of the report's recipes have to agree with, and whether they do.
+"""What our runs of the report's recipes must agree with, and whether they do.
 
-Training losses of the first epochs (perplexities for the language model), relative to the report's own, which is one
-seed. RAdam on CIFAR-10, whose log no run of its recipe reaches, is held against the recipe written anew in PyTorch. The
-CNN saw other images than the report's, so nothing is demanded of it but to have been run.
+The training losses of the first epochs (perplexities for the language model) are compared with the report's one seed.
+RAdam on CIFAR-10, whose log no run of its recipe reaches, is compared with a new PyTorch implementation of the recipe.
+The CNN saw different images than the report's, so it only has to have been run.
 """
 
 import dataclasses
@@ -17,23 +17,23 @@ INNER = {"sgd": "SGD", "adam": "Adam", "radam": "RAdam"}
 CIFAR = {"CIFAR-10": "", "CIFAR-100": "_cifar100"}
 PTB, CNN = {"nlp_no": "RAdam", "nlp_yes": "Lookahead(RAdam)"}, {"cnn_no": "RAdam", "cnn_yes": "Lookahead(RAdam)"}
 CNN_EPOCHS = 10
-# Training loss at epochs 1 and 2 of the report's recipe written anew in PyTorch, apart from this project: with a seed
-# of its own, and with the report's seed and order of draws.
+# Training loss at epochs 1 and 2 of a new PyTorch implementation of the report's recipe, independent of this project:
+# with its own seed, and with the report's seed and order of random draws.
 PYTORCH = {"radam_no": ({1: 1.8311, 2: 1.4745}, {1: 1.8558, 2: 1.4946})}
 
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """What a recipe of ours has to agree with.
+    """What one of our recipes must agree with.
 
     Attributes:
-      name: of the report's run.
-      quantity: the column that is compared.
-      epochs: at which.
-      tolerance: largest relative difference from the report, or from PyTorch's runs where there are some.
+      name: name of the report's run.
+      quantity: the column to compare.
+      epochs: the epochs to compare.
+      tolerance: largest relative difference from the report, or from PyTorch's runs if there are any.
       seeds: how many runs there must be.
-      title: of the row.
-      pytorch: independent runs of the recipe, by epoch; their mean takes the report's place.
+      title: title of the row.
+      pytorch: independent runs of the recipe, by epoch; if given, their mean replaces the report's value.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Expectation:
         return report_curves()[self.name][epoch - 1][self.quantity]
 
     def difference(self, run: FiledRun, epoch: int) -> float | None:
-        """(ours - report) / report; None where the run did not come so far."""
+        """(ours - report) / report; None if the run did not get that far."""
         ours = run.value(epoch, self.quantity)
         return None if ours is None else ours / self.report(epoch) - 1
 
     def departure(self, run: FiledRun, epoch: int) -> float | None:
-        """What the tolerance is for: the difference from the report, or from the mean of PyTorch's runs."""
+        """The difference that the tolerance limits: from the report, or from the mean of PyTorch's runs."""
         ours = run.value(epoch, self.quantity)
         if not self.pytorch or ours is None:
             return self.difference(run, epoch)
         return ours / statistics.fmean(theirs[epoch] for theirs in self.pytorch) - 1
 
     def verdict(self, run: FiledRun) -> str:
-        """ "holds"; or which epochs miss the tolerance; or which were not run."""
+        """ "holds", or the epochs that miss the tolerance or were not run."""
         differences = {epoch: self.departure(run, epoch) for epoch in self.epochs}
         missed = [epoch for epoch, d in differences.items() if d is not None and not abs(d) <= self.tolerance]
         absent = [epoch for epoch, d in differences.items() if d is None]
@@ -80,7 +80,7 @@ def _listed(epochs: Sequence[int]) -> str:
 
 
 def cifar_expectations(suffix: str) -> list[Expectation]:
-    """The six runs of a CIFAR set. The log of sgd_no_cifar100 is at fault from epoch 3 on."""
+    """The six runs of a CIFAR data set. The log of sgd_no_cifar100 is wrong from epoch 3 on."""
     found = []
     for inner, word in INNER.items():
         for which, title in (("no", word), ("yes", f"Lookahead({word})")):
@@ -101,7 +101,7 @@ def runs_of(runs: Sequence[FiledRun], name: str) -> list[FiledRun]:
 
 
 def failures(runs: Sequence[FiledRun]) -> list[str]:
-    """One line for each comparison that does not hold, "not run" included; empty where all do."""
+    """One line for each comparison that does not hold, including "not run"; empty if all hold."""
     lines = []
     for dataset, suffix in (*CIFAR.items(), ("PTB", None)):
         for expected in ptb_expectations() if suffix is None else cifar_expectations(suffix):

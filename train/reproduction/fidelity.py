@@ -1,8 +1,8 @@
 """python -m train.reproduction.fidelity [--check] [--collect WORKDIR ... --machine TEXT]
 
-Do this project's recipes train as the report's did? Lays the first epochs of our runs (results/fidelity/*.csv) beside
-the report's logs; writes results/fidelity.md and the figure of the CNN. A run that is not there is "not run", which is
-no success. With --check the exit status is 1 unless every comparison holds. --collect first files finished workdirs.
+Do this project's recipes train as the report's did? Compares the first epochs of our runs (results/fidelity/*.csv) with
+the report's logs; writes results/fidelity.md and the figure of the CNN. A missing run is "not run", which counts as a
+failure. With --check the exit status is 1 unless every comparison holds. --collect first files finished workdirs.
 """
 
 import sys
@@ -24,17 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m train.reproduction.fidelity", description=__doc__)
     parser.add_argument("--runs", type=argument_path, default=Path("results/fidelity"), help="the folder with the runs")
     parser.add_argument(
-        "--page", type=argument_path, default=Path("results/fidelity.md"), help="the page to write, beside that folder"
+        "--page", type=argument_path, default=Path("results/fidelity.md"), help="the page to write, next to that folder"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 unless every comparison holds")
     parser.add_argument(
         "--collect", type=argument_path, nargs="+", default=[], metavar="WORKDIR", help="workdirs to file first"
     )
-    parser.add_argument("--machine", default="", help="with --collect: what the runs were made on, in a few words")
+    parser.add_argument("--machine", default="", help="with --collect: a short description of the runs' machine")
     try:
         flags = parser.parse_args(arguments)
         if flags.collect and not flags.machine:
-            raise UserError("--collect needs --machine, a few words on what the runs were made on")
+            raise UserError("--collect needs --machine, a short description of the runs' machine")
         for workdir in flags.collect:
             print(collect(workdir, flags.runs, machine=flags.machine))
         runs = read_filed_runs(flags.runs)

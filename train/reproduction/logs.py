@@ -1,11 +1,11 @@
-"""The report's own logs: 36 runs, one seed each, 6,480 epochs, as rows of the same columns as ours.
+"""The report's own logs: 36 runs, one seed each, 6,480 epochs, as rows with the same columns as ours.
 
-The data lies beside this file in `report/` (facts read off the report's log files; PyTorch 1.4, one GPU, 2020, seed
-1234). `test_*` is what the report tested: the live weights, at the end of each epoch; on PTB on valid.txt. Three things
-to know before laying a run of ours beside one of them:
+The data is in `report_logs/` next to this file (values read from the report's log files; PyTorch 1.4, one GPU, 2020,
+seed 1234). `test_*` is what the report tested: the live weights at the end of each epoch; for PTB on valid.txt. Three
+things to know before comparing one of our runs with one of them:
 
-- `sgd_no_cifar100` does not fit its recipe: its rate must have been cut in the first epochs (`FAULTY`).
-- the hw2 logs have no test loss.
+- `sgd_no_cifar100` does not match its recipe: its learning rate must have been cut in the first epochs (`FAULTY`).
+- The hw2 logs have no test loss.
 - `decay_epochs` are the nominal ones; the drop took effect one epoch later.
 """
 
@@ -21,7 +21,7 @@ from train.errors import UserError
 from train.run.records import COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Reference
 
-# Logs that are at fault themselves, and what is wrong with them.
+# Faulty logs, and what is wrong with them.
 FAULTY = {
     "sgd_no_cifar100": (
         "The report's log sgd_no_cifar100 stalls from epoch 3 and shows no drop at 61, 121 or 161, unlike its other 27 "
@@ -47,8 +47,8 @@ def _value(name: str, cell: str) -> float | str | None:
 def report_runs() -> dict[str, dict[str, Any]]:
     """Settings and final figures of each run, by its name.
 
-    Keys: section, dataset, model, inner, decay_epochs ("60/120/160") are words; k (0: no Lookahead), alpha,
-    learning_rate, batch_size, epochs, final_* (accuracies are fractions) are floats, None where empty.
+    The keys section, dataset, model, inner, decay_epochs ("60/120/160") are strings; k (0: no Lookahead), alpha,
+    learning_rate, batch_size, epochs, final_* (accuracies are fractions) are floats, or None if empty.
     """
     return {
         row["run"]: {name: _value(name, cell) for name, cell in row.items() if name != "run"}
@@ -57,7 +57,7 @@ def report_runs() -> dict[str, dict[str, Any]]:
 
 
 def reference(name: str) -> Reference:
-    """The log of that name as a study's reference.
+    """The log with this name as a study's reference.
 
     Raises:
       UserError: The report has no such log.
@@ -69,9 +69,9 @@ def reference(name: str) -> Reference:
 
 @functools.cache
 def report_curves() -> dict[str, list[Row]]:
-    """Every epoch of each run by its name, in the columns of metrics.csv; None for what the log does not have.
+    """Every epoch of each run by name, with the columns of metrics.csv; None for what the log does not have.
 
-    Where a log has perplexities alone, the losses (natural logarithm, nats a token) are filled in from them.
+    If a log has only perplexities, the losses (their natural logarithm, nats per token) are filled in.
     """
     curves: dict[str, list[Row]] = {}
     for cells in csv.DictReader(io.StringIO(_text("report_curves.csv.gz"))):

@@ -1,6 +1,6 @@
-"""results/fidelity.md: our runs of the report's recipes beside the report's logs, as tables and a figure.
+"""Writes results/fidelity.md: our runs of the report's recipes next to the report's logs, as tables and a figure.
 
-Every cell is ours / the report's (relative difference); a row is one run with one seed.
+Each cell is ours / the report's (relative difference); each row is one run with one seed.
 """
 
 import dataclasses
@@ -26,35 +26,36 @@ from train.run.figures import BLUE, ORANGE, new_figure, own_style, save_figure
 INTRODUCTION = """\
 # Do the recipes train as the report's did?
 
-Made by `python -m train.reproduction.fidelity` from `fidelity/*.csv` (the first epochs of our runs, their
-`metrics.csv`) and the report's logs (`train/reproduction/report_logs`; one seed each, PyTorch 1.4, 2020). A cell is
-ours / the report's (relative difference); a row is one run with one seed."""
+Made by `python -m train.reproduction.fidelity` from `fidelity/*.csv` (the first epochs of our runs' `metrics.csv`)
+and the report's logs (`train/reproduction/report_logs`; one seed each, PyTorch 1.4, 2020). Each cell is ours / the
+report's (relative difference); each row is one run with one seed."""
 
 CIFAR_NOTE = """\
-SGD on CIFAR-100 is compared at epochs 1 and 2 alone. {faulty}
+SGD on CIFAR-100 is compared only at epochs 1 and 2. {faulty}
 
-How far RAdam's seeds are apart, (largest - smallest) over their mean:"""
+The spread of RAdam's seeds, (largest - smallest) / mean:"""
 
 RADAM_NOTE = """\
 ### RAdam on CIFAR-10 trains above the report's log
 
-Our runs of RAdam on CIFAR-10 lie 1.8 to 5.1 % above the report's log, while Adam agrees with its own to 0.1 %. The
-same recipe written anew in PyTorch, apart from this project, lies where ours do: 1.8311 and 1.4745 after epochs 1 and
-2, and 1.8558 and 1.4946 with the report's own seed and its order of draws; ours has {ours};
-the log has 1.8022 and 1.4472. That is 3.6 and 4 standard deviations of the seeds below. So our runs are held against
-PyTorch's, to 2 %, and the log stands beside them. Nothing in the report's published code explains it. One epoch each
-of what might (`configs/radam_trials.py`, seed 0; training loss, and how far it is from the log):
+The losses of our RAdam runs on CIFAR-10 are 1.8 to 5.1 % above the report's log, while Adam agrees with its log to
+0.1 %. A new PyTorch implementation of the recipe, independent of this project, agrees with ours: it has 1.8311 and
+1.4745 after epochs 1 and 2, and 1.8558 and 1.4946 with the report's own seed and order of random draws; ours has
+{ours}; the log has 1.8022 and 1.4472, 3.6 and 4 between-seed standard deviations lower. Our runs are therefore
+compared with PyTorch's, to 2 %, and the log is shown next to them. Nothing in the report's published code explains the
+difference. Possible explanations were tried for one epoch each (`configs/radam_trials.py`, seed 0; training loss, and
+its difference from the log):
 
 {trials}
 
 None of them comes near the log."""
 
 PTB_NOTE = """\
-An independent PyTorch run of RAdam's recipe gave 1084.9 (training) and 708.2 after epoch 1."""
+An independent PyTorch run of RAdam's recipe had 1084.9 (training) and 708.2 after epoch 1."""
 
 CNN_NOTE = """\
-Other images than the report's (ours: 20 classes of Tiny ImageNet, 64x64, resized to 224x224), so the shapes of the
-curves are compared, and no equality is claimed."""
+Our images (20 classes of Tiny ImageNet, 64x64, resized to 224x224) are not the report's, so only the shapes of the
+curves are compared, and no tolerance applies."""
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -72,7 +73,7 @@ def _compared(expected: Expectation, run: FiledRun, epoch: int, digits: int) -> 
 
 
 def cifar_table(runs: Sequence[FiledRun], suffix: str) -> str:
-    """A row a run: train_loss at epochs 1 to 3, ours / the report's (relative difference), and the verdict."""
+    """One row per run: train_loss at epochs 1 to 3, ours / the report's (relative difference), and the verdict."""
     rows = []
     for expected in cifar_expectations(suffix):
         found, bound = runs_of(runs, expected.name), expected.bound
@@ -124,7 +125,7 @@ def radam_note(runs: Sequence[FiledRun], folder: Path) -> str:
 
 
 def ptb_table(runs: Sequence[FiledRun]) -> str:
-    """A row a run: perplexities, ours / the report's."""
+    """One row per run: perplexities, ours / the report's."""
     rows = []
     for expected in ptb_expectations():
         found, bound = runs_of(runs, expected.name), expected.bound
@@ -156,7 +157,7 @@ def cnn_table(runs: Sequence[FiledRun]) -> str:
 
 @own_style()
 def draw_cnn(runs: Sequence[FiledRun], paths: Sequence[Path]) -> bool:
-    """Draws the CNN's curves beside the report's; returns False, having drawn nothing, where there is no run."""
+    """Draws the CNN's curves next to the report's; returns False and draws nothing if there is no run."""
     if not any(runs_of(runs, name) for name in CNN):
         return False
     figure, axes = new_figure(
@@ -199,25 +200,25 @@ def origins(runs: Sequence[FiledRun]) -> str:
 
 
 def write_page(runs: Sequence[FiledRun], page: Path, folder: Path) -> None:
-    """Writes the page, and the figure of the CNN into `folder`, which lies beside the page."""
+    """Writes the page, and the figure of the CNN into `folder`, which is next to the page."""
     missing = failures(runs)
     figures = [folder / "cnn.png", folder / "cnn.svg"]
     drawn = draw_cnn(runs, figures)
     png, svg = (f"{folder.name}/{figure.name}" for figure in figures)
     sections = [INTRODUCTION]
     if missing:
-        sections += ["What does not hold, or was not run:", "\n".join(f"- {line}" for line in missing)]
+        sections += ["Outside their tolerance, or not run:", "\n".join(f"- {line}" for line in missing)]
     else:
-        sections.append("Every comparison with a tolerance holds.")
+        sections.append("All comparisons are within their tolerances.")
     for dataset, suffix in CIFAR.items():
         sections.append(f"## {dataset}: training loss\n\nResNet18, all 50,000 training images, batch 128.")
         sections.append(cifar_table(runs, suffix))
     sections += [CIFAR_NOTE.format(faulty=FAULTY["sgd_no_cifar100"]), spread_table(runs)]
     sections += [note] if (note := radam_note(runs, folder)) else []
-    sections.append("## Penn Treebank: perplexity\n\nTwo-layer GRU; on valid.txt where it does not say training.")
+    sections.append("## Penn Treebank: perplexity\n\nTwo-layer GRU; perplexity on valid.txt, unless marked training.")
     sections += [ptb_table(runs), PTB_NOTE, f"## CNN on images\n\n{CNN_NOTE}", cnn_table(runs)]
     if drawn:
         sections.append(f"![Training loss and test accuracy of the CNN]({png})\n\n([SVG]({svg}))")
-    sections.append("## How the runs were made\n\n`test_examples` limits what is tested, not what is trained on.")
+    sections.append("## How the runs were made\n\n`test_examples` limits only the test set, not the training set.")
     sections.append(origins(runs))
     write_atomic(page, "\n\n".join(sections) + "\n")

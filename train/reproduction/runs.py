@@ -1,8 +1,8 @@
-"""The first epochs of the report's recipes as this project trained them, and how each was made: results/fidelity.
+"""Our first epochs of the report's recipes, and how each run was made: results/fidelity.
 
-A run is `<report's name>_seed<N>.csv`, the metrics.csv of its workdir; `about.json` says for each the command, the
-versions and the machine. `collect` files a workdir there. Which of the report's runs it is follows from its
-config.json, never from its folder's name, and a config that is not the report's recipe is refused.
+A run is `<report's name>_seed<N>.csv`, the metrics.csv of its workdir; `about.json` has the command, versions and
+machine of each. `collect` files a workdir there. Its config.json, never its folder's name, decides which of the
+report's runs it is, and a config that is not one of the report's recipes is rejected.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from train.run.records import Row, read_rows
 
 ABOUT = "about.json"
 _FILE = re.compile(r"(?P<name>\w+)_seed(?P<seed>\d+)\.csv")
-# What two runs of one recipe may differ in. test_examples: training does not see the test set.
+# Settings in which two runs of one recipe may differ; test_examples, because training does not see the test set.
 _FREE = ("epochs", "seed", "test_examples", "devices", "parallel")
-# Where things lie and how often they are saved: no part of a recipe.
+# Settings that say where files are and how often they are saved, which are not part of a recipe.
 _PLACES = frozenset(name for name, _, field in leaves(Config()) if not field.metadata["identity"])
 _FAMILY = {"cifar10": "", "cifar100": "_cifar100", "ptb": "nlp", "imagefolder": "cnn", "images": "cnn"}
 _CONFIG_FILES = {"": "cifar10_resnet18", "_cifar100": "cifar100_resnet18", "nlp": "ptb_gru", "cnn": "hw2_cnn"}
@@ -33,10 +33,10 @@ class FiledRun:
     """One run in results/fidelity.
 
     Attributes:
-      name: of the report's run with the same recipe.
-      seed: of the run.
-      rows: of its metrics.csv, one an epoch, epochs from 1 without a gap.
-      about: "command", "versions", "machine" and "commit", as far as they were written down.
+      name: name of the report's run with the same recipe.
+      seed: the run's seed.
+      rows: the rows of its metrics.csv, one per epoch, from 1 without gaps.
+      about: "command", "versions", "machine" and "commit", as far as they were recorded.
     """
 
     name: str
@@ -45,7 +45,7 @@ class FiledRun:
     about: dict[str, str]
 
     def value(self, epoch: int, quantity: str) -> float | None:
-        """A quantity at an epoch (from 1); None where the run did not come so far."""
+        """A quantity at an epoch (from 1); None if the run did not get that far."""
         return self.rows[epoch - 1][quantity] if epoch <= len(self.rows) else None
 
 
@@ -53,18 +53,20 @@ def read_filed_runs(folder: Path) -> list[FiledRun]:
     """The runs in a folder, by name and seed.
 
     Raises:
-      UserError: a file there is not a run of the report's, or not a metrics.csv.
+      UserError: a file is not named after one of the report's runs, or is not a metrics.csv.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; it holds the metrics.csv of runs, as <report's name>_seed<N>.csv")
+        raise UserError(
+            f"{folder} is not a folder; expected one with the metrics.csv of runs, named <report's name>_seed<N>.csv"
+        )
     about, runs = _read_about(folder), []
     for path in sorted(folder.glob("*.csv")):
         parts = _FILE.fullmatch(path.name)
         if parts is None or parts["name"] not in report_runs():
-            raise UserError(f"{path}: not named after a run of the report, such as radam_no_seed0.csv")
+            raise UserError(f"{path}: not named after one of the report's runs, such as radam_no_seed0.csv")
         rows = read_rows(path)
         if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
-            raise UserError(f"{path}: its epochs are not 1, 2, 3 ... in order")
+            raise UserError(f"{path}: its epochs are not 1, 2, 3 and so on")
         runs.append(FiledRun(parts["name"], int(parts["seed"]), rows, about.get(path.stem, {})))
     return sorted(runs, key=lambda run: (run.name, run.seed))
 
@@ -78,18 +80,18 @@ def _read_about(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def collect(workdir: Path, folder: Path, *, machine: str) -> str:
-    """Files the run of a workdir in `folder`; one that is there stays unless the new one has more epochs.
+    """Files a workdir's run in `folder`; an existing run is replaced only if the new one has more epochs.
 
     Args:
-      workdir: of `python -m train`.
+      workdir: a workdir of `python -m train`.
       folder: results/fidelity.
-      machine: a few words on what it ran on.
+      machine: a short description of the machine.
 
     Returns:
       What was done, in one line.
 
     Raises:
-      UserError: not a workdir, or not a recipe of the report's.
+      UserError: it is not a workdir, or not one of the report's recipes.
     """
     try:
         config, run = (read_json(workdir / name) for name in ("config.json", "run.json"))
@@ -99,7 +101,7 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
     stem = f"{name}_seed{config['seed']}"
     source, path = workdir / "metrics.csv", folder / f"{stem}.csv"
     if not source.exists():
-        return f"{stem}: passed over, the run in {workdir} has not ended an epoch yet"
+        return f"{stem}: skipped, the run in {workdir} has not finished an epoch yet"
     rows = read_rows(source)
     if path.exists() and len(read_rows(path)) >= len(rows):
         return f"{stem}: kept, the run in {workdir} has no more epochs"
@@ -118,10 +120,10 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
 
 
 def identify(config: dict[str, Any], workdir: Path) -> tuple[str, str]:
-    """The report's run whose recipe a config.json is, and the command that runs it.
+    """The report's run that has the recipe in a config.json, and the command that runs it.
 
     Raises:
-      UserError: it is none of the report's; the message names a setting that differs.
+      UserError: it is not one of the report's recipes; the message names a setting that differs.
     """
     family, optimizer = _FAMILY.get(config["dataset"]), config["optimizer"]
     if family is None:
@@ -145,13 +147,13 @@ def identify(config: dict[str, Any], workdir: Path) -> tuple[str, str]:
     given = {field: value for field, value in _flat(config).items() if field not in _PLACES}
     for field, value in given.items():
         if field not in _FREE and value != recipe.get(field):
-            raise UserError(f"{workdir}: {field}={value!r} is not the recipe of the report's {name}")
+            raise UserError(f"{workdir}: {field}={value!r} differs from the recipe of the report's {name}")
     changes = [
         f"--config.{field}={str(value).lower() if isinstance(value, bool) else value}"
         for field, value in given.items()
         if value != default[field]
     ]
-    if config["dataset"] == "imagefolder":  # which has no folder of its own
+    if config["dataset"] == "imagefolder":  # has no default folder
         changes.append("--config.data_dir=IMAGES")
     return name, shlex.join(["python", "-m", "train", f"--config={path}", "--workdir=DIR", *changes])
 

@@ -128,7 +128,7 @@ def _label_out_of_range(folder: Path):
 
 
 BAD_FILES = {
-    "truncated": (_truncate, "train.bin has 122,959 bytes, the publisher's has 122,960"),
+    "truncated": (_truncate, "train.bin has 122,959 bytes, but the publisher's has 122,960"),
     "label out of range": (_label_out_of_range, r"train\.bin \(label\): record 1 has label 100, outside 0\.\.99"),
     "missing": (lambda folder: (folder / "test.bin").unlink(), "lacks test.bin"),
     "no class names": (lambda folder: (folder / "fine_label_names.txt").unlink(), "fine_label_names.txt"),
@@ -320,7 +320,7 @@ def test_an_archive_in_the_folder_is_named(tmp_path, capsys):
     """torchvision's root after a download that was never extracted."""
     (tmp_path / "cifar-10-python.tar.gz").touch()
     assert main(["prepare", "cifar10", f"--from-dir={tmp_path}", f"--data-dir={tmp_path / 'tfds'}"]) == 2
-    assert "holds cifar-10-python.tar.gz, not extracted; give --from-dir that file" in capsys.readouterr().err
+    assert "contains cifar-10-python.tar.gz, not extracted; pass that file as --from-dir" in capsys.readouterr().err
 
 
 class _Runs:
@@ -341,22 +341,22 @@ def _batch(folder, **changes):
 BAD_PICKLES = {
     "calls a function": (
         lambda folder: _batch(folder, data=_Runs(os.mkdir, str(folder / "made"))),
-        r"asks for (posix|nt)\.mkdir, which is not part of an array",
+        r"refers to (posix|nt)\.mkdir, which is not part of an array",
     ),
-    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "asks for .*eval, which is not part"),
+    "calls a builtin": (lambda folder: _batch(folder, data=_Runs(eval, "1")), "refers to .*eval, which is not part"),
     "cut off": (lambda folder: os.truncate(folder / "data_batch_1", 5000), "is not a pickle of arrays"),
     "no pickle": (lambda folder: (folder / "data_batch_1").write_bytes(b"foreign" * 99), "is not a pickle of arrays"),
-    "a list": (lambda folder: (folder / "data_batch_1").write_bytes(pickle.dumps([1])), "holds a list, not a dict"),
+    "a list": (lambda folder: (folder / "data_batch_1").write_bytes(pickle.dumps([1])), "contains a list, not a dict"),
     "no data": (lambda folder: _batch(folder, data=None), "has data of NoneType"),
     "half the data": (
         lambda folder: _batch(folder, data=np.zeros((20, 3072), np.uint8)),
         r"has data of uint8 \[20, 3072",
     ),
     "floats": (lambda folder: _batch(folder, data=np.zeros((40, 3072))), r"has data of float64"),
-    "no labels": (lambda folder: _batch(folder, labels=None), "does not have 40 whole numbers as 'labels'"),
+    "no labels": (lambda folder: _batch(folder, labels=None), "'labels' is not a list of 40 integers"),
     "words for labels": (
         lambda folder: _batch(folder, labels=["x"] * 40),
-        "does not have 40 whole numbers as 'labels'",
+        "'labels' is not a list of 40 integers",
     ),
     "a label out of range": (lambda folder: _batch(folder, labels=[10] * 40), "record 0 has label 10, outside 0..9"),
     "no names": (lambda folder: (folder / "batches.meta").unlink(), "batches.meta cannot be read: No such file"),

@@ -85,7 +85,7 @@ def test_a_set_that_is_there_is_left_alone(published, tmp_path, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
     capsys.readouterr()
     assert main(command) == 0
-    assert capsys.readouterr().out == f"cifar10 is there already: {made}\n"
+    assert capsys.readouterr().out == f"cifar10 is already prepared: {made}\n"
     assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == before
 
 
@@ -135,7 +135,7 @@ def test_a_folder_without_the_set_is_not_a_prepared_set(make, name, tmp_path, ca
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} "))
     assert "not prepared" in line
     assert main(["prepare", name, f"--data-dir={tmp_path / 'data'}", f"--from-dir={tmp_path}"]) == 2
-    assert "is there already" not in capsys.readouterr().out
+    assert "is already prepared" not in capsys.readouterr().out
 
 
 def test_a_set_is_prepared_into_its_empty_folder(published, tmp_path, capsys):

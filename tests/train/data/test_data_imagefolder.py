@@ -150,7 +150,7 @@ CORRUPT = [_truncated, _text_as_png, _empty, _gif_as_png, _other_suffix, _sixtee
 @pytest.mark.parametrize("make", CORRUPT)
 def test_a_file_that_is_no_readable_image_is_refused_by_name(make, tree):
     path = make(tree[0])
-    with pytest.raises(UserError, match=f"{path} is no readable image: .*skip_corrupt") as caught:
+    with pytest.raises(UserError, match=f"{path} cannot be read as an image: .*skip_corrupt") as caught:
         data.load("imagefolder", data_dir=str(tree[0]))
     assert "\n" not in str(caught.value)
 
@@ -188,7 +188,7 @@ BAD_TREES = {
     "no train": (lambda root: (root / "train").rename(root / "training"), "train cannot be read as a folder"),
     "link to itself": (_loop, r"x\.png cannot be read: .*is it a link that leads nowhere"),
     "link to nothing": (_dangling, r"cat cannot be read: .*is it a link that leads nowhere"),
-    "link to the root": (_loop_to_the_root, "is a folder where images are expected"),
+    "link to the root": (_loop_to_the_root, "is a folder, but images are expected here"),
     "empty class": (lambda root: (root / "valid" / "cat").mkdir(), "class folder .*cat is empty"),
     "more classes": (
         lambda root: save(root / "train" / "cat" / "0.png", 9, 9),
@@ -198,9 +198,9 @@ BAD_TREES = {
         lambda root: save(root / "valid" / "cat" / "0.png", 9, 9),
         "classes differ: cat in .*valid but not in .*train",
     ),
-    "stray file": (lambda root: (root / "train" / "list.txt").touch(), r"list\.txt is no folder"),
-    "nested": (lambda root: save(root / "train" / "ape" / "in" / "0.png", 9, 9), "is a folder where images"),
-    "one class": (lambda root: (root / "train" / "bee").rename(root / "bee"), "holds 1 class folders"),
+    "stray file": (lambda root: (root / "train" / "list.txt").touch(), r"list\.txt is not a folder"),
+    "nested": (lambda root: save(root / "train" / "ape" / "in" / "0.png", 9, 9), "is a folder, but images"),
+    "one class": (lambda root: (root / "train" / "bee").rename(root / "bee"), "contains 1 class folders"),
 }
 
 
@@ -215,7 +215,7 @@ def test_a_bad_tree_is_refused_in_one_line(case, tree):
 
 def test_no_folder_is_refused(tmp_path):
     for where in ("", str(tmp_path / "absent")):
-        with pytest.raises(UserError, match="need data_dir to be a folder"):
+        with pytest.raises(UserError, match="need a data_dir with train"):
             data.load("imagefolder", data_dir=where)
 
 
@@ -260,7 +260,7 @@ def test_stock_tfds_reads_the_prepared_set(tree, tmp_path):
 @pytest.mark.parametrize("make", [_truncated, _other_suffix])
 def test_preparing_a_corrupt_tree_is_refused_and_leaves_nothing(make, tree, tmp_path):
     path = make(tree[0])
-    with pytest.raises(UserError, match=f"{path} is no readable image"):
+    with pytest.raises(UserError, match=f"{path} cannot be read as an image"):
         prepared_images.prepare_images(str(tmp_path / "tfds"), from_dir=str(tree[0]))
     assert os.listdir(tmp_path / "tfds") == []
 
@@ -351,7 +351,7 @@ def test_a_special_file_is_refused_and_not_read(use, kind, tree, tmp_path_factor
         "imagefolder": lambda: data.load("imagefolder", data_dir=str(root), skip_corrupt=True),
         "prepare": lambda: prepared_images.prepare_images(str(tmp_path_factory.mktemp("tfds")), from_dir=str(root)),
     }[use]
-    with pytest.raises(UserError, match=r"ape/x\.png is a pipe, a socket or a device where images are expected"):
+    with pytest.raises(UserError, match=r"ape/x\.png is a pipe, a socket or a device, but images are expected here"):
         read()
 
 

@@ -82,9 +82,9 @@ def test_a_review_that_is_not_utf8_is_refused_by_name(reviews, tmp_path):
 
 def test_an_empty_group_or_a_foreign_folder_is_refused(reviews, tmp_path):
     (reviews / "aclImdb/test/pos/0_7.txt").unlink()
-    with pytest.raises(UserError, match="pos holds no reviews"):
+    with pytest.raises(UserError, match="pos contains no reviews"):
         imdb.prepare_imdb(str(tmp_path / "tfds"), from_dir=str(reviews))
-    with pytest.raises(UserError, match="holds no train/pos"):
+    with pytest.raises(UserError, match="contains no train/pos"):
         imdb.prepare_imdb(str(tmp_path / "tfds"), from_dir=str(reviews / "aclImdb" / "test"))
 
 

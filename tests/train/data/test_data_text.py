@@ -154,8 +154,8 @@ def test_files_may_have_a_prefix_as_penn_treebanks(tmp_path):
 BAD_TEXT = {
     "not UTF-8": (b"good words\nthen \xe9\n", r"train\.txt is not UTF-8 text: byte 0xe9 at offset 16"),
     "UTF-16": ("words\n".encode("utf-16"), r"train\.txt is not UTF-8 text: byte 0xff at offset 0"),
-    "empty": (b"", r"train\.txt holds no words"),
-    "blank": (b"\n \n", r"train\.txt holds no words"),
+    "empty": (b"", r"train\.txt contains no words"),
+    "blank": (b"\n \n", r"train\.txt contains no words"),
 }
 
 
@@ -170,7 +170,7 @@ def test_a_bad_text_file_is_refused_in_one_line(case, tmp_path):
 @pytest.mark.parametrize("name", ["", "absent", "file"])
 def test_no_folder_is_refused(name, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="needs data_dir to be a folder"):
+    with pytest.raises(UserError, match="needs a data_dir with train"):
         data.load("text", data_dir=str(tmp_path / name) if name else "")
 
 

@@ -1,1 +1,1 @@
-"""Operations that exist for speed on XLA's CPU backend; each computes what JAX's own does, to rounding."""
+"""Faster operations for XLA's CPU backend; each computes the same as JAX's own, up to rounding."""

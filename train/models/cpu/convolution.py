@@ -1,16 +1,15 @@
 """Convolutions lowered by shape: `flax.linen.Conv(conv_general_dilated=conv_general_dilated)`.
 
-On the CPU backend XLA's own convolutions are slow on some shapes, by up to fifty times on maps of 2x2 and 1x1
-(measured below). `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` that computes each
-of the three products of a convolution, the output and its two gradients, by the lowering that `TABLE` names
-for its shape. Other backends, and forms that the table does not speak of (dilation, groups, another layout), are left
-to XLA.
+On the CPU backend XLA's own convolutions are slow for some shapes, up to fifty times slower on maps of 2x2 and 1x1
+(measured below). `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` that computes each of the three
+products of a convolution, the output and its two gradients, with the lowering that `TABLE` gives for its shape. Other
+backends, and forms that the table does not cover (dilation, groups, other layouts), are left to XLA.
 
-The table is made from `python -m benchmarks.convolutions`, whose figures for every shape of the models stand in
-results/performance/convolutions.json, and from whole steps, which decided where a product alone and the step differed:
-of 54x54, 96 -> 128, 5x5/2 im2col's output alone is faster, and the CNN's step with it a fifth slower. Some of the
-figures, XLA's / the chosen one's milliseconds; jax 0.10.2, two AMD Zen 4 cores, float32, freed memory kept
-(`train.step.runtime`), medians of n = 5 alternations, nothing else running:
+The table is based on `python -m benchmarks.convolutions`, whose figures for every shape in the models are in
+results/performance/convolutions.json, and on whole steps, which decided wherever a single product and the step
+disagreed: for 54x54, 96 -> 128, 5x5/2 im2col's output alone is faster, but the CNN's step with it is a fifth slower.
+Some of the figures, milliseconds of XLA's / the chosen lowering; jax 0.10.2, two AMD Zen 4 cores, float32, freed memory
+kept (`train.step.runtime`), medians of n = 5 alternations, nothing else running:
 
 | batch, map, channels, kernel    | forward            | kernel gradient     | input gradient    |
 |---------------------------------|--------------------|---------------------|-------------------|
@@ -26,10 +25,10 @@ figures, XLA's / the chosen one's milliseconds; jax 0.10.2, two AMD Zen 4 cores,
 | 36, 54x54, 96 -> 128, 5x5/2     | 111                | 86                  | 95                |
 | 36, 224x224, 3 -> 96, 7x7/2     | 152 / 109 im2col   | 473 / 125 im2col    | not needed        |
 
-The last line is of the form with grouped products, the file of the one before it. On two Zen 3 cores the kernel
-gradient of 32x32 took XLA 1670 ms, and the rest gained as much. Tried and slower than the
-best of these: one matmul a tap, tiles of two or four columns, the dense form along the columns alone, and, for stride
-2, first folding 2x2 pixels into the channels, before XLA's convolution as before im2col.
+The last line has grouped products, the file still has the form before that. On two Zen 3 cores the kernel gradient of
+32x32 took XLA 1670 ms, and the other gains were as large. Tried and slower than the best of these: one matmul per tap,
+tiles of two or four columns, the dense form along the columns only, and, for stride 2, first folding 2x2 pixels into
+the channels, before XLA's convolution or before im2col.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Choice(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A choice, and the convolutions that it is for: square kernels of this size, maps and channels within bounds."""
+    """A choice and the convolutions that it applies to: square kernels of this size, maps and channels in a range."""
 
     kernel_size: int
     strides: tuple[int, ...]
@@ -78,7 +77,7 @@ class Rule(NamedTuple):
         )
 
 
-# The first rule that applies; XLA's own throughout where none does. Measured figures: the module's docstring.
+# The first rule that applies decides; without one, XLA's own is used. The module's docstring has the measurements.
 TABLE: tuple[Rule, ...] = (
     Rule(7, (2,), (16, 64), Choice(), channels=(1, 4)),
     Rule(7, (2,), (5, 512), Choice("im2col", "im2col", "xla")),
@@ -96,7 +95,7 @@ TABLE: tuple[Rule, ...] = (
 
 
 def choose(geometry: Geometry) -> Choice:
-    """The first rule of `TABLE` that applies, else XLA's own throughout."""
+    """The choice of the first rule of `TABLE` that applies; XLA's own for all three if none does."""
     return next((rule.choice for rule in TABLE if rule.applies(geometry)), Choice())
 
 
@@ -139,9 +138,9 @@ def conv_general_dilated(
     dimension_numbers: Any = None,
     **options: Any,
 ) -> Array:
-    """`jax.lax.conv_general_dilated`, lowered on the CPU as `TABLE` says.
+    """`jax.lax.conv_general_dilated`, lowered on the CPU according to `TABLE`.
 
-    Equal to XLA's to rounding (1e-5 in float32). Where a rule applies it is a `custom_vjp`: differentiable once,
+    Equal to XLA's up to rounding (1e-5 in float32). If a rule applies, it is a `custom_vjp`: differentiable once,
     in reverse mode.
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
@@ -162,11 +161,12 @@ def conv_general_dilated(
 
 
 def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
-    """The distinct convolutions that a model asks for: what `TABLE` has to cover.
+    """The distinct convolutions in a model, which `TABLE` has to cover.
 
     Args:
-      name: of the model, with its options.
+      name: the model's name.
       images: shape of a batch.
+      **options: the model's options.
     """
     found: dict[Geometry, None] = {}
 

@@ -1,6 +1,6 @@
 """Ways to compute a convolution and its two gradients: XLA's own, and matmuls.
 
-Each is a `Lowering`, three functions of the operands and the static `Geometry`.
+Each is a `Lowering`: three functions of the operands and the static `Geometry`.
 `train.models.cpu.convolution` chooses among them by shape; `python -m benchmarks.convolutions` times them all.
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
-# The matrix of a larger map has more blocks than the matmul saves.
+# For larger maps the matrix has more blocks than the matmul saves.
 MAX_DENSE_SIZE = 4
 
 
@@ -83,13 +83,13 @@ def _xla_input_gradient(dy: Array, kernel: Array, geometry: Geometry) -> Array:
 # im2col: the patches side by side, then one matmul --------------------------------------------------------------
 
 
-FEW_CHANNELS = 4  # an image's: a copy of one pixel is a few bytes
-NARROW = 256  # columns of patches whose product with dy is too small a matrix to share among cores
+FEW_CHANNELS = 4  # images, where copying one pixel moves only a few bytes
+NARROW = 256  # patches with at most this many columns give a product with dy too small to split among cores
 GROUPS = 4
 
 
 def _shifted(x: Array, axis: int, geometry: Geometry) -> list[Array]:
-    """What each tap of the kernel along the height (axis 1) or width (axis 2) meets."""
+    """The part of x that each tap of the kernel sees, along the height (axis 1) or width (axis 2)."""
     size, taps, stride = geometry.output_size[axis - 1], geometry.kernel_shape[axis - 1], geometry.strides[axis - 1]
     return [lax.slice_in_dim(x, tap, tap + (size - 1) * stride + 1, stride, axis) for tap in range(taps)]
 
@@ -98,7 +98,7 @@ def _patches(x: Array, geometry: Geometry) -> Array:
     """`[B, H, W, C]` to `[B, OH, OW, KH * KW * C]`."""
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     if x.shape[-1] <= FEW_CHANNELS:
-        # First the taps along the width, so that the second pass copies a row of a patch at a time.
+        # Taps along the width first, so that the second pass copies one row of a patch at a time.
         return jnp.concatenate(_shifted(jnp.concatenate(_shifted(x, 2, geometry), axis=-1), 1, geometry), axis=-1)
     shifted = [piece for row in _shifted(x, 1, geometry) for piece in _shifted(row, 2, geometry)]
     return jnp.concatenate(shifted, axis=-1)
@@ -126,9 +126,9 @@ def _im2col_input_gradient(dy: Array, kernel: Array, geometry: Geometry) -> Arra
 
 # rows: half of the kernel's taps on either side of the matmul ----------------------------------------------------
 #
-# The kernel's gradient is, for each tap (i, j), x shifted by (i, j) against dy. Shifting x down by i and dy left by
-# j does the same, and makes it one matmul of KH * C by KW * N columns: neither operand grows by more than three, and
-# no side is as narrow as im2col's N. For kernels that move by single columns.
+# For each tap (i, j), the kernel's gradient is the product of x shifted by (i, j) with dy. Shifting x down by i and dy
+# left by j does the same, and makes it one matmul of KH * C by KW * N columns: neither operand grows by more than three
+# times, and no side is as narrow as im2col's N. For kernels with a column stride of 1.
 
 
 def _rows_kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
@@ -158,16 +158,16 @@ def _rows_kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     return jnp.swapaxes(gradient, 1, 2)
 
 
-# winograd: 16 multiplications where the definition has 36 --------------------------------------------------------
+# winograd: 16 multiplications instead of the definition's 36 -----------------------------------------------------
 #
-# F(2x2, 3x3) (Lavin and Gray, arXiv:1509.09308): x in 4x4 tiles two apart and the kernel both transformed to 4x4,
-# multiplied point by point over tiles and batch (16 matmuls), and the 4x4 products transformed to 2x2 outputs. The
-# kernel's gradient is its transpose: dy in 2x2 tiles, the products transformed to the 3x3 kernel. The input's gradient
-# is a convolution of dy with the turned kernel. For 3x3 kernels of stride 1 on maps of even size.
+# F(2x2, 3x3) (Lavin and Gray, arXiv:1509.09308): x in 4x4 tiles, two apart, and the kernel are both transformed to 4x4,
+# multiplied point by point over tiles and batch (16 matmuls), and the 4x4 products are transformed to 2x2 outputs. The
+# kernel's gradient is the transpose: dy in 2x2 tiles, the products transformed to the 3x3 kernel. The input's gradient
+# is a convolution of dy with the rotated kernel. For 3x3 kernels of stride 1 on maps of even size.
 
 
 def _both_axes(transform: Callable[[list[Array]], list[Array]], tile: list[list[Array]]) -> list[list[Array]]:
-    """A transform of a list of arrays, over the rows and then the columns of a grid of arrays."""
+    """Applies a transform of lists of arrays along both axes of a grid of arrays."""
     columns = [transform(list(column)) for column in zip(*tile, strict=True)]
     return [transform(list(row)) for row in zip(*columns, strict=True)]
 
@@ -190,7 +190,7 @@ def _grid(points: Array) -> list[list[Array]]:
 
 
 def _winograd(x: Array, kernel: Array, contracted: int, geometry: Geometry) -> Array:
-    """Convolves x with a 3x3 kernel over the kernel's axis `contracted`: 2, its inputs, or 3, its outputs."""
+    """Convolves x with a 3x3 kernel, contracting the kernel's axis `contracted`: 2 (inputs) or 3 (outputs)."""
     taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
     kernel_points = _both_axes(lambda t: [t[0], (t[0] + t[1] + t[2]) / 2, (t[0] - t[1] + t[2]) / 2, t[2]], taps)
     sums = (((4,), (contracted - 1,)), ((0,), (0,)))
@@ -227,9 +227,9 @@ def _winograd_kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
 # dense: a small map as one vector, the convolution as one matrix of its taps --------------------------------------
 #
 # With the map flattened, a convolution is a matrix [H * W * C, OH * OW * N] whose block (input position p, output
-# position o) is the tap p - o * stride + padding of the kernel, or zero where that lies outside. On a 2x2 map under
-# a padded 3x3 kernel none of the 16 blocks is zero, on a 1x1 map the only block is the centre tap: the matmul does
-# the useful multiplications only, 4/9 and 1/9 of what im2col and XLA do.
+# position o) is the kernel's tap p - o * stride + padding, or zero if that is outside. With a padded 3x3 kernel, none
+# of the 16 blocks is zero on a 2x2 map, and the only block on a 1x1 map is the centre tap: the matmul does only the
+# useful multiplications, 4/9 and 1/9 of what im2col and XLA do.
 
 
 def _tap(axis: int, position: int, output: int, geometry: Geometry) -> int | None:
@@ -238,7 +238,7 @@ def _tap(axis: int, position: int, output: int, geometry: Geometry) -> int | Non
 
 
 def _blocks(geometry: Geometry) -> list[list[tuple[int, int] | None]]:
-    """The tap of every (input position, output position), None where they do not touch."""
+    """The tap for every (input position, output position); None if no tap connects them."""
     height, width = geometry.input_shape[1:3]
     out_height, out_width = geometry.output_size
 
@@ -299,7 +299,7 @@ LOWERINGS: dict[str, Lowering] = {
 
 
 def applicable(name: str, geometry: Geometry) -> bool:
-    """Whether a lowering of `LOWERINGS` is for such convolutions at all."""
+    """Whether a lowering of `LOWERINGS` can compute this convolution."""
     kernel_size, strides = geometry.kernel_shape[:2], geometry.strides
     if name == "winograd":
         sizes = (*geometry.input_shape[1:3], *geometry.output_size)

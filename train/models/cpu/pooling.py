@@ -1,10 +1,10 @@
 """Max-pooling whose gradient is a few selects.
 
 XLA differentiates `reduce_window` into `select_and_scatter`, which the CPU backend expands into index maps the
-size of the input. Here the forward pass keeps which tap of each window won, one byte an output, and the backward
-pass places the gradient by it. Measured on two cores, float32, forward and
-backward, n = 7 alternations, medians, XLA's / this one's: `[128, 16, 16, 64]` 3x3/2 45.5 / 7.4 ms, `[36, 109,
-109, 96]` 2x2/2 551 / 118 ms; forward alone 2.4 / 1.3 and 22.5 / 18.3 ms.
+size of the input. Here the forward pass records which tap of each window won, one byte per output, and the backward
+pass uses that to place the gradient. Measured on two cores, float32, forward and backward, n = 7 alternations,
+medians, XLA's / this one's: `[128, 16, 16, 64]` 3x3/2 45.5 / 7.4 ms, `[36, 109, 109, 96]` 2x2/2 551 / 118 ms;
+forward only 2.4 / 1.3 and 22.5 / 18.3 ms.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from jax import Array, lax
 
 
 def max_pool(x: Array, window: int, stride: int, padding: int = 0) -> Array:
-    """Maximum over square windows of `[B, H, W, C]`; as `torch.nn.MaxPool2d(window, stride, padding)`.
+    """Maximum over square windows of `[B, H, W, C]`, like `torch.nn.MaxPool2d(window, stride, padding)`.
 
-    Positions of the padding never win. Among equal values the first in the window, row by row, takes the gradient;
-    a NaN wins over everything: both as in torch.
+    Padding never wins. Among equal values the first in the window, row by row, gets the gradient; a NaN wins over
+    everything; both as in torch.
     """
     return _max_pool(x, window, stride, padding, x.shape[1:3])
 
@@ -31,7 +31,7 @@ def _max_pool(x: Array, window: int, stride: int, padding: int, size: tuple[int,
 
 
 def _best(x: Array, window: int, stride: int, padding: int) -> tuple[Array, Array]:
-    """The maximum of each window and the number of the tap, row by row, where it stands first."""
+    """The maximum of each window, and the number of the first tap, row by row, that has it."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-jnp.inf)
     batch, height, width, channels = x.shape
     rows, columns = (height - window) // stride + 1, (width - window) // stride + 1

@@ -1,4 +1,4 @@
-"""What a study consists of, and which runs follow from it. Everything that a study file needs is here."""
+"""What a study consists of, and which runs it needs. Exports everything that a study file uses."""
 
 from train.study.plan.claims import Claim, Comparison, Pair
 from train.study.plan.runs import PlannedRun, planned_runs, select, with_data, with_data_dir, with_epochs

@@ -1,6 +1,6 @@
 """What a claim consists of: comparisons of variants, each in a quantity, a direction and a margin. Data only.
 
-A claim is checked by `train.study.verdicts.judge`; what the quantities are says `train.study.plan.quantities`.
+`train.study.verdicts.judge` checks a claim; `train.study.plan.quantities` defines the quantities.
 """
 
 import dataclasses
@@ -8,10 +8,10 @@ import dataclasses
 from train.errors import UserError
 from train.study.plan.quantities import QUANTITIES
 
-# What a comparison states of the gain g of `variant` over `baseline` (positive: the variant is better), with the
-# margin m below which a difference counts as none. Each is shown, refuted, or neither; where both, shown.
+# What a comparison states about the gain g of `variant` over `baseline` (positive: the variant is better), with the
+# margin m below which a difference counts as none. It is shown, refuted, or neither; if both, it counts as shown.
 #
-# | kind       | shown where    | refuted where  |
+# | kind       | shown if       | refuted if     |
 # |------------|----------------|----------------|
 # | better     | g > 0          | g < m          |
 # | worse      | g < 0          | g > -m         |
@@ -24,12 +24,12 @@ KINDS = ("better", "worse", "not_better", "not_worse", "equal", "differs")
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A variant and what it is held against, in a section.
+    """A variant and what it is compared with, in a section.
 
     Attributes:
       section: reference of the section, such as "2.1:cifar10".
-      variant: name of the variant; several names: that of them with the best mean over the seeds that all have.
-      baseline: likewise.
+      variant: name of the variant; of several names, the one with the best mean over the seeds that all have is used.
+      baseline: name or names of the baseline, likewise.
     """
 
     section: str
@@ -45,11 +45,11 @@ class Comparison:
       pair: what is compared, paired by seed.
       kind: one of `KINDS`.
       quantity: a name of `train.study.plan.quantities.QUANTITIES`.
-      margin: of the gain below which a difference counts as none; a fraction of accuracy, or, where the quantity is
-        compared by ratio, of the ratio's logarithm (.02: 2 %).
-      baseline_quantity: what the baseline is measured by, where that is another quantity ("" the same).
-      than: the gain of this other pair is taken off (other runs, so not paired: Welch's test).
-      beside: a quantity whose gain is shown beside this one, without a verdict; "" for none.
+      margin: the gain below which a difference counts as none: a fraction for accuracies, the logarithm of the ratio
+        for quantities compared by ratio (.02: 2 %).
+      baseline_quantity: the quantity by which the baseline is measured; "" for the same one.
+      than: another pair whose gain is subtracted (these are other runs, so it is not paired: Welch's test).
+      beside: a quantity whose gain is shown next to this one, without a verdict; "" for none.
     """
 
     pair: Pair
@@ -78,19 +78,19 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A statement, and the comparisons that it amounts to.
+    """A statement, and the comparisons that it consists of.
 
-    It is supported where every comparison is shown, contradicted where one is refuted, else not resolved. With `any_of`
-    it is supported where one is shown, and contradicted where every one is refuted.
+    It is supported if every comparison is shown, contradicted if one is refuted, and otherwise not resolved. With
+    `any_of` it is supported if one is shown, and contradicted if every one is refuted.
 
     Attributes:
-      key: short, such as "1a"; claims are sorted and referred to by it.
+      key: a short name such as "1a", by which claims are sorted and referred to.
       text: the statement in one sentence.
-      comparisons: all that it says; at least one.
-      source: who states it, in a word: "paper"; "own" for the study itself. `Study.sources` has a heading for each. The
-        claims of one source are a family for Holm's correction.
+      comparisons: the comparisons; at least one.
+      source: who states it, in one word, such as "paper"; "own" for the study itself. `Study.sources` has a heading for
+        each. The claims of one source are a family for Holm's correction.
       note: what a reader of its verdict must know.
-      any_of: one comparison that is shown is enough.
+      any_of: whether one comparison that is shown is enough.
     """
 
     key: str
@@ -108,6 +108,6 @@ class Claim:
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """References of the sections that it speaks of, each once."""
+        """References of the sections that it is about, each once."""
         found = [pair.section for comparison in self.comparisons for pair in comparison.pairs]
         return tuple(dict.fromkeys(found))

@@ -1,24 +1,24 @@
-"""What a comparison measures a run by: one number from the rows of its metrics.csv.
+"""The quantities by which runs are compared: each is one number from the rows of a run's metrics.csv.
 
 | quantity | what | better | compared by |
 |---|---|---|---|
 | late_accuracy | mean test accuracy, live weights, over the last sixth of the epochs | higher | difference |
 | final_accuracy | test accuracy of the live weights after the last epoch | higher | difference |
-| slow_final_accuracy | the same of the slow weights; of the live ones where there are none | higher | difference |
-| accuracy_area, slow_accuracy_area | mean over the epochs of the same | higher | difference |
-| loss_area | mean training loss over the epochs: the area under its curve, an epoch wide each | lower | ratio |
-| epochs_to_loss | epochs until the training loss that both runs of a pair reach | lower | ratio |
+| slow_final_accuracy | the same for the slow weights, or for the live ones if there are none | higher | difference |
+| accuracy_area, slow_accuracy_area | the mean of the same over the epochs | higher | difference |
+| loss_area | mean training loss over the epochs: the area under its curve | lower | ratio |
+| epochs_to_loss | epochs to reach a training loss that both runs of a pair reach | lower | ratio |
 | final_train_loss, final_test_loss | after the last epoch; live weights | lower | ratio |
 | late_perplexity | geometric mean of the test perplexity over the last sixth of the epochs | lower | ratio |
 | perplexity, slow_perplexity | test perplexity after the last epoch | lower | ratio |
-| perplexity_area, slow_perplexity_area | geometric mean of the same over the epochs | lower | ratio |
+| perplexity_area, slow_perplexity_area | the geometric mean of the same over the epochs | lower | ratio |
 
-Why the area under the loss itself and not its logarithm: the early and middle part of the curve is where runs converge,
-and there the loss is large; under the logarithm the last epochs of a run that has long converged (0.05 against 0.06)
-would weigh as much. Areas are then compared by their ratio, so that data sets can be compared with each other.
+Why the area under the loss and not under its logarithm: runs converge in the early and middle part of the curve, where
+the loss is large; with the logarithm, the last epochs of a run that converged long ago (0.05 against 0.06) would weigh
+as much. Areas are then compared by their ratio, so that data sets can be compared with each other.
 
-Why the last sixth: it averages out the noise between epochs, and with the usual step schedules it lies behind the last
-drop of the learning rate (epochs 11 and 12 of 12, 167 to 200 of 200).
+Why the last sixth: it averages out the noise between epochs, and with the usual step schedules it comes after the last
+learning-rate drop (epochs 11 and 12 of 12, 167 to 200 of 200).
 """
 
 import math
@@ -32,11 +32,11 @@ class Quantity(NamedTuple):
     """How a quantity is read and compared.
 
     Attributes:
-      words: for tables.
-      of: from a run's rows to its value, None where the run has none.
+      words: its name in tables.
+      of: maps a run's rows to its value, or to None if the run has none.
       higher_is_better: its direction.
-      relative: gains are logarithms of the ratio, else differences.
-      pairwise: the value depends on the other run of the pair (`epochs_to_loss`).
+      relative: whether gains are logarithms of the ratio instead of differences.
+      pairwise: whether the value depends on the other run of the pair (`epochs_to_loss`).
     """
 
     words: str
@@ -47,7 +47,7 @@ class Quantity(NamedTuple):
 
 
 def _column(name: str) -> Callable[[Row], float | None]:
-    """A column; the slow weights' is the live weights' where a run has no slow ones."""
+    """A column; for a run without slow weights, their columns are those of the live weights."""
 
     def read(row: Row) -> float | None:
         value = row.get(name)
@@ -113,9 +113,9 @@ QUANTITIES: dict[str, Quantity] = {
 
 
 def epochs_to(rows: Sequence[Row], level: float) -> float | None:
-    """Epochs until the training loss is at most `level`, straight lines between epochs; None where it never is.
+    """Epochs until the training loss is at most `level`, interpolated linearly; None if it never is.
 
-    In the first epoch, of which only the mean is known, it counts as reached at its end.
+    A level reached in the first epoch, of which only the mean is known, counts as reached at its end.
     """
     previous: Row | None = None
     for row in rows:
@@ -132,9 +132,9 @@ def epochs_to(rows: Sequence[Row], level: float) -> float | None:
 def values_of_pair(
     variant: Sequence[Row], baseline: Sequence[Row], quantity: str, baseline_quantity: str = ""
 ) -> tuple[float, float] | None:
-    """The quantity of two runs; None where one of them has none.
+    """The quantity of two runs; None if one of them has none.
 
-    For `epochs_to_loss` the set loss is the greater of their lowest training losses, which both reach.
+    For `epochs_to_loss` the level is the greater of their lowest training losses, which both reach.
     """
     if QUANTITIES[quantity].pairwise:
         lowest = [_lowest_loss(rows) for rows in (variant, baseline)]
@@ -154,7 +154,7 @@ def _lowest_loss(rows: Sequence[Row]) -> float | None:
 
 
 def gain(values: tuple[float, float], quantity: str) -> float | None:
-    """By how much the first of two values is better than the second; None where a ratio has no logarithm."""
+    """By how much the first of two values is better than the second; None if a ratio has no logarithm."""
     variant, baseline = values
     rule = QUANTITIES[quantity]
     if rule.relative:
@@ -167,5 +167,5 @@ def gain(values: tuple[float, float], quantity: str) -> float | None:
 
 
 def per_cent_lower(gain: float) -> float:
-    """A gain that is the logarithm of a ratio, as the per cent by which the first of the two is lower."""
+    """A gain that is the logarithm of a ratio, as the percentage by which the first of the two is lower."""
     return -100.0 * math.expm1(-gain)

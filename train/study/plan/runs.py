@@ -1,4 +1,4 @@
-"""Which runs follow from a study: each once, seed by seed, with its data's digest in its id."""
+"""Which runs a study needs: each once, seed by seed, with its data's digest in its id."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -15,11 +15,11 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-      id: of its config and data, see `train.identity`.
-      variant_id: that of seed 0.
-      config: with its seed.
-      data: digest of its data set; "" where that is not at hand.
-      name: section and name of the first variant that needs it, and the seed: for people.
+      id: hash of its config and data; see `train.identity`.
+      variant_id: the id of the same run with seed 0.
+      config: its config, with its seed.
+      data: digest of its data set; "" if the data is not available.
+      name: section and name of the first variant that needs it, and the seed, for people to read.
     """
 
     id: str
@@ -34,12 +34,12 @@ def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = 
 
     Args:
       study: the plan.
-      only: sections to run, by key ("2.3" means 2.3.1 and 2.3.2), or by key and data set ("2.4:cifar100"); all where
+      only: sections to run, by key ("2.3" means 2.3.1 and 2.3.2), or by key and data set ("2.4:cifar100"); all if
         empty.
-      seeds: 0 .. seeds - 1; by default the study's own number.
+      seeds: number of seeds, from 0; by default the study's own number.
 
     Raises:
-      UserError: `only` names no section.
+      UserError: `only` names an unknown section.
     """
     sections = select(study, only)
     found: dict[str, PlannedRun] = {}
@@ -54,15 +54,15 @@ def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = 
 
 
 def with_data_dir(config: Config, data_dir: str) -> Config:
-    """The config with that folder, unless it names one of its own."""
+    """The config with that folder, unless it names its own."""
     return dataclasses.replace(config, data_dir=data_dir) if data_dir and not config.data_dir else config
 
 
 def with_epochs(study: Study, epochs: int) -> Study:
-    """The study with so many epochs for every run, instead of its own numbers.
+    """The study with this number of epochs for every run, instead of its own.
 
     Raises:
-      UserError: a variant cannot have so many.
+      UserError: a variant cannot have this many.
     """
 
     def changed(variant: Variant) -> Variant:

@@ -18,12 +18,12 @@ def check_name(what: str, name: str) -> None:
     """Checks a name that goes into tables, pages and log lines.
 
     Raises:
-      UserError: It is empty, or has characters that cannot be printed, semicolons, or blanks at an end or in a row.
+      UserError: It is empty, or has unprintable characters, semicolons, or leading, trailing or repeated blanks.
     """
     if not isinstance(name, str) or not name or not name.isprintable() or ";" in name or name != " ".join(name.split()):
         raise UserError(
             f"{what} {name!r} must be a non-empty text of printable characters, without semicolons and with single "
-            "spaces between words"
+            "spaces only between words"
         )
 
 
@@ -32,9 +32,9 @@ class Reference:
     """A run that someone else published, for comparison.
 
     Attributes:
-      name: of the run, in a word.
-      rows: an epoch each, in the columns of metrics.csv.
-      fault: what is wrong with it, as a sentence; "" for nothing.
+      name: the run's name, one word.
+      rows: one per epoch, with the columns of metrics.csv.
+      fault: what is wrong with it, as a sentence; "" if nothing is.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Variant:
     """One line of a comparison.
 
     Attributes:
-      name: short; claims refer to it, unique within its section.
-      config: its run; `seed` is set for each seed of the study.
-      label: as legends and tables show it; the name by default.
-      against: name of the variant that its gain is taken over; "" for the section's baseline.
-      reference: the published run that it redoes.
-      data: digest of the data set that the config names, as `with_data` fills it in; "" where the data is not at hand.
+      name: a short name, unique within its section, by which claims refer to it.
+      config: the config of its run; `seed` is set for each seed of the study.
+      label: its name in legends and tables; `name` by default.
+      against: name of the variant that it is compared with; "" for the section's baseline.
+      reference: the published run that it repeats.
+      data: digest of the config's data set, filled in by `with_data`; "" if the data is not available.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """Which variant it is, whatever the seed: the run id with seed 0."""
+        """The variant's id, the same for all seeds: the run id with seed 0."""
         return run_id(dataclasses.replace(self.config, seed=0), self.data)
 
     def at(self, seed: int) -> Config:
@@ -85,14 +85,14 @@ class Section:
     """Variants that are compared with each other on one data set, paired by seed.
 
     Attributes:
-      key: a word, such as "2.3.1"; claims and --only refer to it.
-      variants: all of them; at least one.
-      dataset: word for the data set, for claims and --only; that of the first variant's config by default.
-      baseline: name of the variant that gains are taken over; the first one by default.
-      title: of its figures; by default the key.
-      figure: stem of its figures' file names; made of key and data set by default.
-      budget: epochs and examples in words.
-      same_budget: whether the references had this budget, so that their curves can be laid over ours.
+      key: a short name, such as "2.3.1", by which claims and --only refer to it.
+      variants: its variants; at least one.
+      dataset: name of the data set, for claims and --only; that of the first variant's config by default.
+      baseline: name of the variant that the others are compared with; the first one by default.
+      title: title of its figures; the key by default.
+      figure: stem of its figures' file names; made from key and data set by default.
+      budget: description of epochs and examples.
+      same_budget: whether the references had this budget, so that their curves can be drawn over ours.
     """
 
     key: str
@@ -136,7 +136,7 @@ class Section:
                     raise UserError(f"section {self.ref}: variant {variant.name!r} is compared with itself")
 
     def against(self, variant: Variant) -> Variant:
-        """What a variant's difference is taken from; itself for the baseline."""
+        """What a variant is compared with; itself for the baseline."""
         return self.variant(variant.against or self.baseline)
 
     @property
@@ -150,7 +150,7 @@ class Section:
         return self.variants[0].config.model.name == "gru"
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name.
+        """The variant with this name.
 
         Raises:
           UserError: there is none.
@@ -170,17 +170,17 @@ class Study:
     """Sections and claims.
 
     Attributes:
-      name: of the study; a word.
-      sections: each with the variants that it compares; a run that occurs in several is run once.
-      title: of its page; the name by default.
-      claims: what is tested.
-      seeds: how many seeds each variant has.
-      scale: the budgets: "smoke", "mini" or "full"; "" for a study that has but one.
-      quick_compile: compile the training programs with few of XLA's optimizations: for runs so short that compiling
-        takes longer than training. Each run's run.json records it.
-      reference: whose runs the variants' references are, in words, such as "the paper".
-      sources: heading of the verdicts on the claims of each source (`train.study.plan.claims.Claim.source`).
-      outlook: paragraphs for the page on what the study's budget leaves open, and what more would take.
+      name: the study's name, one word.
+      sections: its sections, each with the variants that it compares; a run that occurs in several is run once.
+      title: title of its page; the name by default.
+      claims: the claims to test.
+      seeds: number of seeds of each variant.
+      scale: the budget: "smoke", "mini" or "full"; "" for a study that has only one.
+      quick_compile: whether to compile the training programs with few of XLA's optimizations, for runs so short that
+        compiling takes longer than training. Each run's run.json records it.
+      reference: where the variants' references come from, such as "the paper".
+      sources: maps each source (`train.study.plan.claims.Claim.source`) to the heading of its verdicts.
+      outlook: paragraphs for the page on what the study's budget leaves open, and what resolving it would take.
     """
 
     name: str
@@ -228,12 +228,12 @@ class Study:
                 folder = variant.config.data_dir
                 if folders.setdefault(variant.id, folder) != folder:
                     raise UserError(
-                        f"study {self.name}: variant {variant.name!r} of section {section.ref} occurs with two "
-                        "data_dir, which do not tell runs apart; make two studies of it"
+                        f"study {self.name}: variant {variant.name!r} of section {section.ref} occurs with two values "
+                        "of data_dir, which does not distinguish runs; split it into two studies"
                     )
 
     def section(self, ref: str) -> Section:
-        """The section of that reference, such as "2.1:cifar10".
+        """The section with this reference, such as "2.1:cifar10".
 
         Raises:
           UserError: there is none.

@@ -1,4 +1,4 @@
-"""Study files: Python with a `get_study()`, run here, and copied for the processes that train."""
+"""Study files: Python files with a `get_study()`, run here and copied for the processes that train."""
 
 import inspect
 import shutil
@@ -13,7 +13,7 @@ from train.study.plan.study import Study
 
 
 def run_study_file(path: Path) -> ModuleType:
-    """Runs a study file, which may import its neighbours, as a script may.
+    """Runs a study file, which may import its neighbours like a script.
 
     Raises:
       UserError: There is no such file, or it cannot be run.
@@ -31,10 +31,10 @@ def load_study(path: Path, *, scale: str = "") -> Study:
 
     Args:
       path: a Python file.
-      scale: given to `get_study` where that takes one.
+      scale: passed to `get_study` if that takes one.
 
     Raises:
-      UserError: there is no such file, it is not a study, or the scale is not one that it has.
+      UserError: there is no such file, it is not a study, or it does not have this scale.
     """
     get_study = getattr(run_study_file(path), "get_study", None)
     if not callable(get_study):
@@ -54,13 +54,13 @@ def copy_study_file(path: Path, folder: Path) -> Path:
 
     Args:
       path: the file, which `load_study` has run in this process.
-      folder: made anew.
+      folder: where to; it is emptied first.
 
     Returns:
       The copy of the file.
     """
     home = path.resolve().parent
-    ours = (__name__.partition(".")[0], "lookahead_jax")  # the same for every process, wherever it lies
+    ours = (__name__.partition(".")[0], "lookahead_jax")  # the same for every process, wherever it is
     imported = [
         Path(file)
         for name, module in tuple(sys.modules.items())

@@ -1,4 +1,4 @@
-"""A comparison with all its numbers: of the two tests, of the quantity beside, of the references."""
+"""A comparison with all its numbers: both tests, the additional quantity and the references."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,10 @@ def compared(
 
     Args:
       study: the plan.
-      measured: at the look that the verdict is of.
-      measured_plain: at the look that the plain test's verdict is of.
-      finding: of the moderated test.
-      finding_plain: of the plain test.
+      measured: the measurement at the look that gave the verdict.
+      measured_plain: the measurement at the look that gave the plain test's verdict.
+      finding: the moderated test's finding.
+      finding_plain: the plain test's finding.
       level: what its p-value must be below, for the numbers of seeds.
     """
     comparison, first = measured.comparison, measured.pairs[0]
@@ -82,12 +82,12 @@ def _beside(study: Study, measured: Measured) -> Beside | None:
 def _of_references(
     study: Study, measured: Measured, chosen: Sequence[Paired], quantity: str, baseline_quantity: str = ""
 ) -> Logged:
-    """Variant, baseline and gain in the reference runs, of one seed; None where there are none."""
+    """Variant, baseline and gain in the reference runs, which have one seed; None if there are none."""
 
     def published(pair: Pair, found: Paired) -> tuple[float, float] | None:
         section = study.section(pair.section)
         ours, theirs = (section.variant(name).reference for name in (found.variant, found.baseline))
-        # Where a reference has no scores of the slow weights, those would be the live ones'.
+        # If a reference has no scores of the slow weights, those would be the live weights'.
         if ours is None or theirs is None or quantity.startswith("slow_"):
             return None
         return values_of_pair(ours.rows, theirs.rows, quantity, baseline_quantity)

@@ -1,8 +1,8 @@
-"""From runs to verdicts: each claim's comparisons measured, tested twice, ruled on, and summed up.
+"""From runs to verdicts: measures each claim's comparisons, tests them twice, decides, and sums up.
 
 `results/report/analysis_plan.md` says how and why. The tests with moderated variances give the verdicts; the plain
-paired t-test goes through the same rules (`train.study.verdicts.rulings`) and stands beside them. The first look is at
-the seeds that the study has for every variant, and only once all of these runs have ended; the second is at all seeds.
+paired t-test follows the same rules (`train.study.verdicts.rulings`) and is reported next to them. The first look uses
+the seeds that the study has for every variant, once all of those runs have ended; the second uses all seeds.
 """
 
 import collections
@@ -26,10 +26,9 @@ class Decided(NamedTuple):
 
     Attributes:
       claim: the claim.
-      first, last: its comparisons at the first look and at the last one, which is the first again for those without
-        more seeds.
+      first, last: its comparisons at the first and the last look; the same for comparisons without more seeds.
       moderated, plain: the rulings of the two tests.
-      level: what a p-value must be below, on the two-sided scale, if it is the smallest of those not resolved.
+      level: what the smallest p-value of the unresolved claims must be below, on the two-sided scale.
     """
 
     claim: Claim
@@ -40,7 +39,7 @@ class Decided(NamedTuple):
     level: float
 
     def at(self, ruling: Ruling) -> tuple[Measured, ...]:
-        """The measurements that a ruling is of."""
+        """The measurements that a ruling is based on."""
         return self.first if ruling.look == 1 else self.last
 
 
@@ -49,8 +48,8 @@ def decide(study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, 
 
     Args:
       study: the plan.
-      ids: `train.study.verdicts.measurements.variant_ids` of it.
-      runs: `train.study.verdicts.measurements.runs_by_variant`.
+      ids: its `train.study.verdicts.measurements.variant_ids`.
+      runs: its `train.study.verdicts.measurements.runs_by_variant`.
     """
     early, late = Measurements(study, ids, runs, study.seeds), Measurements(study, ids, runs)
     first = {claim.key: tuple(map(early, claim.comparisons)) for claim in study.claims}
@@ -77,7 +76,7 @@ def decide(study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, 
 
 
 def _later(first: Measured, last: Measured) -> Measured:
-    """The later measurement where it has more seeds; else the first, since what has no more is not looked at again."""
+    """The later measurement if it has more seeds; otherwise the first, because there is nothing new to look at."""
     return last if [p.seeds for p in last.pairs] != [p.seeds for p in first.pairs] else first
 
 
@@ -125,7 +124,7 @@ def _verdict(study: Study, decided: Decided, failed: Mapping[str, int]) -> Verdi
 
 
 def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any]) -> StudyResults:
-    """Results of these runs; the planned ones that are not among them are there as missing."""
+    """The results of these runs; planned runs that are not among them are included as missing."""
     everything = dict(runs)
     for run in planned_runs(study):
         if run.id not in everything:

@@ -1,4 +1,4 @@
-"""From a study's runs to the gains of its comparisons, and to what they are tested with."""
+"""From a study's runs to the gains of its comparisons, and to the samples for their tests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,10 +19,10 @@ class Paired(NamedTuple):
     """A pair, seed by seed.
 
     Attributes:
-      variant, baseline: the names, chosen where there was a choice.
-      seeds: that both have finished, in order.
-      values: of the quantity for variant and baseline, one a seed.
-      gains: likewise.
+      variant, baseline: the names; the best ones if there was a choice.
+      seeds: the seeds that both have finished, in order.
+      values: the quantity's values for variant and baseline, one pair per seed.
+      gains: the gains, one per seed.
     """
 
     variant: str
@@ -37,10 +37,10 @@ class Measured(NamedTuple):
 
     Attributes:
       comparison: what was measured.
-      pairs: its pair, and the one that is taken off where there is one.
+      pairs: its pair, and the pair whose gain is subtracted, if any.
       ready: whether all runs of the first look have ended, so that it may be tested.
-      priors: of the variance of each pair; None where it is not moderated.
-      beside: the same pairs in the quantity that stands beside; empty where there is none.
+      priors: the prior of each pair's variance; None if it is not moderated.
+      beside: the same pairs measured in the additional quantity; empty if there is none.
     """
 
     comparison: Comparison
@@ -51,7 +51,7 @@ class Measured(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Pairs of seeds; the smaller number where there are two pairs."""
+        """Number of paired seeds; the smaller number if there are two pairs."""
         return min(len(pair.gains) for pair in self.pairs)
 
     @property
@@ -61,7 +61,7 @@ class Measured(NamedTuple):
 
     @property
     def plain(self) -> tuple[Sample, ...]:
-        """The gains of each pair, which must have some."""
+        """The gains of each pair, which must not be empty."""
         return tuple(sample(pair.gains) for pair in self.pairs)
 
     @property
@@ -71,7 +71,7 @@ class Measured(NamedTuple):
 
 
 def runs_by_variant(runs: Iterable[RunRecord]) -> dict[str, dict[int, Sequence[Row] | None]]:
-    """Runs that have ended, by the id of their variant and their seed."""
+    """Runs that have ended, by variant id and seed."""
     found: dict[str, dict[int, Sequence[Row] | None]] = {}
     for run in runs:
         if run.status != "missing":
@@ -90,13 +90,13 @@ def names_of(side: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Measurements:
-    """The comparisons of a study, measured on its runs at one look.
+    """Measures the comparisons of a study on its runs at one look.
 
     Args:
       study: the plan.
-      ids: `variant_ids` of it.
-      runs: `runs_by_variant`.
-      seeds: only the seeds below this number are looked at; all where None.
+      ids: its `variant_ids`.
+      runs: its `runs_by_variant`.
+      seeds: use only seeds below this number; None uses all.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Measurements:
     def __call__(self, comparison: Comparison) -> Measured:
         """The comparison, measured."""
         found = tuple(self.paired(pair, comparison.quantity, comparison.baseline_quantity) for pair in comparison.pairs)
-        # A gain from one quantity to another is no gain of a group.
+        # A gain between two different quantities belongs to no group.
         crossed = comparison.baseline_quantity not in ("", comparison.quantity)
         priors = tuple(
             None if crossed else self.prior(self._study.section(pair.section).dataset, comparison.quantity)
@@ -135,8 +135,8 @@ class Measurements:
         return Measured(comparison, found, ready, priors, tuple(beside))
 
     def paired(self, pair: Pair, quantity: str, baseline_quantity: str = "") -> Paired:
-        """A pair in a quantity. Of several names the best is taken."""
-        # The best of some is not the best of all: a seed counts once all that may be chosen have run at it, or failed.
+        """Measures a pair in a quantity. Of several names the best is used."""
+        # The best of some is not the best of all: a seed counts once all candidates have run with it, or failed.
         names = (*names_of(pair.variant), *names_of(pair.baseline))
         seeds = set.intersection(*(set(self._by_seed(pair.section, name)) for name in names))
         variant = self._best(pair.section, names_of(pair.variant), quantity, seeds)
@@ -156,7 +156,7 @@ class Measurements:
         return found
 
     def prior(self, dataset: str, quantity: str) -> Prior | None:
-        """Of the variance of a gain: from all pairs that sections of the data set compare, each distinct one once."""
+        """The prior of a gain's variance, from all distinct pairs that the data set's sections compare."""
         key = dataset, quantity
         if key not in self._priors:
             pairs: dict[tuple[str, str], Pair] = {}
@@ -168,7 +168,7 @@ class Measurements:
         return self._priors[key]
 
     def _compared(self, section: Section) -> dict[tuple[str, str], Pair]:
-        """Each variant with what it is held against, by the ids of the two."""
+        """Each variant with what it is compared with, by the ids of the two."""
         found = {}
         for variant in section.variants:
             against = section.against(variant).name
@@ -181,8 +181,10 @@ class Measurements:
         return self._runs.get(self._ids[section, name], {})
 
     def _best(self, section: str, names: tuple[str, ...], quantity: str, seeds: Iterable[int]) -> str:
-        """The variant with the best mean over those of the seeds that all have finished, or, where there is none, that
-        all but the ones with the fewest have; the first where none has finished any.
+        """The variant with the best mean over the seeds that all of them have finished.
+
+        If there is no such seed, the variants with the fewest seeds are dropped until there is; if none has finished
+        any, it is the first.
         """
         if len(names) == 1:
             return names[0]

@@ -1,11 +1,11 @@
 """Moderated variances (Smyth 2004): a comparison's variance, shrunk towards those of its group.
 
-With three seeds a sample variance s^2 has d = 2 degrees of freedom and says little. Where many comparisons are alike,
-their variances say what is usual. The model, for comparison g with true variance sigma_g^2:
+With three seeds a sample variance s^2 has d = 2 degrees of freedom and says little. If many comparisons are alike,
+their variances show what is typical. The model, for comparison g with true variance sigma_g^2:
 
     1 / sigma_g^2 ~ chi^2_{d0} / (d0 s0^2),        s_g^2 | sigma_g^2 ~ sigma_g^2 chi^2_{d_g} / d_g
 
-Given s_g^2, the mean of 1 / sigma_g^2 is one over
+Given s_g^2, the mean of 1 / sigma_g^2 is the inverse of
 
     s2_post = (d0 s0^2 + d_g s_g^2) / (d0 + d_g)
 
@@ -20,13 +20,13 @@ With e_g = z_g - psi(d_g / 2) + log(d_g / 2) over G comparisons, d0 therefore so
 
     psi'(d0 / 2) = sum (e_g - mean e)^2 / (G - 1) - mean psi'(d_g / 2)
 
-and s0^2 = exp(mean e + psi(d0 / 2) - log(d0 / 2)). Where the right-hand side is not positive, the variances differ no
-more than chance would have them: d0 is infinite and s0^2 is the pooled variance. d0 + d_g is taken as at most the sum
-of the group's degrees of freedom, since no more than that has been observed.
+and s0^2 = exp(mean e + psi(d0 / 2) - log(d0 / 2)). If the right-hand side is not positive, the variances differ no
+more than expected by chance: d0 is infinite and s0^2 is the pooled variance. d0 + d_g is limited to the sum of the
+group's degrees of freedom, because no more than that has been observed.
 
-The model has no place for one variant that is far noisier than all others: where those look alike, d0 is large and the
-variance of the odd one is shrunk to theirs. So d0 counts as at most `MOST_FREEDOM`, what three seeds have: the prior
-never outweighs a comparison's own variance. `results/report/analysis_plan.md` has the simulation that this comes from.
+The model does not allow for one variant that is far noisier than all others: if the others look alike, d0 is large and
+the odd one's variance is shrunk to theirs. So d0 is capped at `MOST_FREEDOM`, the freedom of three seeds, and the
+prior never outweighs a comparison's own variance. `results/report/analysis_plan.md` has the simulation behind this.
 
 References:
   Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray Experiments,
@@ -44,17 +44,17 @@ from train.study.verdicts.statistics import Sample
 
 # A smaller group is not moderated.
 LEAST = 3
-# The most degrees of freedom that a prior counts with.
+# The cap on a prior's degrees of freedom.
 MOST_FREEDOM = 2.0
 
 
 class Prior(NamedTuple):
-    """What a group of comparisons says of the variance of any of them.
+    """What a group of comparisons says about the variance of any one of them.
 
     Attributes:
       variance: s0^2.
-      freedom: d0, capped; where the variances differ no more than by chance it is the cap.
-      observed: sum of the group's degrees of freedom, the most that a moderated variance is given.
+      freedom: d0, capped; equal to the cap if the variances differ no more than by chance.
+      observed: sum of the group's degrees of freedom, the most that a moderated variance can have.
     """
 
     variance: float
@@ -85,12 +85,12 @@ def fit(samples: Sequence[Sample], *, most: float = MOST_FREEDOM) -> Prior | Non
     """The prior of a group, by the method of moments (see above).
 
     Args:
-      samples: of the group's comparisons. Those of one value are left out. A variance below 1e-5 of the median counts
-        as that, since its logarithm would rule the estimate.
+      samples: the samples of the group's comparisons. Those with one value are left out. A variance below 1e-5 of the
+        median is raised to that, because its logarithm would dominate the estimate.
       most: the most degrees of freedom that the prior may have; infinite for Smyth's own method.
 
     Returns:
-      The prior; None where fewer than three are left or most have no spread at all.
+      The prior; None if fewer than three samples are left or most have no spread at all.
     """
     samples = [one for one in samples if one.freedom > 0]
     variances = np.array([one.variance for one in samples])
@@ -109,7 +109,7 @@ def fit(samples: Sequence[Sample], *, most: float = MOST_FREEDOM) -> Prior | Non
 
 
 def moderate(one: Sample, prior: Prior | None) -> Sample:
-    """The sample with its moderated variance and degrees of freedom; itself where there is no prior, or one value."""
+    """The sample with moderated variance and degrees of freedom; unchanged if there is no prior or only one value."""
     if prior is None or one.n < 2:
         return one
     if math.isinf(prior.freedom):

@@ -1,4 +1,4 @@
-"""What a reader must know of a verdict, in sentences."""
+"""Writes what a reader must know about a verdict, in sentences."""
 
 from collections.abc import Sequence
 
@@ -32,23 +32,23 @@ def note(
     moderated: Ruling,
     plain: Ruling,
 ) -> str:
-    """The note of a verdict.
+    """The note on a verdict.
 
     Args:
       study: the plan.
       claim: the claim.
-      results: of its comparisons.
+      results: the results of its comparisons.
       ready: whether each of them has its runs.
-      progress: of the claim's runs.
+      progress: the progress of the claim's runs.
       lost: how many of its runs failed.
       moderated: the ruling that gives the verdict.
-      plain: the one beside it.
+      plain: the plain test's ruling.
     """
     found = [claim.note] if claim.note else []
     found += _runs(study, results, ready, progress, lost)
     found += _two_tests(moderated.verdict, plain.verdict)
     if moderated.look == 2:
-        found.append("At the second look, with more seeds.")
+        found.append("Decided at the second look, with more seeds.")
     found += _out_of_reach(results)
     logged = [_fits(result) for result in results if result.reference_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):
@@ -68,10 +68,10 @@ def _runs(
     found = []
     if missing := ready.count(False):
         which = "It has" if len(ready) == 1 else f"{missing} of {len(ready)} comparisons have"
-        found.append(f"{which} fewer than the {study.seeds} seeds at which verdicts are given.")
+        found.append(f"{which} fewer than the {study.seeds} seeds that a verdict needs.")
     few = sum(result.n < 2 for result, done in zip(results, ready, strict=True) if done)
     if few == len(results):
-        found.append("Fewer than two seeds: no interval, so nothing can be resolved.")
+        found.append("With fewer than two seeds there is no interval, so nothing can be resolved.")
     elif few:
         found.append(f"{few} of {len(results)} comparisons have fewer than two seeds.")
     if lost:
@@ -104,7 +104,7 @@ def _out_of_reach(results: Sequence[ComparisonResult]) -> list[str]:
 
 
 def _fits(result: ComparisonResult) -> bool:
-    """Whether the reference's gain lies where the comparison says; one seed differs where it does by the margin."""
+    """Whether the reference's gain is where the comparison says; its one seed "differs" if it does by the margin."""
     gain, margin = result.reference_estimate, result.comparison.margin
     assert gain is not None
     return {

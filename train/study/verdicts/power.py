@@ -1,4 +1,4 @@
-"""How many seeds a comparison would take: power of its t-tests by the noncentral t distribution."""
+"""How many seeds a comparison needs: the power of its t-tests, from the noncentral t distribution."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,19 +9,19 @@ from train.study.verdicts.moderation import Prior, moderated_freedom
 from train.study.verdicts.statistics import Sample, standard_error
 
 POWER = 0.8
-# Numbers above this one are not told apart: MOST_SEEDS + 1 stands for all of them.
+# Larger numbers are not distinguished: MOST_SEEDS + 1 stands for all of them.
 MOST_SEEDS = 1000
 
-# From a number of seeds to the standard error of a gain and its degrees of freedom.
+# Maps a number of seeds to the standard error of a gain and its degrees of freedom.
 Spread = Callable[[int], tuple[float, float]]
 
 
 def spread(samples: Sequence[Sample], priors: Sequence[Prior | None], seeds_now: Sequence[int]) -> Spread:
-    """What the error of a gain would be with other numbers of seeds, at the variances that were found.
+    """What a gain's standard error would be with other numbers of seeds, at the observed variances.
 
     Args:
       samples: the one or two sets of gains, with moderated variances.
-      priors: of each; None where it is not moderated.
+      priors: the prior of each; None if it is not moderated.
       seeds_now: number of gains in each.
     """
 
@@ -38,15 +38,15 @@ def spread(samples: Sequence[Sample], priors: Sequence[Prior | None], seeds_now:
 
 
 def power(kind: str, margin: float, gain: float, error: float, freedom: float, level: float) -> float:
-    """The chance that a comparison is resolved, shown or refuted, where the true gain is `gain`.
+    """The chance that a comparison is resolved (shown or refuted) if the true gain is `gain`.
 
     Args:
       kind: one of `train.study.plan.claims.KINDS`.
-      margin: of the comparison.
-      gain: the true one.
+      margin: the comparison's margin.
+      gain: the true gain.
       error: its standard error.
-      freedom: degrees of freedom of that.
-      level: on the two-sided scale of `train.study.verdicts.statistics`.
+      freedom: degrees of freedom of the standard error.
+      level: significance level on the two-sided scale of `train.study.verdicts.statistics`.
     """
     critical = float(special.stdtrit(freedom, 1.0 - level / 2))
 
@@ -55,14 +55,14 @@ def power(kind: str, margin: float, gain: float, error: float, freedom: float, l
         if error == 0.0:
             return float(distance > 0)
         found = float(stats.nct.sf(critical, freedom, distance / error))
-        # SciPy's tail is not a number where it is 0 or 1 to all digits.
+        # SciPy returns NaN for tails that are 0 or 1 to all digits.
         return float(distance > critical * error) if math.isnan(found) else found
 
     def apart() -> float:
         return min(1.0, exceeds(gain) + exceeds(-gain))
 
     def within() -> float:
-        # Both one-sided tests reject: at least the sum of the two chances less one, and hardly more where it matters.
+        # Both one-sided tests reject: at least the sum of the two chances minus one, and hardly more where it matters.
         return max(0.0, exceeds(gain + margin) + exceeds(margin - gain) - 1.0)
 
     if kind in ("equal", "differs"):
@@ -73,19 +73,19 @@ def power(kind: str, margin: float, gain: float, error: float, freedom: float, l
 
 
 def edge(kind: str, margin: float) -> float:
-    """The gain at the edge of the margin that the kind speaks of; zero for those that say there is none."""
+    """The gain at the edge of the kind's margin; zero for kinds that claim no gain."""
     return {"better": margin, "worse": -margin, "differs": margin}.get(kind, 0.0)
 
 
 def seeds_needed(kind: str, margin: float, gain: float, spread: Spread, level: float) -> int:
-    """The smallest number of seeds, at least two, with the power wanted; `MOST_SEEDS` + 1 where that is more.
+    """The smallest number of seeds, at least two, with power `POWER`; `MOST_SEEDS` + 1 if it is larger than that.
 
     Args:
       kind: one of `train.study.plan.claims.KINDS`.
-      margin: of the comparison.
-      gain: the true one.
-      spread: error and degrees of freedom at a number of seeds.
-      level: on the two-sided scale of `train.study.verdicts.statistics`.
+      margin: the comparison's margin.
+      gain: the true gain.
+      spread: standard error and degrees of freedom for a number of seeds.
+      level: significance level on the two-sided scale of `train.study.verdicts.statistics`.
     """
 
     def enough(n: int) -> bool:

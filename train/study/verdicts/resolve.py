@@ -1,8 +1,8 @@
 """Which runs --until=resolved adds: seeds for the claims that they can still decide.
 
-The decision is made once, from the seeds of the first look alone, so that a study that was interrupted between the two
-looks goes on with the same runs. A claim gets all seeds up to the limit or none: the number at which it is looked at a
-second time does not depend on what was seen in between, which would make its p-value untrue.
+The decision is made once, from only the seeds of the first look, so that a study interrupted between the two looks
+continues with the same runs. A claim gets all seeds up to the limit or none: if its number of seeds at the second look
+depended on what was seen in between, its p-value would be invalid.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ from train.study.verdicts.seeds import would_resolve
 
 
 def next_runs(study: Study, runs: Iterable[RunRecord], *, max_seeds: int, only: Iterable[str] = ()) -> list[PlannedRun]:
-    """The runs to add to those of the first look, the ones among them that are there already included.
+    """The runs to add to those of the first look, including any that already exist.
 
     Args:
       study: the plan.
-      runs: that have ended.
-      max_seeds: the number of seeds that a claim may have in the end.
+      runs: the runs that have ended.
+      max_seeds: the most seeds that a claim may have in the end.
       only: sections to run (`train.study.plan.planned_runs`).
     """
     by_variant = {
@@ -36,12 +36,12 @@ def next_runs(study: Study, runs: Iterable[RunRecord], *, max_seeds: int, only: 
 
 
 def decidable(decided: Sequence[Decided], max_seeds: int) -> list[Claim]:
-    """The claims that are not resolved and would be, at the gains seen, with at most so many seeds."""
+    """The claims that are not resolved but would be with at most `max_seeds` seeds, at the gains seen."""
     found = []
     for one in decided:
         if one.moderated.verdict != "not resolved":
             continue
-        # A claim's number is the largest of its open comparisons, or the smallest where one of them is enough.
+        # A claim needs as many seeds as the most demanding of its open comparisons, or the least if one is enough.
         within = (
             would_resolve(measured, one.level, max_seeds)
             for measured, finding in zip(one.first, one.moderated.findings, strict=True)

@@ -1,22 +1,22 @@
 """From p-values to verdicts: within a claim, over the claims of a family, and over two looks. Numbers only.
 
-**Within a claim.** A claim says several things at once, so it is supported where all its comparisons are shown, and
-contradicted where one is refuted (`train.study.plan.claims.KINDS` says what shown and refuted mean). Hence its
-p-value of support is the largest of theirs (an intersection-union test, which needs no correction within the claim),
-and its p-value of contradiction is the smallest times their number (Bonferroni). Of a claim that one comparison is
-enough for (`any_of`), the two change places.
+**Within a claim.** A claim says several things at once, so it is supported if all its comparisons are shown, and
+contradicted if one is refuted (`train.study.plan.claims.KINDS` says what shown and refuted mean). Hence its p-value of
+support is the largest of theirs (an intersection-union test, which needs no correction within the claim), and its
+p-value of contradiction is the smallest times their number (Bonferroni). If one comparison is enough for a claim
+(`any_of`), the two are swapped.
 
-**Over claims.** Holm's correction runs over all claims of a family, each with the smaller of its two p-values, and 1
-where it cannot be tested yet; so no verdict is lost by running more of the plan. That is valid since of a claim's two
-errors only one can be made. A comparison's adjusted p-value is the one that its claim would have by that comparison
-alone, so verdicts and outcomes never disagree; across the comparisons of one claim it is not corrected.
+**Over claims.** Holm's correction covers all claims of a family, each with the smaller of its two p-values, or 1 if it
+cannot be tested yet; so running more of the plan never loses a verdict. This is valid because only one of a claim's two
+errors can be made. A comparison's adjusted p-value is the one that its claim would have from that comparison alone, so
+verdicts and outcomes never disagree; it is not corrected across the comparisons of one claim.
 
 **Over looks.** There are at most two: the first at the study's own number of seeds, the second at all seeds of the
-claims that were given more. Each p-value is doubled for that. A claim that is resolved at the first look keeps that
-verdict, and the p-value of it in the second look's correction; a comparison that was given no more seeds keeps its
-p-values. So what Holm's correction sees at the second look is nowhere smaller than min(1, 2 min(p1, p2)) with p1 and p2
-of the two looks, which is itself a valid p-value (Bonferroni): both looks together err as often as one Holm procedure
-does. The numbers of seeds at which a claim is looked at must not depend on what is seen between the two
+claims that got more. Each p-value is doubled for this. A claim resolved at the first look keeps that verdict, and its
+p-value there enters the second look's correction; a comparison that got no more seeds keeps its p-values. So the
+p-values in Holm's correction at the second look are never smaller than min(1, 2 min(p1, p2)), with p1 and p2 from the
+two looks, which is itself a valid p-value (Bonferroni): both looks together err no more often than one Holm procedure.
+The numbers of seeds at which a claim is looked at must not depend on what is seen between the two
 (`train.study.verdicts.seeds`).
 """
 
@@ -31,12 +31,12 @@ LOOKS = 2
 
 
 class Finding(NamedTuple):
-    """What is found of a comparison.
+    """The finding on a comparison.
 
     Attributes:
       outcome: "supported" (shown), "contradicted" (refuted) or "not resolved", by `p_holm`.
-      p: of being shown or of being refuted, whichever `outcome` is or, where that is open, has the smaller corrected
-        p-value; None where it cannot be tested.
+      p: p-value of being shown or of being refuted, whichever is the outcome; if that is open, the one whose corrected
+        p-value is smaller. None if it cannot be tested.
       p_holm: the same, corrected.
     """
 
@@ -46,13 +46,13 @@ class Finding(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """What is found of a claim.
+    """The ruling on a claim.
 
     Attributes:
-      verdict: by p < .05, corrected.
-      p_holm: corrected; None where no comparison can be tested.
-      look: 1 or 2, the look that it is of.
-      findings: one a comparison.
+      verdict: by corrected p < .05.
+      p_holm: the corrected p-value; None if no comparison can be tested.
+      look: 1 or 2, the look at which it was decided.
+      findings: one per comparison.
     """
 
     verdict: Outcome
@@ -61,7 +61,7 @@ class Ruling(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-# Of each comparison of a claim; None where it cannot be tested.
+# One per comparison of a claim; None if it cannot be tested.
 ClaimEvidence = Sequence[Evidence | None]
 
 
@@ -69,9 +69,9 @@ def rule(claims: Sequence[Claim], first: Sequence[ClaimEvidence], second: Sequen
     """The rulings on all claims of a family.
 
     Args:
-      claims: of the family, those without any runs included.
+      claims: the family's claims, including those without any runs.
       first: their evidence at the first look.
-      second: their evidence at the second look; that of the first for comparisons without more seeds.
+      second: their evidence at the second look; for comparisons without more seeds, that of the first.
     """
     before = _at_a_look(claims, first, look=1)
     current = [
@@ -102,7 +102,7 @@ def _at_a_look(claims: Sequence[Claim], evidence: Sequence[ClaimEvidence], look:
 
 
 def claim_p(claim: Claim, tests: ClaimEvidence) -> float | None:
-    """What Holm's correction takes, before it is doubled; None where no comparison can be tested."""
+    """The claim's p-value for Holm's correction, not yet doubled; None if no comparison can be tested."""
     if not any(tests):
         return None
     shown, refuted = ([1.0 if test is None else test[side] for test in tests] for side in (0, 1))
@@ -112,13 +112,13 @@ def claim_p(claim: Claim, tests: ClaimEvidence) -> float | None:
 
 
 def _one(p: Sequence[float]) -> float:
-    """p-value of at least one of these holding."""
+    """p-value that at least one of these holds."""
     return min(1.0, len(p) * min(p))
 
 
 def _verdict(claim: Claim, findings: Sequence[Finding]) -> Outcome:
     outcomes = [finding.outcome for finding in findings]
-    # What all must say, and what one may.
+    # The outcome that all must have, and the one that a single comparison decides.
     whole: Outcome = "contradicted" if claim.any_of else "supported"
     single: Outcome = "supported" if claim.any_of else "contradicted"
     if all(outcome == whole for outcome in outcomes):
@@ -129,7 +129,7 @@ def _verdict(claim: Claim, findings: Sequence[Finding]) -> Outcome:
 def _finding(test: Evidence | None, claim: Claim, adjusted: Callable[[float], float]) -> Finding:
     if test is None:
         return Finding("not resolved", None, None)
-    # Where one comparison is enough each pays for their number: to contradict, or with any_of to support.
+    # If one comparison is enough (to contradict, or with any_of to support), each is corrected for their number.
     number = len(claim.comparisons)
     shown, refuted = (number, 1) if claim.any_of else (1, number)
     support, contradiction = adjusted(min(1.0, shown * test.shown)), adjusted(min(1.0, refuted * test.refuted))

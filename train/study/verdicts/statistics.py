@@ -1,12 +1,12 @@
-"""Intervals, tests and the correction for many of them; plain numbers in and out.
+"""Intervals, tests and the correction for many tests; plain numbers in and out.
 
-Intervals are Student's t. A bootstrap is not used: with the three to ten seeds that a study has, its intervals are too
-narrow (three values give ten different resamples), and nothing here is skewed enough to want one. Equivalence is tested
-by two one-sided t-tests (TOST). SciPy has no Holm correction; statsmodels has one and would bring pandas and three more
-packages for it, so the four lines stand here.
+Intervals are Student's t. A bootstrap is not used: with the three to ten seeds of a study its intervals are too narrow
+(three values give ten different resamples), and nothing here is skewed enough to need one. Equivalence is tested by two
+one-sided t-tests (TOST). SciPy has no Holm correction; statsmodels has one but would bring pandas and three more
+packages, so the four lines are written here.
 
-All p-values are on the two-sided scale: twice the one-sided one, at most 1. So "p < .05" says exactly that the
-95 % interval lies wholly where the statement holds, and one interval serves every kind of statement.
+All p-values are on the two-sided scale: twice the one-sided one, at most 1. So "p < .05" means exactly that the whole
+95 % interval is where the statement holds, and one interval serves every kind of statement.
 """
 
 import math
@@ -19,11 +19,11 @@ ALPHA = 0.05
 
 
 class Sample(NamedTuple):
-    """Independent values as the numbers that a t-test needs.
+    """Independent values, summarised as a t-test needs them.
 
     Attributes:
-      mean: of the values.
-      variance: of one value; 0 where the values are equal to the last digits.
+      mean: mean of the values.
+      variance: variance of one value; 0 if the values are equal up to rounding.
       freedom: degrees of freedom of the variance; 0 for one value.
       n: number of values.
     """
@@ -39,17 +39,17 @@ def sample(values: Sequence[float]) -> Sample:
     n = len(values)
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
-    # Equal to the last digits: no spread to speak of, and nothing to divide by.
+    # Equal up to rounding: there is no spread, and nothing to divide by.
     if math.sqrt(variance) <= 1e-12 * max(1.0, *map(abs, values)):
         variance = 0.0
     return Sample(mean, variance, n - 1, n)
 
 
 class Estimate(NamedTuple):
-    """A mean and what is known of it.
+    """A mean with its uncertainty.
 
     Attributes:
-      mean: of the values.
+      mean: mean of the values.
       deviation: their standard deviation; None for one value.
       low, high: 95 % interval of the mean; None for one value.
       n: number of values.
@@ -63,10 +63,10 @@ class Estimate(NamedTuple):
 
 
 def standard_error(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Standard error of a mean, or of the difference of two independent ones, and its degrees of freedom.
+    """Standard error of a mean, or of the difference of two independent means, and its degrees of freedom.
 
-    The degrees of freedom are Satterthwaite's, f = (e1 + e2)^2 / (e1^2 / f1 + e2^2 / f2) with e = variance / n; for one
-    sample they are its own.
+    The degrees of freedom are Satterthwaite's, f = (e1 + e2)^2 / (e1^2 / f1 + e2^2 / f2) with e = variance / n; for a
+    single sample they are its own.
     """
     errors = [one.variance / one.n for one in samples]
     total = sum(errors)
@@ -80,8 +80,8 @@ class Gain:
     """A mean gain with its t distribution: paired gains, or the difference between two sets of them.
 
     Args:
-      gains: one value a seed.
-      less: gains that are not paired with these; their mean is taken off (Welch's test).
+      gains: one value per seed.
+      less: gains that are not paired with these; their mean is subtracted (Welch's test).
 
     Attributes:
       estimate: mean and interval; `n` is the smaller number of seeds.
@@ -111,7 +111,7 @@ class Gain:
     def _p(self, excess: float) -> float:
         if not self._error:
             return 0.0 if excess > 0 else 1.0
-        # stdtr is scipy.stats.t.cdf without the checks of its arguments, which take fifty times as long.
+        # stdtr is scipy.stats.t.cdf without its argument checks, which take fifty times as long.
         return min(1.0, 2.0 * float(special.stdtr(self.freedom, -excess / self._error)))
 
 
@@ -119,8 +119,8 @@ class Evidence(NamedTuple):
     """p-values of a comparison.
 
     Attributes:
-      shown: of its being true.
-      refuted: of its being false.
+      shown: p-value that it is true.
+      refuted: p-value that it is false.
     """
 
     shown: float
@@ -128,7 +128,7 @@ class Evidence(NamedTuple):
 
 
 def p_values(gain: Gain, kind: str, margin: float) -> Evidence:
-    """p-values of a kind of comparison (`train.study.plan.claims.KINDS`)."""
+    """p-values for a kind of comparison (`train.study.plan.claims.KINDS`)."""
     above, below = gain.p_above(0.0), gain.p_below(0.0)
     not_low, not_high = gain.p_above(-margin), gain.p_below(margin)
     apart, within = min(above, below), max(not_low, not_high)
@@ -148,7 +148,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction: the i-th smallest of m p-values times m - i + 1, and at least as large as those before it.
+    """Holm's correction: the i-th smallest of m p-values times m - i + 1, and never smaller than those before it.
 
     References:
       Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6 (1979)

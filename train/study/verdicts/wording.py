@@ -1,4 +1,4 @@
-"""How quantities and gains are written: accuracies in points, what is compared by ratio in per cent."""
+"""How quantities and gains are written: accuracies in points, quantities compared by ratio in per cent."""
 
 import math
 
@@ -26,14 +26,14 @@ def gain_number(quantity: str, gain: float) -> str:
 
 
 def gain_unit(quantity: str) -> str:
-    """The unit behind `gain_number`, with its space."""
+    """The unit that follows `gain_number`, with its space."""
     if QUANTITIES[quantity].relative:
         return " %"
     return " points" if is_accuracy(quantity) else ""
 
 
 def gain_words(quantity: str, gain: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A gain with its interval, where it has one, and unit."""
+    """A gain with its unit and, if it has one, its interval."""
     if gain is None:
         return NONE
     interval = ""

@@ -203,9 +203,9 @@ SECTION = """Made by `python -m tests.train.study.chaos --rounds={rounds} --seed
 
 A study of four runs (two variants, two seeds, two jobs) was disturbed at random instants in {rounds} rounds, each time
 in at least four ways: its process killed, a worker killed, its disk full for 1 to 12 seconds, its clock set back by a
-minute to a day. The same command was given again until it ended by itself: {sessions} times in all. In {rounds} of
-{rounds} rounds `runs.csv`, `curves.csv.gz` and `claims.csv` were then those of a study left alone, bit for bit but for
-dates and seconds, and no log had a traceback. The full disk was a {disk}.
+minute to a day. The same command was repeated until it finished on its own: {sessions} times in all. In {rounds} of
+{rounds} rounds `runs.csv`, `curves.csv.gz` and `claims.csv` were then bit-identical to those of an undisturbed study,
+except for dates and durations, and no log had a traceback. The full disk was a {disk}.
 
 | what happened | times |
 |---|---|

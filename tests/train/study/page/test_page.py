@@ -64,7 +64,7 @@ def test_verdicts_stand_first_and_carry_scale_seeds_interval_and_the_reports_fig
     text = Text(page_html(results, tmp_path)).text
     assert text.index("Verdicts") < text.index("2.1 CIFAR10: RAdam with and without Lookahead")
     assert "✓ 2 supported ✗ 1 contradicted ? 1 not resolved" in text
-    assert "Measured at mini scale: the verdicts speak of that budget alone." in text
+    assert "Measured at mini scale: the verdicts apply only to that budget." in text
     claim = text[text.index("2a On CIFAR-10 the final") : text.index("2b On CIFAR-100")]
     assert "+0.6 [+0.2, +0.9] % 0.5213 / 0.5871" in text
     assert "✗ contradicted at mini scale, n = 3 seeds plain t-test: not resolved" in claim
@@ -197,7 +197,7 @@ def test_a_study_without_runs_and_claims_has_a_page(tmp_path):
     for run in results.runs.values():
         object.__setattr__(run, "status", "missing")
     text = Text(page_html(results, tmp_path)).text
-    assert "No claims are tested here" in text
+    assert "This study tests no claims" in text
     assert "No run of this section has finished yet." in text
 
 

@@ -220,7 +220,7 @@ def compare(**changes):
                     Variant("a", dataclasses.replace(section().variants[0].config, data_dir="/x"))
                 ]),
             ),
-            "variant 'a' of section 2:text occurs with two data_dir",
+            "variant 'a' of section 2:text occurs with two values of data_dir",
         ),
     ],
 )  # fmt: skip

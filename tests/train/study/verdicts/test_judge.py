@@ -219,7 +219,7 @@ def test_fewer_than_two_seeds_resolve_nothing_and_print_no_nan():
     assert (one.verdict, one.n, one.p_holm) == ("not resolved", 1, None)
     assert one.tests[0].estimate == pytest.approx(0.4)
     assert (one.tests[0].moderated.low, one.tests[0].moderated.p) == (None, None)
-    assert one.note == "It has fewer than the 3 seeds at which verdicts are given."
+    assert one.note == "It has fewer than the 3 seeds that a verdict needs."
     assert (one.words, none.words) == ("partly run", "not run")
     assert (none.verdict, none.n, none.tests[0].estimate, none.note) == ("not resolved", 0, None, "Not run yet.")
     results = StudyResults(plan, runs(plan, PLAIN | {("1:digits", "Look"): [0.9]}), (one, none))
@@ -256,7 +256,7 @@ def test_the_best_of_several_does_not_wait_for_one_that_failed_at_every_seed():
 
 def test_a_claim_whose_runs_all_failed_does_not_wait_for_them():
     (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[None, None, None])
-    note = "Fewer than two seeds: no interval, so nothing can be resolved. 3 runs failed and are left out."
+    note = "With fewer than two seeds there is no interval, so nothing can be resolved. 3 runs failed and are left out."
     assert (verdict.n, verdict.words, verdict.note) == (0, "not resolved", note)
     (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[None, None])
     assert (verdict.n, verdict.words) == (0, "partly run")
