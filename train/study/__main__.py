@@ -24,7 +24,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 import argparse
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from train.config import Config
@@ -39,6 +39,7 @@ from train.study.execution.forecast import check_space, forecast, in_words, plan
 from train.study.execution.live import Live
 from train.study.execution.runner import Runner, Tally
 from train.study.execution.session import Session
+from train.study.execution.tune import tune
 from train.study.execution.worker import log_name
 from train.study.page.csv_tables import write_tables
 from train.study.page.summary import format_tables, format_verdicts
@@ -49,12 +50,14 @@ from train.study.plan import (
     load_study,
     planned_runs,
     select,
+    trial_runs,
     with_data_dir,
     with_epochs,
 )
 from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
 from train.study.results.records import RunRecord, StudyResults
-from train.study.verdicts.judge import assemble
+from train.study.results.tuning import tuned
+from train.study.verdicts.judge import assemble, compared
 from train.study.verdicts.resolve import next_runs
 from train.study.verdicts.seeds import MAX_SEEDS
 
@@ -141,6 +144,11 @@ def run_session(
     return tally
 
 
+def located(planned: Iterable[PlannedRun], flags: argparse.Namespace) -> list[PlannedRun]:
+    """The runs with their data where --data_dir says."""
+    return [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
+
+
 def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
@@ -159,13 +167,23 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if not flags.report_only or flags.data_dir:
             checked = check_runs(planned, flags.data_dir)
         study = identified(study, checked.digests, runs)
-        sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
-        planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
+        sections = select(study, only)
+        if trials := located(trial_runs(study, only=only), flags):
+            if not flags.report_only and not flags.dry_run:
+                study, tally = tune(run_session, flags, arguments, study, sections, trials, runs)
+                if tally.open:
+                    print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
+                    return EXIT_STOPPED
+            study, tally = tuned(study, runs), Tally()
+            sections = select(study, only)
+        planned = located(planned_runs(study, only=only, seeds=flags.seeds), flags)
         if not flags.report_only:
             left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
             found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
+                if trials:
+                    print(f"before these: {sum(run.id not in runs for run in trials)} of {len(trials)} trials to do")
                 print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
                 return 0
             if left:
@@ -173,9 +191,9 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             tally = run_session(flags, arguments, study, planned, runs)
             more = []
             if flags.until == "resolved" and not tally.open:
-                more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
+                more = next_runs(study, compared(runs).values(), max_seeds=flags.max_seeds, only=only)
             if more:
-                more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
+                more = located(more, flags)
                 later = run_session(flags, arguments, study, more, runs)
                 tally = Tally(tally.finished + later.finished, tally.failed + later.failed, later.open)
                 planned = planned + more
@@ -210,8 +228,9 @@ def draw(results: StudyResults, out: Path, extras: Extras) -> list[Path]:
     # Matplotlib is imported here, once there is something to draw.
     with extras.best_effort("the figures"):
         from train.study.page.figures import draw_all
+        from train.study.page.tuning import draw_all_tuning
 
-        figures = draw_all(results, out / "figures", extras)
+        figures = draw_all(results, out / "figures", extras) + draw_all_tuning(results, out / "figures", extras)
     with extras.best_effort(PAGE):
         from train.study.page.write import write_page
 
