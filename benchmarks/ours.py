@@ -13,7 +13,7 @@ from train.config import Config
 from train.data import Dataset
 from train.experiment import make_recipe
 from train.run.trainer import Trainer
-from train.step.parallel import Parallel, local_devices
+from train.step.parallel import Parallel, run_devices
 from train.step.steps import train_step
 
 
@@ -31,7 +31,7 @@ def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True) -> T
         recipe = dataclasses.replace(
             recipe, model=recipe.model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
         )
-    return Trainer(recipe, dataset, Parallel.of(local_devices(1), config.parallel))
+    return Trainer(recipe, dataset, Parallel.of(run_devices(1), config.parallel))
 
 
 class TrainingSteps:

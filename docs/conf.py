@@ -29,6 +29,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 
 # Reference
+default_role = "code"
 autodoc_typehints = "none"  # the docstrings say them, in a line instead of ten
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
@@ -45,6 +46,7 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_extra_path = ["_extra"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -57,16 +59,19 @@ def _write(path: Path, text: str) -> None:
 
 def _results() -> None:
     """A page for each page of results/, and the study's own page with what it shows beside it."""
-    pages = [
-        path for path in sorted((ROOT / "results").glob("*.md")) if path.stem not in ("README", "performance_notes")
-    ]
-    for page in [*pages, ROOT / "results" / "report" / "analysis_plan.md"]:
+    left_out = ("README", "performance_notes")
+    sources = {path.name: path for path in (ROOT / "results").glob("*.md") if path.stem not in left_out}
+    sources["analysis_plan.md"] = ROOT / "results" / "report" / "analysis_plan.md"
+    sources["gpu.md"] = ROOT / "results" / "gpu" / "README.md"
+    for stale in set((HERE / "results").glob("*.md")) - {HERE / "results" / name for name in sources}:
+        stale.unlink()
+    for name, page in sources.items():
         # Figures and data of results/NAME.md are in results/NAME/.
         include = f"{{include}} ../../{page.relative_to(ROOT)}\n:relative-docs: {page.stem}/\n:relative-images:"
-        _write(HERE / "results" / page.name, f"```{include}\n```\n")
+        _write(HERE / "results" / name, f"```{include}\n```\n")
     extra = HERE / "_extra"
     shutil.rmtree(extra, ignore_errors=True)
-    ignored = shutil.ignore_patterns("runs", ".*", "*.md")
+    ignored = shutil.ignore_patterns("runs", "on_a_cpu", ".*", "*.md")
     shutil.copytree(ROOT / "results" / "report", extra / "study", ignore=ignored)
 
 

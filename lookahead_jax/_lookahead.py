@@ -85,7 +85,7 @@ def lookahead(
     loop that knows its step compiles both programs and calls ``step(..., sync=is_sync_step(i, sync_period))``. Syncing
     before an evaluation or at the end of an epoch is the same argument.
 
-    **Weights changed after `init`.** The first update takes the slow weights from its `params`, so weights may be
+    **Weights that you change yourself.** The first update takes the slow weights from its `params`, so weights may be
     loaded between `init` and training (unless that update is given ``sync=False``, which does not touch them). After
     any later change that does not go through `update`, such as pruning or loading, call :func:`resync`; otherwise the
     next sync pulls the parameters back.
@@ -235,7 +235,7 @@ def lookahead(
         )
         slow_updates = _sync.rounded(slow_updates, state.sync_count)
         updates, slow_params = _sync.synchronize(
-            now, own_params, updates, base, slow_updates, replicated=axis_name is not None
+            now, own_params, updates, base, slow_updates, state.sync_count, replicated=axis_name is not None
         )
         return updates, LookaheadState(
             fast_state=_fast_state.forget_values(now, fast_state),

@@ -98,6 +98,7 @@ def synchronize(
     updates: optax.Updates,
     slow: optax.Params,
     slow_updates: optax.Updates,
+    count: jax.Array,
     *,
     replicated: bool = False,
 ) -> tuple[optax.Updates, optax.Params]:
@@ -109,6 +110,7 @@ def synchronize(
         updates: the fast optimizer's updates.
         slow: the slow weights before this step, after :func:`start`.
         slow_updates: the outer step's updates of the slow weights.
+        count: an int32 scalar that is never negative.
         replicated: the live weights differ between devices and the slow weights must not: take the latter from
             what the devices share.
 
@@ -133,18 +135,23 @@ def synchronize(
     # as long as they round to exactly the parameters; else (p + u' was off by one ulp) they take the parameters.
     #
     # Across workers p differs, and with it the last bit of p + u'. There s' = target, which all of them share.
+    #
+    # With sync = True alone s' and the new parameters would be one value to XLA: it computes it once, and a second
+    # kernel copies it to the other buffer (compiled for an H100: 10 passes over the parameters instead of 9). So s' is
+    # selected by something that always holds, which the compiler does not know.
+    write = count != -1 if sync is True else sync
 
     def leaf(s: Any, p: Any, u: Any, v: Any) -> tuple[Any, Any]:
         if s is None:
             return u, None
         p, s = jnp.asarray(p), jnp.asarray(s)
         if u is None:
-            return None, where(sync, p.astype(s.dtype), s)
+            return None, where(write, p.astype(s.dtype), s)
         u = jnp.asarray(u)
         if not _is_inexact(p):
             # Integer leaves cannot be interpolated; the slow tree takes their live value at each sync.
             with jax.numpy_dtype_promotion("standard"):
-                return u, where(sync, (p + u).astype(s.dtype), s)
+                return u, where(write, (p + u).astype(s.dtype), s)
         wide_p, wide_u, wide_s = widen(p, u, s)
         target = wide_s + v.astype(wide_s.dtype)
         target_p = _round_to(target, p.dtype)
@@ -156,7 +163,7 @@ def synchronize(
         new_s = new_p.astype(s.dtype)
         if s.dtype != p.dtype:
             new_s = jnp.where(target_p == new_p, _round_to(target, s.dtype), new_s)
-        return new_u, where(sync, new_s, s)
+        return new_u, where(write, new_s, s)
 
     # Not by jax.tree.transpose, which refuses a tree without leaves: optax.partition makes one of a label that no
     # parameter has.

@@ -2,8 +2,10 @@
 
 import fcntl
 import functools
+import gc
 import importlib.util
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import jax
 import jax.experimental
 import pytest
 
-from train.step.runtime import enable_compilation_cache
+from train.step.runtime import enable_compilation_cache, release_freed_memory
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests compile the same small programs: compile each once, and not again in the next session.
@@ -61,11 +63,24 @@ def default_signals():
             signal.signal(number, handler)
 
 
+def resident_bytes() -> int:
+    """Memory of this process; where the system does not say, its peak."""
+    if Path("/proc/self/statm").exists():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forgotten_programs():
-    """Forgets a module's compiled programs once it is done: else a test process grows to several gigabytes."""
+def bounded_memory():
+    """Forgets compiled programs after a module that leaves more than a gigabyte: two test processes fit into 4 GB.
+
+    Not after every module, since small programs of JAX's own would be compiled again in each.
+    """
     yield
-    jax.clear_caches()
+    if resident_bytes() > 1 << 30:
+        jax.clear_caches()
+        gc.collect()
+        release_freed_memory()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from train.errors import RunFailed, UserError
+from train.hosts.launch import LOST, is_loss, join, leave, split, take_flags
 from train.interface.installed import require
 from train.interface.output import accept_any_text, tolerant_output
 from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
@@ -181,6 +182,9 @@ def _help(path: Path | None) -> None:
         if words := described(field):
             lines.append(f"      {words}")
     lines += ["", "--data_dir=DIR is short for --config.data_dir=DIR."]
+    lines += ["", "One run in several processes, each given the same command and its place:"]
+    lines += ["  --coordinator_address=HOST:PORT --num_processes=N --process_id=I   (HOST is that of process 0)"]
+    lines += ["  --distributed   (under Slurm, Open MPI or Kubernetes, whose environment has the place)"]
     print("\n".join(lines))
 
 
@@ -200,7 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(EXAMPLES, file=sys.stderr)
             return 2
         require("train")
+        place = None
         try:
+            place, given = take_flags(given)
+            if place is not None and (status := split(place)) is not None:
+                return status
             dry = [word for word in given if word.replace("-", "_") == "__dry_run"]
             config, workdir = parse([word for word in given if word not in dry])
             if dry:
@@ -213,12 +221,39 @@ def main(arguments: list[str] | None = None) -> int:
                 from train.step import runtime
 
                 runtime.set_up()
+            if place is not None:
+                join(place)
+            if config.seeds_per_program > 1:
+                return train_seeds(config, workdir)
             return 0 if train(config, workdir).status == "finished" else EXIT_STOPPED
         except (UserError, RunFailed) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2 if isinstance(error, UserError) else 1
+            status = 2 if isinstance(error, UserError) else 1
+            if place is not None:
+                leave(LOST if is_loss(error.__cause__) else status)
+            return status
+        except Exception as error:
+            if place is not None and is_loss(error):
+                leave(LOST)
+            raise
         finally:
             raise_at_interrupt()
+
+
+def train_seeds(config, workdir: Path) -> int:
+    """Trains the seeds of `config.seeds_per_program` together; returns the exit status."""
+    from train.seeds.together import seed_runs, train_together
+
+    runs = seed_runs(config, workdir)
+    results = train_together(runs)
+    for (run, _), result in zip(runs, results, strict=True):
+        if isinstance(result, UserError | RunFailed):
+            print(f"error: seed {run.seed}: {result}", file=sys.stderr)
+        elif isinstance(result, Exception):
+            raise result  # a fault of the program, with its traceback
+    if errors := [result for result in results if isinstance(result, Exception)]:
+        return 2 if all(isinstance(error, UserError) for error in errors) else 1
+    return 0 if all(not isinstance(r, Exception) and r.status == "finished" for r in results) else EXIT_STOPPED
 
 
 @contextlib.contextmanager

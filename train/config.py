@@ -31,6 +31,7 @@ FORMER: dict[str, Any] = {
     "accumulate_steps": 1,
     "dtype": "float32",
     "ema_decay": 0.0,
+    "local_steps": False,
     "optimizer.clip_norm": 0.0,
     "optimizer.schedule_epochs": 0,
     "optimizer.warmup_epochs": 0.0,
@@ -152,10 +153,18 @@ class Config:
         help="evaluate weights that did not train (slow, averaged) with BatchNorm statistics re-estimated over "
         "training batches",
     )
-    parallel: str = setting(
-        "pmap", help="several local devices: pmap, or jit with NamedSharding", choices=("pmap", "jit")
+    parallel: str = setting("pmap", help="several devices: pmap, or jit with NamedSharding", choices=("pmap", "jit"))
+    local_steps: bool = setting(
+        False,
+        help="each device trains fast weights of its own, and only Lookahead's outer step averages over them (DiLoCo)",
     )
-    devices: int = setting(0, help="local devices to use; 0: all", at_least=0)
+    devices: int = setting(0, help="devices of each process to use; 0: all", at_least=0)
+    seeds_per_program: int = setting(
+        1,
+        help="train so many seeds, from config.seed on, in one program; each has its workdir, DIR/seedN",
+        at_least=1,
+        identity=False,
+    )
     on_nonfinite: str = setting(
         "stop",
         help="what a loss or parameter that is not finite does: stop, skip its batch, or restore the last checkpoint",
@@ -289,6 +298,8 @@ def validate(config: Config) -> Config:
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
+    if config.local_steps and not config.optimizer.lookahead:
+        raise UserError("config.local_steps=True needs config.optimizer.lookahead=True, whose outer step averages")
     if config.optimizer.schedule_epochs and config.optimizer.schedule != "cosine":
         raise UserError("config.optimizer.schedule_epochs is of the cosine schedule; leave it at 0 for step")
     name = config.optimizer.name

@@ -15,10 +15,10 @@ from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.input_pipeline import Preprocessing, shapes_of
-from train.step.objectives import OBJECTIVES
-from train.step.parallel import WHOLE, Share
+from train.step.objectives import OBJECTIVES, knows_examples
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
+from train.step.share import WHOLE, Share
 from train.step.steps import abstract_inputs, abstract_state
 
 
@@ -51,20 +51,15 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
       share: how a batch is split over devices.
 
     Raises:
-      UserError: model, data and settings do not fit together, a batch does not divide over the devices, or the network
-        cannot take the inputs or does not fit into memory.
+      UserError: model, data and settings do not fit together, or the network cannot take the inputs or does not fit
+        into memory.
     """
     examples, tests = len(dataset.train), len(dataset.test)
     if config.batch_size > examples:
         raise UserError(f"config.batch_size={config.batch_size} is larger than the {examples} training examples")
-    share.check_divides(config.batch_size, "config.batch_size")
-    if remainder := examples % config.batch_size:
-        share.check_divides(remainder, "the last batch of the epoch")
+    # A multiple of the devices, as large as asked for at most; one example for each device at least.
     test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
-    if not test_batch_size:
-        raise UserError(f"{tests} test examples do not divide over {share.devices} devices; use fewer devices")
-    if config.recalibrate_batch_stats and "axis_name" not in MODELS[config.model.name].parameters():
-        raise UserError(f"config.recalibrate_batch_stats=True, but the model {config.model.name} has no BatchNorm")
+    test_batch_size = test_batch_size or share.devices
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     model = model_for(dataset, config.model, axis_name=share.axis_name)
@@ -72,7 +67,13 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(
         task=dataset.task,
-        tx=make_optimizer(config.optimizer, schedule, accumulate_steps=every, ema_decay=config.ema_decay),
+        tx=make_optimizer(
+            config.optimizer,
+            schedule,
+            accumulate_steps=every,
+            ema_decay=config.ema_decay,
+            workers_axis=share.workers_axis,
+        ),
         schedule=schedule if every == 1 else lambda step: schedule(jnp.asarray(step) // every * every),
         objective=OBJECTIVES[dataset.task],
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
@@ -90,7 +91,24 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
         share=share,
     )
     _check_network(recipe, config, dataset.name)
+    _check_batch_stats(recipe, config)
     return recipe
+
+
+def _check_batch_stats(recipe: Recipe, config: Config) -> None:
+    """Refuses settings that a model's BatchNorm, or the lack of one, cannot serve."""
+    has_stats, name = bool(jax.tree.leaves(abstract_state(recipe).batch_stats)), config.model.name
+    if config.recalibrate_batch_stats and not has_stats:
+        raise UserError(f"config.recalibrate_batch_stats=True, but the model {name} has no BatchNorm")
+    if not has_stats or knows_examples(recipe.model):
+        return
+    for size, what in ((recipe.batch_size, "config.batch_size"), (recipe.last_batch_size, "the epoch's last batch")):
+        if size % recipe.share.devices:
+            raise UserError(
+                f"{what} of {size} does not divide over {recipe.share.devices} devices, and the model {name} would "
+                "count the padding in its batch statistics; let its __call__ take `examples` (see "
+                "train.register_model), or use fewer devices"
+            )
 
 
 def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:

@@ -215,7 +215,12 @@ def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> o
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, *, accumulate_steps: int = 1, ema_decay: float = 0.0
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    *,
+    accumulate_steps: int = 1,
+    ema_decay: float = 0.0,
+    workers_axis: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a run.
 
@@ -224,6 +229,7 @@ def make_optimizer(
       schedule: the learning rate as a function of the number of batches done.
       accumulate_steps: gradients whose mean makes an update; Lookahead counts updates.
       ema_decay: of the moving average of the weights that `train.averages.with_ema` keeps; 0 for none.
+      workers_axis: the axis of workers over which Lookahead's outer step averages; None where there is one.
     """
     if accumulate_steps == 1:
         inner = make_inner_optimizer(config, schedule)
@@ -234,7 +240,12 @@ def make_optimizer(
     if accumulate_steps > 1:
         inner = optax.MultiSteps(inner, accumulate_steps).gradient_transformation()
     if config.lookahead:
-        tx = la.lookahead(inner, sync_period=config.sync_period, slow_step_size=config.slow_step_size)
+        tx = la.lookahead(
+            inner,
+            sync_period=config.sync_period,
+            slow_step_size=config.slow_step_size,
+            axis_name=workers_axis,
+        )
     else:
         tx = optax.with_extra_args_support(inner)
     return with_ema(tx, ema_decay) if ema_decay else tx

@@ -194,7 +194,10 @@ def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callabl
 
     It gets those of these arguments that it takes: num_classes, vocabulary_size, options, and the fields of
     `train.config.ModelConfig`. One with BatchNorm takes axis_name, the axis over which to average under pmap. The
-    module is called `module(inputs, train=...)`.
+    module is called `module(inputs, train=...)`. If `__call__` also takes `examples`, it gets `examples=N` in training
+    when only the first N of the global batch are real and the rest pads it to a multiple of the devices: hand it on to
+    `train.models.normalization.BatchNorm` and `train.models.dropout.Dropout`. Such a model gets the same dropout key on
+    all devices, any other a key for each device.
 
     Args:
       name: replaces an earlier registration of the same name.

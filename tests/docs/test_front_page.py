@@ -35,11 +35,18 @@ def test_picture_and_table_are_those_of_the_published_runs(front_page):
 
 def test_the_speeds_are_those_of_the_performance_page():
     page = (ROOT / "results" / "performance.md").read_text(encoding="utf-8")
-    table = README.partition("## How fast is it?")[2].partition("Training steps")[0]
+    gpu = (ROOT / "results" / "gpu" / "README.md").read_text(encoding="utf-8")
+    table = README.partition("## How fast is it?")[2].partition("Medians;")[0]
     rows = [row for row in table.splitlines() if (row.count("|") == 5 and "images/s" in row) or "tokens/s" in row]
-    assert len(rows) == 4
+    assert len(rows) == 6
     for row in rows:
         model, ours, theirs, ratio = (cell.strip() for cell in row.strip("|").split("|"))
+        machine, _, model = model.partition(": ")
+        if machine == "one H100":
+            found = gpu.partition(f"### {model.partition(',')[0]}")[2].partition("###")[0]
+            assert re.search(rf"\| ours +\|.*\| {ours.split()[0]} +\| {ratio} +\|", found), row
+            assert re.search(rf"\| torch +\|.*\| {theirs} +\|", found), row
+            continue
         number = re.match(r"[\d,]+", ours)[0].replace(",", "")
         torch = re.match(r"[\d,]+", theirs)[0].replace(",", "")
         found = [line for line in page.splitlines() if line.startswith(f"| {model}") and f"| {number} (" in line]

@@ -21,7 +21,7 @@ def workdir(tmp_path):
         config = Config(dataset=dataset, epochs=3, seed=seed, model=ModelConfig(name="small_cnn"), optimizer=given)
         (folder / "config.json").write_text(json.dumps(to_dict(config)))
         (folder / "run.json").write_text(json.dumps({"status": "finished", "data": {"digest": digest}}))
-        file = MetricsFile(folder / "metrics.csv", language_model=False)
+        file = MetricsFile(folder / "metrics.csv")
         for epoch, accuracy in enumerate(accuracies, 1):
             row = {"epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch, "train_accuracy": accuracy}
             file.append(row | {"test_loss": 1.0, "test_accuracy": accuracy, "seconds": 1.0, "learning_rate": 0.1})

@@ -56,8 +56,8 @@ def create_model(name: str, *, num_classes: int, axis_name: str | None = None, *
     Args:
       name: one of `MODELS`.
       num_classes: width of the output; for a language model the size of its vocabulary.
-      axis_name: the `pmap` or `shard_map` axis over which BatchNorm takes its mean, for models that have one; ignored
-        by the others. None under plain `jit`, sharded or not.
+      axis_name: the `pmap` or `shard_map` axis over which the batch is split, for models with BatchNorm or dropout;
+        ignored by the others. None under plain `jit`, sharded or not.
       **options: arguments of that model, for instance `stem="cifar"` for "resnet18".
 
     Raises:

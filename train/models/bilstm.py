@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from train.models.dropout import Dropout
 from train.models.initializers import symmetric_uniform, torch_uniform
 
 
@@ -75,6 +76,7 @@ class BiLSTMClassifier(nn.Module):
         num_classes: width of the output.
         vocabulary_size: tokens are in ``[0, vocabulary_size)``.
         dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
+        axis_name: axis over which the batch is split, under ``pmap`` and ``shard_map``.
 
     Initialised as torch's layers: embedding standard normal, the rest uniform.
     """
@@ -85,17 +87,18 @@ class BiLSTMClassifier(nn.Module):
     hidden_size: int = 128
     num_layers: int = 2
     dropout: float = 0.2
+    axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, tokens: Array, train: bool) -> Array:
+    def __call__(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
         embedding = self.param("embedding", nn.initializers.normal(1.0), (self.vocabulary_size, self.embedding_size))
         x = jnp.take(embedding, tokens.T, axis=0)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = Dropout(self.dropout, batch_axis=1, axis_name=self.axis_name)(x, not train, examples)
         for layer in range(1, self.num_layers + 1):
             forward = LSTMLayer(self.hidden_size, name=f"lstm{layer}_forward")(x)
             backward = LSTMLayer(self.hidden_size, reverse=True, name=f"lstm{layer}_backward")(x)
             x = jnp.concatenate([forward, backward], axis=-1)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = Dropout(self.dropout, batch_axis=1, axis_name=self.axis_name)(x, not train, examples)
         x = jnp.mean(nn.relu(self._linear(self.hidden_size, "position_fc", x)), axis=0)
         return self._linear(self.num_classes, "fc", x)
 

@@ -34,7 +34,7 @@ class CNN(nn.Module):
     conv_general_dilated: Callable[..., Array] = conv_general_dilated
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         for layer, (features, size) in enumerate(((96, 7), (128, 5), (256, 7)), start=1):
             uniform = torch_uniform(size * size * x.shape[-1])
             x = nn.Conv(
@@ -47,7 +47,7 @@ class CNN(nn.Module):
                 conv_general_dilated=self.conv_general_dilated,
                 name=f"conv{layer}",
             )(x)
-            x = BatchNorm(axis_name=self.axis_name, name=f"norm{layer}")(nn.relu(x), train)
+            x = BatchNorm(axis_name=self.axis_name, name=f"norm{layer}")(nn.relu(x), train, examples)
             if layer == 1:
                 x = max_pool(x, window=2, stride=2)
         x = x.reshape(x.shape[0], -1)

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from train.models.dropout import Dropout
 from train.models.initializers import symmetric_uniform
 
 
@@ -85,6 +86,7 @@ class GRULanguageModel(nn.Module):
     Attributes:
         num_classes: size of the vocabulary.
         dropout: rate of both dropouts; in training ``rngs={"dropout": key}`` is needed.
+        axis_name: axis over which the batch is split, under ``pmap`` and ``shard_map``.
 
     Initialised as the report's: embedding and last kernel uniform over ±0.1, last bias 0, GRU as torch.
     """
@@ -94,19 +96,20 @@ class GRULanguageModel(nn.Module):
     hidden_size: int = 50
     num_layers: int = 2
     dropout: float = 0.5
+    axis_name: str | None = None
 
     def setup(self) -> None:
         self.embedding = self.param("embedding", symmetric_uniform(0.1), (self.num_classes, self.embedding_size))
         self.layers = [GRULayer(self.hidden_size, name=f"gru{layer}") for layer in range(1, self.num_layers + 1)]
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout, batch_axis=1, axis_name=self.axis_name)
         self.fc = nn.Dense(self.num_classes, kernel_init=symmetric_uniform(0.1))
 
-    def hidden(self, tokens: Array, train: bool) -> Array:
+    def hidden(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
         """Tokens ``[B, T]`` to the inputs of the last layer, ``[B, T, H]``, dropout applied."""
-        x = self.drop(jnp.take(self.embedding, tokens.T, axis=0), deterministic=not train)
+        x = self.drop(jnp.take(self.embedding, tokens.T, axis=0), not train, examples)
         for layer in self.layers:
             x = layer(x)
-        return jnp.swapaxes(self.drop(x, deterministic=not train), 0, 1)
+        return jnp.swapaxes(self.drop(x, not train, examples), 0, 1)
 
-    def __call__(self, tokens: Array, train: bool) -> Array:
-        return self.fc(self.hidden(tokens, train))
+    def __call__(self, tokens: Array, train: bool, examples: int | Array | None = None) -> Array:
+        return self.fc(self.hidden(tokens, train, examples))

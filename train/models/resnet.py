@@ -27,14 +27,14 @@ class BasicBlock(nn.Module):
     norm: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train))
+        y = nn.relu(self.norm(name="norm1")(y, train, examples))
         y = self.conv(self.features, (3, 3), 1, padding=1, name="conv2")(y)
-        y = self.norm(name="norm2")(y, train)
+        y = self.norm(name="norm2")(y, train, examples)
         if x.shape != y.shape:
             x = self.conv(self.features, (1, 1), self.stride, padding=0, name="downsample_conv")(x)
-            x = self.norm(name="downsample_norm")(x, train)
+            x = self.norm(name="downsample_norm")(x, train, examples)
         return nn.relu(x + y)
 
 
@@ -67,7 +67,7 @@ class ResNet18(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         conv = partial(
             nn.Conv,
             use_bias=False,
@@ -77,15 +77,15 @@ class ResNet18(nn.Module):
         norm = partial(BatchNorm, axis_name=self.axis_name)
         if self.stem == "imagenet":
             x = conv(64, (7, 7), 2, padding=3, name="stem_conv")(x)
-            x = nn.relu(norm(name="stem_norm")(x, train))
+            x = nn.relu(norm(name="stem_norm")(x, train, examples))
             x = max_pool(x, window=3, stride=2, padding=1)
         else:
             x = conv(64, (3, 3), 1, padding=1, name="stem_conv")(x)
-            x = nn.relu(norm(name="stem_norm")(x, train))
+            x = nn.relu(norm(name="stem_norm")(x, train, examples))
         for stage, features in enumerate((64, 128, 256, 512), start=1):
             for block in (1, 2):
                 stride = 2 if stage > 1 and block == 1 else 1
-                x = BasicBlock(features, stride, conv, norm, name=f"stage{stage}_block{block}")(x, train)
+                x = BasicBlock(features, stride, conv, norm, name=f"stage{stage}_block{block}")(x, train, examples)
         x = jnp.mean(x, axis=(1, 2))
         fan_in = x.shape[-1]
         return nn.Dense(

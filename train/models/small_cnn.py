@@ -28,7 +28,7 @@ class SmallCNN(nn.Module):
     conv_general_dilated: Callable[..., Array] = conv_general_dilated
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, examples: int | Array | None = None) -> Array:
         for layer, (features, stride) in enumerate(
             ((self.features, 1), (self.features, 2), (self.features, 2)), start=1
         ):
@@ -42,7 +42,7 @@ class SmallCNN(nn.Module):
                 conv_general_dilated=self.conv_general_dilated,
                 name=f"conv{layer}",
             )(x)
-            x = nn.relu(BatchNorm(axis_name=self.axis_name, name=f"norm{layer}")(x, train))
+            x = nn.relu(BatchNorm(axis_name=self.axis_name, name=f"norm{layer}")(x, train, examples))
         x = jnp.reshape(x, (x.shape[0], -1))
         fan_in = x.shape[-1]
         return nn.Dense(

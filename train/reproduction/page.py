@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from train.files import write_atomic
+from train.files import read_csv, write_atomic
 from train.reproduction.checks import (
     CIFAR,
     CNN,
@@ -33,8 +33,21 @@ ours / the report's (relative difference); a row is one run with one seed."""
 CIFAR_NOTE = """\
 SGD on CIFAR-100 is compared at epochs 1 and 2 alone. {faulty}
 
-RAdam at learning rate .1 is noisy, hence its wider tolerance. How far its seeds are apart, (largest - smallest) over
-their mean:"""
+How far RAdam's seeds are apart, (largest - smallest) over their mean:"""
+
+RADAM_NOTE = """\
+### RAdam on CIFAR-10 trains above the report's log
+
+Our runs of RAdam on CIFAR-10 lie 1.8 to 5.1 % above the report's log, while Adam agrees with its own to 0.1 %. The
+same recipe written anew in PyTorch, apart from this project, lies where ours do: 1.8311 and 1.4745 after epochs 1 and
+2, and 1.8558 and 1.4946 with the report's own seed and its order of draws; ours has {ours};
+the log has 1.8022 and 1.4472. That is 3.6 and 4 standard deviations of the seeds below. So our runs are held against
+PyTorch's, to 2 %, and the log stands beside them. Nothing in the report's published code explains it. One epoch each
+of what might (`configs/radam_trials.py`, seed 0; training loss, and how far it is from the log):
+
+{trials}
+
+None of them comes near the log."""
 
 PTB_NOTE = """\
 An independent PyTorch run of RAdam's recipe gave 1084.9 (training) and 708.2 after epoch 1."""
@@ -62,10 +75,12 @@ def cifar_table(runs: Sequence[FiledRun], suffix: str) -> str:
     """A row a run: train_loss at epochs 1 to 3, ours / the report's (relative difference), and the verdict."""
     rows = []
     for expected in cifar_expectations(suffix):
-        found, bound = runs_of(runs, expected.name), f"{expected.tolerance:.0%}"
+        found, bound = runs_of(runs, expected.name), expected.bound
         for run in found:
             cells = [
-                _compared(expected, run, epoch, 4) if epoch in expected.epochs else "not compared (below)"
+                _compared(expected, run, epoch, 4)
+                if epoch in expected.epochs or expected.pytorch
+                else "not compared (below)"
                 for epoch in (1, 2, 3)
             ]
             rows.append([expected.title, str(run.seed), *cells, bound, expected.verdict(run)])
@@ -81,7 +96,7 @@ def spread_table(runs: Sequence[FiledRun]) -> str:
             if expected.seeds < 2:
                 continue
             found, cells = runs_of(runs, expected.name), []
-            for epoch in expected.epochs:
+            for epoch in (1, 2, 3):
                 values = [run.value(epoch, expected.quantity) for run in found]
                 values = [value for value in values if value is not None]
                 spread = (max(values) - min(values)) * len(values) / sum(values) if len(values) > 1 else None
@@ -90,11 +105,29 @@ def spread_table(runs: Sequence[FiledRun]) -> str:
     return table(["data set", "run", "seeds", "epoch 1", "epoch 2", "epoch 3"], rows)
 
 
+def radam_note(runs: Sequence[FiledRun], folder: Path) -> str:
+    """What was tried to explain the report's log of RAdam on CIFAR-10; "" where no trial is filed."""
+    path = folder / "trials" / "radam.csv"
+    if not path.exists():
+        return ""
+    report = report_curves()["radam_no"][0]["train_loss"]
+    rows = [
+        [row["trial"], f"{float(row['train_loss']):.4f}", f"{float(row['train_loss']) / report - 1:+.1%}"]
+        for row in read_csv(path)[1]
+    ]
+    values = [
+        [value for run in runs_of(runs, "radam_no") if (value := run.value(epoch, "train_loss")) is not None]
+        for epoch in (1, 2)
+    ]
+    ours = " and ".join(f"{min(of):.4f} to {max(of):.4f}" for of in values if of)
+    return RADAM_NOTE.format(ours=ours, trials=table(["trial", "training loss", "from the log"], rows))
+
+
 def ptb_table(runs: Sequence[FiledRun]) -> str:
     """A row a run: perplexities, ours / the report's."""
     rows = []
     for expected in ptb_expectations():
-        found, bound = runs_of(runs, expected.name), f"{expected.tolerance:.0%}"
+        found, bound = runs_of(runs, expected.name), expected.bound
         train = dataclasses.replace(expected, quantity="train_perplexity")
         for run in found:
             first = [_compared(either, run, 1, 1) for either in (train, expected)]
@@ -180,6 +213,7 @@ def write_page(runs: Sequence[FiledRun], page: Path, folder: Path) -> None:
         sections.append(f"## {dataset}: training loss\n\nResNet18, all 50,000 training images, batch 128.")
         sections.append(cifar_table(runs, suffix))
     sections += [CIFAR_NOTE.format(faulty=FAULTY["sgd_no_cifar100"]), spread_table(runs)]
+    sections += [note] if (note := radam_note(runs, folder)) else []
     sections.append("## Penn Treebank: perplexity\n\nTwo-layer GRU; on valid.txt where it does not say training.")
     sections += [ptb_table(runs), PTB_NOTE, f"## CNN on images\n\n{CNN_NOTE}", cnn_table(runs)]
     if drawn:

@@ -14,20 +14,25 @@ commit and publication where sums could be written.
 """
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import MultiprocessingOptions
 
+from train.checksums import DamagedCheckpoint, verify, write_sums
 from train.errors import UserError
 from train.files import check_space, fsync_path, with_patience, write_json
-from train.run.sums import DamagedCheckpoint, verify, write_sums
+from train.hosts import agreement
+from train.interface.output import Extras
 
 PROGRESS = "progress.json"
 STATE = "state"
@@ -72,7 +77,10 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, run: str | None = None, continued: Any = (), disk_wait: float = 0.0):
         self._directory, self._run, self._continued, self._disk_wait = directory, run, continued, disk_wait
-        self._checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        # The state is the same in every process of a run: the first writes it, and each reads it by itself.
+        alone = MultiprocessingOptions(primary_host=agreement.index(), active_processes={agreement.index()})
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
         self.newest: int | None = None  # the step that was last saved or restored
@@ -98,6 +106,9 @@ class Checkpoints:
           RunFailed: the earlier write failed.
         """
         self.wait()
+        if not agreement.is_first():
+            self.newest = step
+            return
         # np.array copies: a view of a CPU buffer would change under the writer once the buffer is donated.
         host = jax.tree.map(np.array, tree)
         self._pending = self._writer.submit(
@@ -196,7 +207,8 @@ class Checkpoints:
         """Reads the newest checkpoint that is whole, or that of a step.
 
         Args:
-          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved.
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, of the form that was saved; or a function that gives
+            it for a checkpoint's plain values.
           only: the step to read; None for the newest.
 
         Returns:
@@ -216,8 +228,9 @@ class Checkpoints:
                 log.warning("checkpoint %s is passed over: %s", directory, damage)
                 reasons.append(f"{step}: {damage}")
                 continue
-            self._compare_forms(directory, abstract)
-            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(abstract))
+            form = abstract(progress) if callable(abstract) else abstract
+            self._compare_forms(directory, form)
+            tree = self._checkpointer.restore((directory / STATE).absolute(), args=ocp.args.StandardRestore(form))
             self.newest = step
             return Restored(step, tree, progress)
         if reasons:
@@ -237,6 +250,18 @@ class Checkpoints:
                     f"checkpoint {directory} does not fit this run: {path} is {_say(stored.get(path))} there, "
                     f"and {_say(wanted.get(path))} here"
                 )
+
+
+@contextlib.contextmanager
+def closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Closes the checkpoints after the block; an error of that must not hide what ended the block."""
+    try:
+        yield
+    except BaseException:
+        with Extras().best_effort("the checkpoint in the making"):
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 def _say(form: tuple[tuple[int, ...], str] | None) -> str:

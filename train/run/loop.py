@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import io
 import logging
 import math
 import time
@@ -13,19 +14,20 @@ from typing import Literal
 import jax
 
 from train.config import Config
-from train.errors import RunFailed, UserError
+from train.errors import UserError
 from train.files import with_patience
+from train.hosts import agreement
 from train.interface.output import Extras
-from train.run.checkpointing import Checkpoints
+from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, validation_score
 from train.run.recovery import NonFiniteStep, Position, Recovery
-from train.run.scores import columns_of_run, further_scores, perplexities
+from train.run.scores import columns_of_run, perplexities, scores, timed
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer
-from train.run.workdir import Workdir, not_started, open_workdir
+from train.run.workdir import Workdir, ending_recorded, open_workdir
 
 log = logging.getLogger(__name__)
 
@@ -68,37 +70,27 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
                 with Extras().best_effort("standard output"):
                     print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics).rows)
-        with _ending_recorded(directory):
+        with ending_recorded(directory):
             return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
 
 
-@contextlib.contextmanager
-def _ending_recorded(directory: Workdir) -> Iterator[None]:
-    """Writes an error that ends the run to run.json; one before the first epoch is done becomes a `RunFailed`."""
-    try:
-        yield
-    except UserError as error:
-        if directory.started:
-            directory.fail(error)
-        raise
-    except Exception as error:
-        directory.fail(error)
-        if isinstance(error, RunFailed) or directory.under_way:
-            raise
-        raise not_started(error, directory) from error
-    except BaseException as error:
-        directory.fail(error)
-        raise
-
-
 class Run:
-    """One run in its workdir, from wherever it stands to its end or a stop signal."""
+    """One run in its workdir, from wherever it stands to its end or a stop signal.
+
+    Attributes:
+      trainer: what it executes.
+      position: where it stands, from `opened` on.
+      progress: what a person sees of it, within `opened`.
+    """
+
+    position: Position
+    progress: Progress
 
     def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
         directory.check_data(trainer.source, trainer.digest)
         self._config, self._directory = config, directory
-        self._trainer, self._recipe = trainer, trainer.recipe
-        self._stop, self._quiet = stop, quiet
+        self.trainer, self._recipe = trainer, trainer.recipe
+        self._stop, self._quiet = agreement.agreed(stop), quiet
         self._language_model = self._recipe.task == "text"
         self._metrics_file = MetricsFile(directory.metrics, columns_of_run(self._recipe))
         self._checkpoints = Checkpoints(
@@ -111,57 +103,78 @@ class Run:
         self._extras = Extras()
 
     def run(self) -> Outcome:
-        """Trains until the last epoch or a stop signal; closes the checkpoints."""
-        try:
-            outcome = self._train()
-        except BaseException:
-            with Extras().best_effort("the checkpoint in the making"):  # must not hide what ended the run
-                self._checkpoints.close()
-            raise
-        self._checkpoints.close()
-        return outcome
+        """Trains until the last epoch or a stop signal."""
+        with self.opened():
+            self.trainer.compile()
+            agreement.barrier("compiled")  # collectives wait for each other half a minute at most
+            while self.goes_on and not self._stop:
+                self.advance()
+            return self.end()
 
-    def _train(self) -> Outcome:
-        trainer, recipe = self._trainer, self._recipe
-        position = self._recovery.newest()
-        self._check_rows(position.step)
-        devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in trainer.parallel.devices]
-        self._directory.start(devices, trainer.dataset_facts)
-        trainer.compile()
-        board = TensorBoard(self._directory.tensorboard, after_epoch=position.step // recipe.steps_per_epoch)
-        progress = Progress(
+    @property
+    def goes_on(self) -> bool:
+        """Whether steps are left."""
+        return self.position.step < self._recipe.total_steps
+
+    @property
+    def steps_into_epoch(self) -> int:
+        """Steps that the epoch has behind it."""
+        return self.position.step % self._recipe.steps_per_epoch
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Takes the run up where its newest checkpoint is; what it has open is closed after the block."""
+        with closing(self._checkpoints):
+            self.position = self._recovery.newest()
+            self._check_rows(self.position.step)
+            devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices]
+            self._directory.start(devices, self.trainer.dataset_facts)
+            with self._shown():
+                yield
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        recipe, step, writes = self._recipe, self.position.step, self._directory.writes
+        self._board = TensorBoard(self._directory.tensorboard, after_epoch=step // recipe.steps_per_epoch)
+        self.progress = Progress(
             total=recipe.total_steps,
-            done=position.step,
+            done=step,
             steps_per_epoch=recipe.steps_per_epoch,
             examples_per_step=recipe.batch_size * recipe.samples_per_example,
             unit="tok" if self._language_model else "img",
-            quiet=self._quiet,
+            quiet=self._quiet or not writes,
+            stream=None if writes else io.StringIO(),
             extras=self._extras,
         )
-        if position.step and not self._quiet:
-            epoch = position.step / recipe.steps_per_epoch
-            progress.say(f"resumed from step {position.step:,} (epoch {epoch:.4g} of {self._config.epochs})")
+        if step and not self._quiet:
+            epoch = step / recipe.steps_per_epoch
+            self.progress.say(f"resumed from step {step:,} (epoch {epoch:.4g} of {self._config.epochs})")
         try:
-            while position.step < recipe.total_steps and not self._stop:
-                norms = {}
-                try:
-                    norms = self._train_epoch(position, progress)
-                except NonFiniteStep as bad:
-                    position = self._recovery.after(bad.step)
-                    progress.go_to(position.step)
-                if position.step % recipe.steps_per_epoch == 0:
-                    row = self._finish_epoch(position, norms)
-                    with self._extras.best_effort("tensorboard/"):
-                        board.append(row)
-                    progress.epoch(row)
-            return self._end(position, progress)
+            yield
         finally:
-            progress.close()
+            self.progress.close()
             with self._extras.best_effort("tensorboard/"):
-                board.close()
+                self._board.close()
+
+    def advance(self) -> None:
+        """Trains to the end of the epoch, and finishes it; a stop signal ends it early."""
+        norms = {}
+        try:
+            norms = self._train_epoch()
+        except NonFiniteStep as bad:
+            self.go_back(bad.step)
+        if self.steps_into_epoch == 0:
+            self.finish_epoch(norms, *timed(lambda: scores(self.trainer, self.position.state)))
+
+    def go_back(self, step: int) -> None:
+        """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
+        self.position = self._recovery.after(step)
+        self.progress.go_to(self.position.step)
 
     def _check_rows(self, step: int) -> None:
         """Drops rows that a kill left beyond the checkpoint; refuses a file, or checkpoints, of which some are gone."""
+        if not self._directory.writes:
+            return
         metrics, checkpoints, rows = self._metrics_file, self._directory.checkpoints, len(self._metrics_file.rows)
         saved = self._directory.last_saved
         if rows and self._checkpoints.newest is None and (saved is not None or not checkpoints.exists()):
@@ -182,7 +195,7 @@ class Run:
     def _write_patiently(self, action: Callable[[], None], what: str) -> None:
         with_patience(action, seconds=self._directory.disk_wait, what=what)
 
-    def _train_epoch(self, position: Position, progress: Progress) -> dict[str, float]:
+    def _train_epoch(self) -> dict[str, float]:
         """Steps to the end of the epoch, or to the first step after a stop signal.
 
         Returns:
@@ -191,7 +204,7 @@ class Run:
         Raises:
           NonFiniteStep: a loss, or the parameters at the end, are not finite.
         """
-        trainer, per_epoch = self._trainer, self._recipe.steps_per_epoch
+        trainer, per_epoch, position = self.trainer, self._recipe.steps_per_epoch, self.position
         order = trainer.order(position.state)
         in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         began = time.monotonic()
@@ -202,15 +215,16 @@ class Run:
                 raise NonFiniteStep(step)
             return scalars
 
+        scalars = {}
         for _ in range(position.step % per_epoch, per_epoch):
             in_flight.append((position.step + 1, position.advance(trainer, order)))
             # The next step is dispatched before this one is done, and no further ahead.
             if len(in_flight) >= trainer.parallel.max_in_flight:
-                wait_for_oldest()
-            progress.step()
+                scalars = wait_for_oldest()
+            self.progress.step()
+            self._stop.poll()
             if self._stop:
                 break
-        scalars = {}
         while in_flight:
             scalars = wait_for_oldest()
         jax.block_until_ready(position.metrics)
@@ -222,10 +236,15 @@ class Run:
             raise NonFiniteStep(position.step)
         return norms
 
-    def _finish_epoch(self, position: Position, norms: dict[str, float]) -> Row:
-        """Evaluates, writes the row, and saves a checkpoint if one is due."""
-        began = time.monotonic()
-        trainer, recipe = self._trainer, self._recipe
+    def finish_epoch(self, norms: dict[str, float], scored: Row, seconds: float) -> None:
+        """Writes the row, and saves a checkpoint if one is due.
+
+        Args:
+          norms: of the epoch's last step; empty if they are not known.
+          scored: what the evaluation gave, and
+          seconds: how long it took.
+        """
+        recipe, position = self._recipe, self.position
         epoch = position.step // recipe.steps_per_epoch
         loss, accuracy = position.metrics.means()
         row: Row = {
@@ -235,37 +254,34 @@ class Run:
             "train_loss": loss,
             "train_accuracy": accuracy,
             "examples_per_second": position.metrics.samples() / position.seconds,
-            "slow_test_loss": None,
-            "slow_test_accuracy": None,
+            "seconds": position.seconds + seconds,
             **norms,
+            **scored,
         }
-        means = trainer.evaluate(position.state).means()
-        row["test_loss"], row["test_accuracy"] = means
-        if recipe.lookahead:
-            if not trainer.slow_scores_are_live_ones(position.state):
-                means = trainer.evaluate(position.state, slow=True).means()
-            row["slow_test_loss"], row["slow_test_accuracy"] = means
-        row |= further_scores(trainer, position.state)
         if self._language_model:
             row |= perplexities(row)
-        row["seconds"] = position.seconds + time.monotonic() - began
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
-        self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
-        position.metrics, position.seconds = trainer.zero_metrics(), 0.0
+        if self._directory.writes:
+            self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
+        position.metrics, position.seconds = self.trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
             position.save(self._checkpoints, score=validation_score(row))
         facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)
-        return row
+        with self._extras.best_effort("tensorboard/"):
+            if self._directory.writes:
+                self._board.append(row)
+        self.progress.epoch(row)
 
-    def _end(self, position: Position, progress: Progress) -> Outcome:
-        finished = position.step == self._recipe.total_steps
+    def end(self) -> Outcome:
+        """Saves what a stop leaves, and records how the run ended."""
+        position, progress, finished = self.position, self.progress, not self.goes_on
         if not finished:
             position.save(self._checkpoints)
         self._checkpoints.wait()
         rows = self._metrics_file.rows
-        if rows:
+        if rows and self._directory.writes:
             with self._extras.best_effort("curves.png"):
                 draw_curves(rows, self._directory.path.name, self._directory.curves)
         missing = self._extras.missing

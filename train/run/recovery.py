@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from train.config import Config
-from train.errors import RunFailed
+from train.errors import RunFailed, UserError
+from train.hosts import agreement
 from train.run.checkpointing import Checkpoints
 from train.run.trainer import Trainer
+from train.step import steps
 from train.step.metrics import Metrics
 from train.step.steps import TrainState
 
@@ -51,16 +53,36 @@ class Position:
     @classmethod
     def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
         """The newest whole checkpoint; None if there is none."""
-        restored = checkpoints.restore({"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()})
+        abstract = {"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()}
+        workers = trainer.recipe.share.devices
+
+        def stored_form(progress):
+            """Of local steps, the state of as many workers as it was saved by."""
+            count, state = progress.get("workers") or workers, abstract["state"]
+            if count != workers:
+                state = jax.tree.map(lambda x: x.update(shape=(count, *x.shape[1:])), state)
+            return trainer.parallel.loadable(abstract | {"state": state})
+
+        restored = checkpoints.restore(stored_form)
+        if agreement.from_first(step := restored.step if restored else 0) != step:
+            raise UserError(
+                f"process {agreement.index()} finds checkpoint {step}, process 0 another; the workdir must be on a "
+                "file system that all processes share"
+            )
         if restored is None:
             return None
         tree, progress = restored.tree, restored.progress
+        if progress.get("workers") not in (None, workers):
+            log.warning("the run goes on with %d workers, from the slow weights of %d", workers, progress["workers"])
+            tree["state"] = steps.for_workers(tree["state"], workers)
+        tree = trainer.parallel.loaded(tree, abstract)
         return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"])
 
     def save(self, checkpoints: Checkpoints, *, score: float | None = None) -> None:
         """Saves a checkpoint in the background; the one with the highest score is kept."""
-        tree = {"state": self.state, "metrics": self.metrics}
-        checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score})
+        tree = agreement.whole({"state": self.state, "metrics": self.metrics})
+        workers = self.state.step.shape[0] if self.state.step.ndim else None
+        checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score, "workers": workers})
 
     def advance(self, trainer: Trainer, order: jax.Array) -> dict[str, jax.Array]:
         """Takes one step; returns its scalars, which need not be there yet."""
@@ -127,12 +149,14 @@ class Recovery:
           RunFailed: the run is to stop; the last finite state is saved.
         """
         self._checkpoints.wait()
+        agreement.barrier("the newest checkpoint")
         position, bad = replay(self._trainer, self.newest(), step)
         epoch = (bad - 1) // self._trainer.recipe.steps_per_epoch + 1
         what = f"step {bad} (epoch {epoch}) left a loss or a parameter that is not finite"
         if self._config.on_nonfinite == "stop" or self._skipped_since(bad - 2 * MAX_SKIPS) >= MAX_SKIPS:
             position.save(self._checkpoints)
             self._checkpoints.wait()
+            agreement.barrier("the last checkpoint")
             norms = self._trainer.state_norms(position.state)
             said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in norms.items())
             raise RunFailed(

@@ -1,9 +1,15 @@
-"""What an epoch scores beside the test of live and slow weights: the moving average, and the validation set."""
+"""What an epoch scores: live weights, slow ones and moving average, on the test set and the validation set."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from train.run.records import Row, columns_of, perplexity
 from train.run.trainer import Trainer
 from train.step.recipe import Recipe
 from train.step.steps import TrainState
+
+T = TypeVar("T")
 
 
 def columns_of_run(recipe: Recipe) -> tuple[str, ...]:
@@ -12,25 +18,40 @@ def columns_of_run(recipe: Recipe) -> tuple[str, ...]:
     return columns_of(language_model=recipe.task == "text", ema=bool(recipe.ema_decay), validation=validation)
 
 
-def further_scores(trainer: Trainer, state: TrainState) -> Row:
-    """Loss and accuracy of the moving average on the test set, and of all weights on the validation set."""
-    recipe, row = trainer.recipe, {}
+def scores(trainer: Trainer, state: TrainState) -> Row:
+    """Loss and accuracy of a state's weights on the test set, and on the validation set if there is one."""
+    same = trainer.recipe.lookahead and trainer.slow_scores_are_live_ones(state)
+    return score_columns(trainer.recipe, lambda **which: trainer.evaluate(state, **which).means(), same=same)
+
+
+def score_columns(recipe: Recipe, evaluate: Callable[..., tuple[float, float]], *, same: bool) -> Row:
+    """The columns of all weights on all sets.
+
+    Args:
+      recipe: says which weights and sets there are.
+      evaluate: gives mean loss and accuracy, called with `slow`, `ema` and `validation` as `Trainer.evaluate` is.
+      same: whether the slow weights are known to score as the live ones do.
+    """
+    row: Row = {"slow_test_loss": None, "slow_test_accuracy": None}
 
     def add(name: str, means: tuple[float, float]) -> None:
         row[f"{name}_loss"], row[f"{name}_accuracy"] = means
 
-    if recipe.ema_decay:
-        add("ema_test", trainer.evaluate(state, ema=True).means())
-    if recipe.validation_data is None:
-        return row
-    live = trainer.evaluate(state, validation=True).means()
-    add("validation", live)
-    if recipe.lookahead:
-        same = trainer.slow_scores_are_live_ones(state)
-        add("slow_validation", live if same else trainer.evaluate(state, slow=True, validation=True).means())
-    if recipe.ema_decay:
-        add("ema_validation", trainer.evaluate(state, ema=True, validation=True).means())
+    sets = [("test", {})] + [("validation", {"validation": True})] * (recipe.validation_data is not None)
+    for name, which in sets:
+        live = evaluate(**which)
+        add(name, live)
+        if recipe.lookahead:
+            add(f"slow_{name}", live if same else evaluate(slow=True, **which))
+        if recipe.ema_decay:
+            add(f"ema_{name}", evaluate(ema=True, **which))
     return row
+
+
+def timed(action: Callable[[], T]) -> tuple[T, float]:
+    """What an action returns, and the seconds that it took."""
+    began = time.monotonic()
+    return action(), time.monotonic() - began
 
 
 def perplexities(row: Row) -> Row:

@@ -52,6 +52,9 @@ class StopRequest:
         """Asks for the end: the run finishes its step, saves, and returns as "stopped"."""
         self._asked = True
 
+    def poll(self) -> None:
+        """Called once a step, where processes that train a run together agree on its end; here there is one."""
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.signal is not None and number == signal.SIGINT:

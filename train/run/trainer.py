@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 import lookahead_jax as la
 from train import averages
@@ -13,9 +14,9 @@ from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
-from train.step.input_pipeline import to_host_arrays
+from train.step.input_pipeline import DeviceSplit, to_host_arrays
 from train.step.metrics import Metrics
-from train.step.parallel import Parallel, local_devices
+from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
 from train.step.runtime import release_freed_memory
@@ -53,8 +54,8 @@ class Trainer:
 
     # The programs
 
-    def _program(self, name: str, function: Any, args: tuple[Any, ...]) -> Program:
-        return Program(name, named(name, function, self.recipe), args)
+    def _program(self, name: str, function: Any, args: tuple[Any, ...], *, own: bool = False) -> Program:
+        return Program(name, named(name, function, self.recipe), args, own=own)
 
     def _order_program(self, state: TrainState) -> Program:
         return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
@@ -62,21 +63,26 @@ class Trainer:
     def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Program:
         """The training step, for these arguments or their shapes."""
         function = named("train_step", steps.train_step, self.recipe, last=last)
-        return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
+        args = (state, metrics, self.train_data, order)
+        return Program(("train_step", last), function, args, donate=(0, 1), own=(True, False, False))
 
     def _evaluate_program(self, params: Any, batch_stats: Any, *, validation: bool = False) -> Program:
+        recipe, data = self.evaluation(validation=validation)
+        name = "validate" if validation else "evaluate"
+        return Program(name, named(name, steps.evaluate, recipe), (params, batch_stats, data))
+
+    def evaluation(self, *, validation: bool = False) -> tuple[Recipe, DeviceSplit]:
+        """What `steps.evaluate` is given for the test or the validation set."""
         if not validation:
-            return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
+            return self.recipe, self.test_data
         assert self.validation_data is not None
         examples, devices = self.validation_data.targets.shape[0], self.recipe.share.devices
-        size = min(self.recipe.test_batch_size, examples // devices * devices)
-        recipe = dataclasses.replace(self.recipe, test_batch_size=size)
-        function = named("validate", steps.evaluate, recipe)
-        return Program("validate", function, (params, batch_stats, self.validation_data))
+        size = min(self.recipe.test_batch_size, examples // devices * devices or devices)
+        return dataclasses.replace(self.recipe, test_batch_size=size), self.validation_data
 
     def _recalibrate_program(self, params: Any, state: TrainState) -> Program:
         args = (params, state.batch_stats, state.key, state.step, self.train_data)
-        return self._program("recalibrate", recalibrate, args)
+        return self._program("recalibrate", recalibrate, args, own=True)
 
     def compiled(self, program: Program) -> Any:
         """The compiled program."""
@@ -90,7 +96,7 @@ class Trainer:
         """
         state, metrics = self.abstract_state(), self.abstract_metrics()
         ordering = self._order_program(state)
-        order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
+        order = self.parallel.placed(jax.ShapeDtypeStruct((self.recipe.train_examples,), np.int32))
         step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
         programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
         if self.validation_data is not None:
@@ -104,7 +110,7 @@ class Trainer:
     def init(self, seed: int) -> TrainState:
         """The state before the first step."""
         key = self.parallel.put(jax.random.PRNGKey(seed))
-        return self._compiler.call(self._program("init_state", steps.init_state, (key,)))
+        return self._compiler.call(self._program("init_state", steps.init_state, (key,), own=True))
 
     def zero_metrics(self) -> Metrics:
         """Sums before the first sample."""
@@ -112,7 +118,7 @@ class Trainer:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and places of the state, computed without running anything."""
-        return self.parallel.placed(steps.abstract_state(self.recipe))
+        return self.parallel.placed_state(steps.abstract_state(self.recipe))
 
     def abstract_metrics(self) -> Metrics:
         """Shapes, dtypes and places of the sums."""
@@ -132,12 +138,18 @@ class Trainer:
 
     def all_finite(self, state: TrainState) -> bool:
         """Whether every number of the state is finite."""
-        return bool(self._compiler.call(Program("all_finite", steps.all_finite, (state,))))
+        function = named("all_finite", steps.all_finite, self.recipe.share)
+        return bool(self._compiler.call(Program("all_finite", function, (state,))))
 
     def state_norms(self, state: TrainState) -> dict[str, float]:
-        """Norms that a state alone has: of the parameters, and from live to slow weights."""
+        """Norms that a state alone has: of the parameters, and from live to slow weights; of one worker."""
         slow = la.slow_params(state.opt_state) if self.recipe.lookahead else None
-        return {name: float(value) for name, value in steps.state_norms(state.params, slow).items()}
+        params, slow = jax.tree.map(self._here, (state.params, slow))
+        return {name: float(value) for name, value in steps.state_norms(params, slow).items()}
+
+    def _here(self, leaf: jax.Array) -> jax.Array:
+        """A leaf of a state as this process' first device has it."""
+        return leaf.addressable_data(0)[0] if self.recipe.share.workers_axis else leaf
 
     # Evaluation
 
@@ -159,11 +171,11 @@ class Trainer:
             return la.slow_params(state.opt_state)
         if ema:
             average = named("ema_params", averages.ema_params, decay=self.recipe.ema_decay)
-            return self._compiler.call(Program("ema_params", average, (state.opt_state,)))
+            return self._compiler.call(Program("ema_params", average, (state.opt_state,), own=True))
         if not averages.is_schedule_free(state.opt_state):
             return state.params
         args = (state.opt_state, state.params)
-        return self._compiler.call(Program("schedule_free_params", averages.schedule_free_params, args))
+        return self._compiler.call(Program("schedule_free_params", averages.schedule_free_params, args, own=True))
 
     def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
         """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""
@@ -174,8 +186,8 @@ class Trainer:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
         """
-        lookahead = averages.without_ema(state.opt_state)
-        return not self.recipe.recalibration_batches and int(lookahead.steps_since_sync) == 0
+        steps_since_sync = averages.without_ema(state.opt_state).steps_since_sync
+        return not self.recipe.recalibration_batches and int(self._here(steps_since_sync)) == 0
 
 
 def make_trainer(config: Config) -> Trainer:
@@ -185,6 +197,6 @@ def make_trainer(config: Config) -> Trainer:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
     dataset = load_dataset(config)
-    parallel = Parallel.of(local_devices(config.devices), config.parallel)
+    parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
     recipe = make_recipe(config, dataset, parallel.share)
     return Trainer(recipe, dataset, parallel)

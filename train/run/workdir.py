@@ -14,6 +14,7 @@ from typing import Any
 from train.config import Config, differences, to_dict, validate
 from train.errors import RunFailed, UserError
 from train.files import with_patience, write_json
+from train.hosts import agreement
 from train.identity import ContinuedRuns, continues, run_id
 from train.interface.output import one_line, with_environment
 from train.interface.paths import user_path
@@ -28,6 +29,7 @@ class Workdir:
       path: the directory.
       has_run: whether a run has started here and left something, or may be going on: then the directory is its own.
       started: whether this process has taken the run up.
+      writes: whether this process writes the run's files: the first of those that train it.
       under_way: whether it has finished an epoch since.
       extended: whether the config has more epochs than the run had when it was last taken up.
       disk_wait: seconds to wait for space on a full disk.
@@ -35,7 +37,7 @@ class Workdir:
 
     def __init__(self, path: Path, config: Config):
         self.path, self.has_run, self.started, self.under_way = path, False, False, False
-        self.extended = False
+        self.writes, self.extended = agreement.is_first(), False
         self._settings, self.disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
@@ -160,11 +162,14 @@ class Workdir:
         import jax
 
         settings = to_dict(self._settings)
-        if not self.has_run or self.extended:
+        if self.writes and (not self.has_run or self.extended):
             with_patience(lambda: write_json(self.config, settings), seconds=self.disk_wait, what=str(self.config))
             with_patience(lambda: write_json(self.model, model), seconds=self.disk_wait, what=str(self.model))
         # There from the beginning, so that it is noticed if someone takes it away.
-        with_patience(lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints))
+        if self.writes:
+            with_patience(
+                lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints)
+            )
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
@@ -205,6 +210,8 @@ class Workdir:
             **facts,
         }
         self._run = {name: value for name, value in self._run.items() if value is not None}
+        if not self.writes:
+            return
         seconds = self.disk_wait if patient else 0.0
         with_patience(lambda: write_json(self.run, self._run), seconds=seconds, what=str(self.run))
 
@@ -222,18 +229,46 @@ def _now() -> str:
 def open_workdir(path: Path | str, config: Config) -> Iterator[Workdir]:
     """Makes or opens the workdir of a run, and keeps other processes out of it while the block runs.
 
+    Of several processes that train the run, the first does it.
+
     Raises:
       UserError: the config is not valid, or the directory cannot be made or written, or belongs to a run of another
         config.
       InUse: another process has it.
     """
     path, config = user_path(path, "workdir"), validate(config)
-    with exclusive(path, f"workdir {path}", disk_wait=config.disk_wait):
+    with contextlib.ExitStack() as held:
         workdir = Workdir(path, config)
-        workdir.load()
-        if workdir.has_run:
-            workdir.check_settings()
+
+        def take() -> None:
+            held.enter_context(exclusive(path, f"workdir {path}", disk_wait=config.disk_wait))
+            workdir.load()
+            if workdir.has_run:
+                workdir.check_settings()
+
+        agreement.on_first(take)
+        if not workdir.writes:
+            workdir.load()
         yield workdir
+
+
+@contextlib.contextmanager
+def ending_recorded(directory: Workdir) -> Iterator[None]:
+    """Writes an error that ends the run to run.json; one before the first epoch is done becomes a `RunFailed`."""
+    try:
+        yield
+    except UserError as error:
+        if directory.started:
+            directory.fail(error)
+        raise
+    except Exception as error:
+        directory.fail(error)
+        if isinstance(error, RunFailed) or directory.under_way:
+            raise
+        raise not_started(error, directory) from error
+    except BaseException as error:
+        directory.fail(error)
+        raise
 
 
 def not_started(error: Exception, directory: Workdir) -> RunFailed:

@@ -15,12 +15,14 @@ class Program(NamedTuple):
       function: pure.
       args: arrays, or their shapes, dtypes and places.
       donate: indices of the arguments whose buffers the outputs may take.
+      own: which outputs are each worker's own, see `train.step.parallel.Parallel.compile`.
     """
 
     name: Hashable
     function: Callable[..., Any]
     args: tuple[Any, ...]
     donate: tuple[int, ...] = ()
+    own: Any = False
 
 
 def named(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -61,7 +63,7 @@ class Compiler:
         if mine:
             try:
                 function, args, donate = program.function, program.args, program.donate
-                compiled.set_result(self._compile(function, args, donate, tracing=self._tracing))
+                compiled.set_result(self._compile(function, args, donate, own=program.own, tracing=self._tracing))
             except BaseException as error:
                 compiled.set_exception(error)
         return compiled.result()

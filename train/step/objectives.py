@@ -8,6 +8,7 @@
 Training and evaluation call the same function; a dropout key makes it training.
 """
 
+import inspect
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -34,6 +35,19 @@ class Scores(NamedTuple):
     correct: jax.Array
 
 
+def real_scores(scores: Scores, counted: jax.Array | None) -> Scores:
+    """The scores with those of padding set to zero and False.
+
+    Args:
+      scores: of this device's part of a batch.
+      counted: bool [B], False for padding; None if there is none.
+    """
+    if counted is None:
+        return scores
+    counted = jnp.expand_dims(counted, tuple(range(1, scores.losses.ndim)))
+    return Scores(*(jnp.where(counted, score, jnp.zeros([], score.dtype)) for score in scores))
+
+
 class Objective(Protocol):
     """A row of the table above.
 
@@ -44,6 +58,7 @@ class Objective(Protocol):
       batch: what to score.
       dropout_key: PRNG key of a training step; None evaluates: no dropout, BatchNorm by its running statistics.
       label_smoothing: part of each label that is spread evenly over all classes, in `objectives` alone.
+      examples: examples of the global batch, or of a worker's own, where padding follows them; None if there is none.
 
     Returns:
       The scores, and the running statistics after the batch (as they were when evaluating).
@@ -58,13 +73,27 @@ class Objective(Protocol):
         *,
         dropout_key: jax.Array | None = None,
         label_smoothing: float = 0.0,
+        examples: int | jax.Array | None = None,
     ) -> tuple[Scores, Any]: ...
 
 
+def knows_examples(model: nn.Module) -> bool:
+    """Whether the model takes `examples`: its statistics then leave padding out, and it splits random draws itself."""
+    return "examples" in inspect.signature(type(model).__call__).parameters
+
+
 def apply_model(
-    model: nn.Module, params: Any, batch_stats: Any, inputs: jax.Array, dropout_key: jax.Array | None, **how: Any
+    model: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    inputs: jax.Array,
+    dropout_key: jax.Array | None,
+    examples: int | jax.Array | None = None,
+    **how: Any,
 ) -> tuple[jax.Array, Any]:
     """The model's outputs and its running statistics afterwards; evaluates where there is no dropout key."""
+    if examples is not None and knows_examples(model):
+        how["examples"] = examples
     variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
     if dropout_key is None:
         return model.apply(variables, inputs, train=False, **how), batch_stats  # type: ignore[return-value]
@@ -92,9 +121,10 @@ def score_classes(
     *,
     dropout_key: jax.Array | None = None,
     label_smoothing: float = 0.0,
+    examples: int | jax.Array | None = None,
 ) -> tuple[Scores, Any]:
     """Scores a model whose outputs are logits [..., classes]: an `Objective`."""
-    logits, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key)
+    logits, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, examples)
     losses = sample_losses(logits, batch.targets)
     objectives = sample_losses(logits, batch.targets, label_smoothing) if label_smoothing else losses
     return Scores(losses, objectives, jnp.argmax(logits, axis=-1) == batch.targets), batch_stats
@@ -108,9 +138,10 @@ def score_tokens(
     *,
     dropout_key: jax.Array | None = None,
     label_smoothing: float = 0.0,
+    examples: int | jax.Array | None = None,
 ) -> tuple[Scores, Any]:
     """Scores a language model that has a method "hidden" before its last layer "fc": an `Objective`."""
-    hidden, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, method="hidden")
+    hidden, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, examples, method="hidden")
     kernel, bias = params["fc"]["kernel"], params["fc"]["bias"]
     losses, correct = linear_cross_entropy(hidden, kernel, bias, batch.targets)
     objectives = losses

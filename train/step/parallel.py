@@ -1,19 +1,13 @@
-"""How one step is shared out over devices: plain jit, pmap, or jit over a sharded batch.
+"""The devices of a run: where arrays lie, and how a program is compiled for all of them.
 
-State and data are replicated; only the batch is split.
-
-| mode   | how                                     | `Share.part(batch)`                | `Share.total(x)`  |
-|--------|-----------------------------------------|------------------------------------|-------------------|
-| single | `jax.jit`                               | the whole batch                    | x                 |
-| pmap   | `jax.pmap`, in_axes None, out_axes None | the slice at this device's index   | psum over devices |
-| jit    | `jax.jit` with `NamedSharding`          | a sharding constraint              | x; XLA reduces    |
-
-`Share` says how, without devices: steps are traced with it, also for a machine that is not there. `Parallel` adds the
-devices of this one.
+`train.step.share` says how one step is shared out, without devices; here are those of this machine, or of all the
+processes that train a run.
 
 Under pmap nothing is stacked: replicated values go in and come out without a device axis, so checkpoints are the same
 whatever the number of devices. `out_axes=None` is not checked by JAX: a forgotten `psum` returns device 0's part,
-which is why the tests compare four devices with one.
+which is why the tests compare several devices with one.
+
+On the devices of several processes pmap is the `jax.shard_map` that it is made of.
 """
 
 # jax.Device is a variable to pyright.
@@ -21,75 +15,17 @@ which is why the tests compare four devices with one.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.errors import UserError
-
-AXIS = "devices"
-
-Mode = Literal["single", "pmap", "jit"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """How the global batch is split over devices. Static under jit.
-
-    Attributes:
-      devices: number of devices.
-      mode: see the table above; "single" exactly when there is one device.
-    """
-
-    devices: int = 1
-    mode: Mode = "single"
-
-    @classmethod
-    def of(cls, devices: int, mode: str) -> "Share":
-        """`mode` ("pmap" or "jit") over several devices; one device needs neither."""
-        return cls(devices, "single" if devices == 1 else mode)  # type: ignore[arg-type]
-
-    @property
-    def axis_name(self) -> str | None:
-        """The axis that BatchNorm and `total` reduce over by name: pmap's alone."""
-        return AXIS if self.mode == "pmap" else None
-
-    def part(self, tree: Any) -> Any:
-        """This device's part of arrays with a leading batch axis."""
-        if self.mode == "single":
-            return tree
-        if self.mode == "jit":
-            mesh = AbstractMesh((self.devices,), (AXIS,))
-            return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
-        device = jax.lax.axis_index(AXIS)
-
-        def slice_leaf(leaf):
-            size = leaf.shape[0] // self.devices
-            return jax.lax.dynamic_slice_in_dim(leaf, device * size, size)
-
-        return jax.tree.map(slice_leaf, tree)
-
-    def total(self, tree: Any) -> Any:
-        """The sum of every device's value."""
-        return jax.lax.psum(tree, AXIS) if self.mode == "pmap" else tree
-
-    def own_key(self, key: jax.Array) -> jax.Array:
-        """A PRNG key of this device's own, for what differs from example to example."""
-        return jax.random.fold_in(key, jax.lax.axis_index(AXIS)) if self.mode == "pmap" else key
-
-    def check_divides(self, size: int, what: str) -> None:
-        """Raises UserError if `size` examples cannot be split evenly."""
-        if size % self.devices:
-            raise UserError(
-                f"{what} of {size} does not divide over {self.devices} devices; use a multiple of {self.devices}"
-            )
-
-
-WHOLE = Share()  # one device
+from train.step.share import AXIS, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +33,7 @@ class Parallel:
     """The devices of a run.
 
     Attributes:
-      devices: local devices, at least one.
+      devices: of all processes, at least one; every process has the same.
       share: how a batch is split over them.
     """
 
@@ -106,7 +42,7 @@ class Parallel:
 
     @classmethod
     def of(cls, devices: Sequence[jax.Device], mode: str) -> "Parallel":
-        """`mode` ("pmap" or "jit") over the devices; one device needs neither."""
+        """`mode` ("pmap", "jit" or "local") over the devices; one device needs none of them."""
         return cls(tuple(devices), Share.of(len(devices), mode))
 
     @property
@@ -137,14 +73,37 @@ class Parallel:
             return jax.sharding.SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh(), PartitionSpec())
 
+    @property
+    def several_processes(self) -> bool:
+        """Whether some of the devices are another process'."""
+        return len({device.process_index for device in self.devices}) > 1
+
     def put(self, tree: Any) -> Any:
-        """Places a tree on every device, each leaf in buffers of its own."""
-        return jax.device_put(tree, self.replicated)
+        """Places a tree on every device, each leaf in buffers of its own; every process has the same tree."""
+        return jax.device_put(tree, self.replicated) if not self.several_processes else _put(tree, self.placed(tree))
 
     def placed(self, shapes: Any) -> Any:
         """A tree of shapes and dtypes with the place where `put` would put each leaf."""
         where = self.replicated
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=where), shapes)
+
+    def placed_state(self, shapes: Any) -> Any:
+        """Shapes, dtypes and places of a state whose shapes and dtypes are given as one worker has it."""
+        if self.share.mode != "local":
+            return self.placed(shapes)
+        where, workers = NamedSharding(self._mesh(), PartitionSpec(AXIS)), self.share.devices
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((workers, *x.shape), x.dtype, sharding=where), shapes)
+
+    def loadable(self, shapes: Any) -> Any:
+        """Shapes and dtypes with a place that this process can read a checkpoint to by itself."""
+        if not self.several_processes and self.share.mode != "local":
+            return shapes
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+
+    def loaded(self, tree: Any, shapes: Any) -> Any:
+        """What was read to `loadable` places, on every device."""
+        return tree if not self.several_processes and self.share.mode != "local" else _put(tree, shapes)
 
     def compile(
         self,
@@ -152,14 +111,16 @@ class Parallel:
         args: Sequence[Any],
         donate: tuple[int, ...] = (),
         *,
+        own: Any = False,
         tracing: contextlib.AbstractContextManager[Any] | None = None,
     ) -> Callable[..., Any]:
         """Compiles `program(*args)` ahead of time.
 
         Args:
-          program: a pure function; everything it returns must be equal on all devices.
+          program: a pure function; everything it returns must be equal on all devices, but for what `own` names.
           args: arguments placed by `put`, or their shapes placed by `placed`.
           donate: indices of arguments whose buffers the outputs may take; give them first and in the outputs' order.
+          own: for local steps, which outputs are each worker's own: a tree of bools, one for each output or part of it.
           tracing: entered while the program is traced, a lock if several threads compile: they trace no faster for
             taking turns at every instruction, and the first is done sooner.
 
@@ -167,13 +128,40 @@ class Parallel:
           The compiled program, called with `*args`.
         """
         tracing = tracing or contextlib.nullcontext()
-        if self.share.mode == "pmap":
+        if self.share.mode == "pmap" and not self.several_processes:
             return self._compile_pmap(program, args, donate, tracing)
         where = self.replicated
+        if self.share.mode == "local":
+            jitted = jax.jit(self._each_worker(program, args, own), donate_argnums=donate)
+            with tracing:
+                lowered = jitted.lower(*args)
+            return lowered.compile(self.compiler_options)
+        if self.share.mode == "pmap":
+            # What jax.pmap is made of; itself it takes no argument that is already on the devices of all processes.
+            replicated = PartitionSpec()
+            name = getattr(program, "__name__", "program")
+            program = jax.shard_map(
+                program, mesh=self._mesh(), in_specs=replicated, out_specs=replicated, check_vma=False
+            )
+            program.__name__ = name  # what profiles and compilation logs call it
         jitted = jax.jit(program, donate_argnums=donate, in_shardings=where, out_shardings=where)
         with tracing:
             lowered = jitted.lower(*args)
         return lowered.compile(self.compiler_options)
+
+    def _each_worker(self, program, args, own):
+        """The program on each worker's own part of arguments that the devices split, without the axis of workers."""
+
+        def part(*args):
+            args = jax.tree.map(lambda x, spec: x[0] if spec == mine else x, args, specs)
+            outputs = program(*args)
+            return jax.tree.map(lambda own, x: jax.tree.map(lambda y: y[None], x) if own else x, own, outputs)
+
+        part.__name__ = getattr(program, "__name__", "program")
+        mine = PartitionSpec(AXIS)
+        specs = jax.tree.map(lambda x: x.sharding.spec, tuple(args))
+        out_specs = jax.tree.map(lambda own: mine if own else PartitionSpec(), own)
+        return jax.shard_map(part, mesh=self._mesh(), in_specs=specs, out_specs=out_specs, check_vma=False)
 
     def _compile_pmap(self, program, args, donate, tracing):
         def part(index, *args):
@@ -193,17 +181,29 @@ class Parallel:
         indices = jax.device_put(indices, NamedSharding(self._mesh(), PartitionSpec(AXIS)))
         with tracing:
             lowered = mapped.lower(indices, *args)
-        compiled = lowered.compile(self.compiler_options)
-        return lambda *args: compiled(indices, *args)
+        return functools.partial(lowered.compile(self.compiler_options), indices)
 
 
-def local_devices(count: int) -> list[jax.Device]:
-    """The first `count` local devices, all of them for 0.
+def _put(tree: Any, shapes: Any) -> Any:
+    """Arrays that every process has, placed as the shapes say."""
+
+    def put(leaf, shape):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(shape.shape, shape.sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree, shapes)
+
+
+def run_devices(count: int) -> list[jax.Device]:
+    """The first `count` devices of each process, all of them for 0.
 
     Raises:
       UserError: `count` is more than there are.
     """
-    devices = jax.local_devices()
-    if count > len(devices):
-        raise UserError(f"config.devices={count}, but this machine has {len(devices)}; use 0 for all of them")
-    return devices[: count or len(devices)]
+    found = []
+    for process in range(jax.process_count()):
+        devices = [device for device in jax.devices() if device.process_index == process]
+        if count > len(devices):
+            raise UserError(f"config.devices={count}, but this machine has {len(devices)}; use 0 for all of them")
+        found += devices[: count or len(devices)]
+    return found

@@ -61,7 +61,8 @@ def recalibrate(
             preprocessing=recipe.preprocessing,
         )
         inputs = input_pipeline.load(data, recipe.share.part(drawn), recipe.preprocessing).inputs
-        found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key)
+        examples = recipe.share.examples(recipe.batch_size)
+        found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key, examples)
         return jax.tree.map(jnp.add, total, found), None
 
     batches = min(recipe.recalibration_batches, recipe.train_examples // recipe.batch_size)
@@ -69,7 +70,14 @@ def recalibrate(
     return jax.tree.map(lambda x: x / batches, total)
 
 
-def batch_statistics(model: nn.Module, params: Any, batch_stats: Any, inputs: jax.Array, key: jax.Array) -> Any:
+def batch_statistics(
+    model: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    inputs: jax.Array,
+    key: jax.Array,
+    examples: Any = None,
+) -> Any:
     """Mean and (unbiased) variance of this batch alone at every BatchNorm: a tree like `batch_stats`.
 
     Args:
@@ -78,7 +86,8 @@ def batch_statistics(model: nn.Module, params: Any, batch_stats: Any, inputs: ja
       batch_stats: running statistics, for their structure alone.
       inputs: float32 [B, ...], this device's part of a training batch.
       key: PRNG key for dropout, where the model has any.
+      examples: of the global batch, where padding follows them; None if there is none.
     """
     # From zero, one update leaves (1 - momentum) times the batch's statistics.
-    _, updated = apply_model(model, params, jax.tree.map(jnp.zeros_like, batch_stats), inputs, key)
+    _, updated = apply_model(model, params, jax.tree.map(jnp.zeros_like, batch_stats), inputs, key, examples)
     return jax.tree.map(lambda x: x / (1 - BatchNorm.momentum), updated)

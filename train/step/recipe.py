@@ -9,7 +9,7 @@ import optax
 
 from train.step.input_pipeline import DeviceSplit, Preprocessing
 from train.step.objectives import Objective
-from train.step.parallel import WHOLE, Share
+from train.step.share import WHOLE, Share
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -31,7 +31,7 @@ class Recipe:
       train_data: shapes and dtypes of the training data.
       test_data: shapes and dtypes of the test data.
       batch_size: examples of a full training batch.
-      test_batch_size: examples of a test batch, at most the test set; divides over the devices.
+      test_batch_size: examples of a test batch; divides over the devices.
       epochs: of the run.
       lookahead: whether the optimizer's state has slow weights.
       label_smoothing: in the training loss alone.

@@ -8,18 +8,22 @@ another one:
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import lookahead_jax as la
 from train.step import input_pipeline
 from train.step.input_pipeline import Batch, DeviceSplit
 from train.step.metrics import Metrics
+from train.step.objectives import knows_examples, real_scores
 from train.step.recipe import Recipe
+from train.step.share import Share, pad
 
 
 @flax.struct.dataclass
@@ -124,7 +128,8 @@ def train_step(
         u, s'  = tx.update(g, s, p)
         p'     = p + u
 
-    Each of several devices computes its samples' part of the sum, divided by the B of all; gradients are added up.
+    Each of several devices computes its samples' part of the sum, divided by the B of all; gradients are added up. With
+    local steps they are not: each worker takes n times its own part, with n workers, and norms are means over them.
 
     Args:
       recipe: static.
@@ -142,17 +147,20 @@ def train_step(
     """
     share, objective = recipe.share, recipe.objective
     _, draw_key, dropout_key = step_keys(state.key, state.step)
+    examples = recipe.last_batch_size if last else recipe.batch_size
     drawn = input_pipeline.draw(
         draw_key,
         state.step,
         order,
         start=(state.step % recipe.steps_per_epoch) * recipe.batch_size,
-        batch_size=recipe.last_batch_size if last else recipe.batch_size,
+        batch_size=examples,
         preprocessing=recipe.preprocessing,
     )
     batch = input_pipeline.load(data, share.part(drawn), recipe.preprocessing)
-    dropout_key = share.own_key(dropout_key)
-    count = share.total(jnp.asarray(batch.targets.size, jnp.int32))
+    counted, real = share.counted(examples), share.examples(examples)
+    if share.workers_axis or not knows_examples(recipe.model):
+        dropout_key = share.own_key(dropout_key)
+    count = jnp.asarray(examples * recipe.samples_per_example, jnp.int32)
 
     def mean_objective(params):
         scores, batch_stats = objective(
@@ -162,19 +170,22 @@ def train_step(
             batch,
             dropout_key=dropout_key,
             label_smoothing=recipe.label_smoothing,
+            examples=real,
         )
+        scores = real_scores(scores, counted)
         # This device's share of the global mean: the shares, and so their gradients, add up to it.
         mean = jnp.sum(scores.objectives) / count
         return mean, (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), batch_stats)
 
     grads, (loss, correct, batch_stats) = jax.grad(mean_objective, has_aux=True)(state.params)
-    grads, loss, correct = share.total(grads), share.total(loss), share.total(correct)
+    grads, loss, correct = share.gradient(grads), share.total(loss), share.total(correct)
     updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     scalars = {"loss": loss / count}
     if last:
-        scalars |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        scalars |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
+        norms = {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        norms |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
+        scalars |= share.mean(norms)
     state = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, metrics.add(loss, correct, count), scalars
 
@@ -192,14 +203,9 @@ def eval_step(
       batch: this device's part.
       counted: bool [B]; False marks an example that only fills the batch.
     """
-    scores, _ = recipe.objective(recipe.model, params, batch_stats, batch)
-    shape = counted.shape + (1,) * (batch.targets.ndim - 1)
-    counted = jnp.broadcast_to(counted.reshape(shape), batch.targets.shape)
-    sums = (
-        jnp.sum(jnp.where(counted, scores.losses, 0.0)),
-        jnp.sum(counted & scores.correct, dtype=jnp.int32),
-        jnp.sum(counted, dtype=jnp.int32),
-    )
+    scores = real_scores(recipe.objective(recipe.model, params, batch_stats, batch)[0], counted)
+    samples = jnp.sum(counted, dtype=jnp.int32) * math.prod(batch.targets.shape[1:])
+    sums = (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), samples)
     return metrics.add(*recipe.share.total(sums))
 
 
@@ -210,21 +216,37 @@ def evaluate(recipe: Recipe, params: Any, batch_stats: Any, data: DeviceSplit) -
       recipe: static.
       params: live or slow weights.
       batch_stats: BatchNorm's statistics.
-      data: at least `recipe.test_batch_size` examples.
+      data: the test set.
     """
     examples, size = data.inputs.shape[0], recipe.test_batch_size
+    # Fewer examples than devices: a batch of one for each device reaches beyond the set.
+    data = jax.tree.map(lambda x: pad(x, size), data)
 
     def add_batch(metrics, index):
-        # The last batch starts early enough to be full; what it repeats is not counted again.
-        start = jnp.minimum(index * size, examples - size)
-        counted = start + jnp.arange(size) >= index * size
+        # The last batch starts early enough to be full; what it repeats or lies beyond the set is not counted.
+        start = jnp.minimum(index * size, max(examples - size, 0))
+        example = start + jnp.arange(size)
+        counted = (example >= index * size) & (example < examples)
         batch = input_pipeline.slice_batch(data, start, size, recipe.preprocessing, recipe.share.part)
         return eval_step(recipe, params, batch_stats, metrics, batch, recipe.share.part(counted)), None
 
     return jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))[0]
 
 
-def all_finite(state: TrainState) -> jax.Array:
-    """Whether every number of the state is finite: bool scalar."""
+def all_finite(share: Share, state: TrainState) -> jax.Array:
+    """Whether every number of the state, on all workers, is finite: bool scalar."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack(finite))
+    return share.every(jnp.all(jnp.stack(finite)))
+
+
+def for_workers(state: TrainState, workers: int) -> TrainState:
+    """A state of local steps, its leaves [n, ...], for another number of workers, on the host.
+
+    All start from the slow weights, as after an outer step: what the fast weights did since the last one is lost. The
+    rest of worker i, its optimizer's moments and its BatchNorm statistics, is that of worker i mod n.
+    """
+    taken = np.arange(workers) % np.shape(state.step)[0]
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[taken], state)
+    opt_state = optax.tree.set(state.opt_state, steps_since_sync=np.zeros([workers], np.int32))
+    params = jax.tree.map(lambda slow, fast: slow.astype(fast.dtype), la.slow_params(opt_state), state.params)
+    return dataclasses.replace(state, params=params, opt_state=opt_state)

@@ -24,23 +24,26 @@ if __name__ == "__main__":  # before the imports that take seconds
 import argparse
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.interface.command_line import Parser, argument_path, optional_path
 from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
+from train.study.execution import cluster
 from train.study.execution.checks import Checked, check_runs, identified
-from train.study.execution.executor import LocalExecutor
+from train.study.execution.executor import Executor, LocalExecutor
 from train.study.execution.forecast import check_space, forecast, in_words, plan_in_words
 from train.study.execution.live import Live
-from train.study.execution.runner import Runner, Tally
+from train.study.execution.runner import Runner, Tally, take_group
 from train.study.execution.session import Session
+from train.study.execution.status import status_in_words
 from train.study.execution.tune import tune
-from train.study.execution.worker import log_name
+from train.study.execution.worker import log_name, worker_command, write_runs_file
+from train.study.flags import parse
 from train.study.page.csv_tables import write_tables
 from train.study.page.summary import format_tables, format_verdicts
 from train.study.plan import (
@@ -59,62 +62,33 @@ from train.study.results.records import RunRecord, StudyResults
 from train.study.results.tuning import tuned
 from train.study.verdicts.judge import assemble, compared
 from train.study.verdicts.resolve import next_runs
-from train.study.verdicts.seeds import MAX_SEEDS
 
 PAGE = "index.html"
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the flags."""
-    parser = Parser(prog="python -m train.study", description=__doc__)
-    parser.add_argument(
-        "--study", type=argument_path, required=True, help="a study file, such as configs/studies/quick.py"
-    )
-    parser.add_argument("--out", type=argument_path, required=True, help="where runs, tables, figures and page go")
-    parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
-    parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
-    parser.add_argument(
-        "--epochs", type=int, help="epochs of every run; finished runs whose checkpoints were kept are continued"
-    )
-    parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
-    parser.add_argument(
-        "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
-    )
-    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
-    parser.add_argument(
-        "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
-    )
-    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
-    parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
-    parser.add_argument(
-        "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
-    )
-    flags = parser.parse_args(arguments)
-    for name, least, most in (
-        ("epochs", 1, 10**6),
-        ("seeds", 1, 10_000),
-        ("max_seeds", 1, 10_000),
-        ("jobs", 1, 10_000),
-        ("retries", 0, 100),
-    ):
-        value = getattr(flags, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name}={value} must be at least {least}")
-        if value is not None and value > most:
-            raise UserError(f"--{name}={value} must be at most {most}")
-    if flags.until and flags.seeds is not None:
-        raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
-    return flags
 
 
 def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
     """What a worker process needs to know: of the study file it gets a copy as it was when this process read it."""
     found = [f"--study={copy_study_file(flags.study, flags.out / STUDY_FILES)}", f"--out={flags.out}"]
     return found + ["--quick_compile"] * study.quick_compile + ["--keep_checkpoints"] * flags.keep_checkpoints
+
+
+def make_executor(flags: argparse.Namespace, study: Study) -> Executor:
+    """Where the runs are trained.
+
+    Raises:
+      UserError: it is Slurm, which is not there.
+    """
+    if flags.executor == "slurm":
+        return cluster.SlurmExecutor(flags.out, worker_flags(flags, study), flags)
+    return LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
+
+
+def print_commands(flags: argparse.Namespace, study: Study, left: Sequence[PlannedRun]) -> None:
+    """Prints a command for each run that is left, or for each few seeds of it."""
+    of_worker = worker_flags(flags, study)
+    while left:
+        group, left = take_group(left, flags.seeds_per_program)
+        print(shlex.join(worker_command(of_worker, write_runs_file(flags.out, group))))
 
 
 def run_session(
@@ -130,11 +104,18 @@ def run_session(
     if live.done < len(planned):
         live.say(f"curves while they grow: tensorboard --logdir={flags.out / 'runs'}")
     session = Session(flags, arguments, study)
-    executor = LocalExecutor(flags.out, worker_flags(flags, study), jobs=flags.jobs)
+    executor = make_executor(flags, study)
     try:
         with StopRequest() as stop:
             runner = Runner(
-                study, flags.out, runs, executor, retries=flags.retries, live=live, published=session.record
+                study,
+                flags.out,
+                runs,
+                executor,
+                retries=flags.retries,
+                live=live,
+                seeds_per_program=flags.seeds_per_program,
+                published=session.record,
             )
             tally = runner.run(planned, stop)
     finally:
@@ -159,6 +140,13 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         with_patience(write, seconds=Config().disk_wait, what=f"the tables in {flags.out}")
 
     planned = planned_runs(study, only=only, seeds=flags.seeds)
+    if flags.status:
+        runs = read_runs(flags.out)
+        checked = check_runs(planned, flags.data_dir)
+        study = identified(study, checked.digests, runs)
+        planned = planned_runs(tuned(study, runs), only=only, seeds=flags.seeds)
+        print(status_in_words(flags.out, [*trial_runs(study, only=only), *planned], runs))
+        return 0
     with open_directory(flags.out, study):
         runs, tally = read_runs(flags.out), Tally()
         if flags.report_only and not runs:
@@ -169,22 +157,29 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         study = identified(study, checked.digests, runs)
         sections = select(study, only)
         if trials := located(trial_runs(study, only=only), flags):
+            open_trials = [run for run in trials if run.id not in runs]
+            if flags.print_commands and open_trials:  # what follows them is known when they have ended
+                print_commands(flags, study, open_trials)
+                return 0
             if not flags.report_only and not flags.dry_run:
                 study, tally = tune(run_session, flags, arguments, study, sections, trials, runs)
                 if tally.open:
                     print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
                     return EXIT_STOPPED
-            study, tally = tuned(study, runs), Tally()
+            study, tally = tuned(study, runs), Tally()  # trials that failed are results
             sections = select(study, only)
         planned = located(planned_runs(study, only=only, seeds=flags.seeds), flags)
         if not flags.report_only:
             left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
-            found = forecast(left, runs, checked.checkpoint_bytes, flags.out, jobs=flags.jobs)
+            found = forecast(left, runs, checked.checkpoint_bytes * flags.seeds_per_program, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
                 if trials:
-                    print(f"before these: {sum(run.id not in runs for run in trials)} of {len(trials)} trials to do")
+                    print(f"before these: {len(open_trials)} of {len(trials)} trials to do")
                 print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
+                return 0
+            if flags.print_commands:
+                print_commands(flags, study, left)
                 return 0
             if left:
                 check_space(found, jobs=flags.jobs)
@@ -203,6 +198,8 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if tally.open:
             left = len(tally.open)
             print(f"stopped with {left} of {len(planned)} runs to do; run the same command again to continue")
+            if flags.executor == "slurm":
+                print("the jobs in Slurm's queue go on: --status shows them, scancel stops them")
             print("figures and page are as they were; the command with --report_only draws them from what is there")
             return EXIT_STOPPED
         extras = Extras()
@@ -250,7 +247,7 @@ def _main(arguments: list[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return run_study(parse(given), given)
+        return run_study(parse(given, __doc__), given)
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

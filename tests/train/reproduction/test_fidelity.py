@@ -9,7 +9,7 @@ import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
 from train.reproduction import fidelity
-from train.reproduction.checks import CIFAR, cifar_expectations, failures, ptb_expectations
+from train.reproduction.checks import CIFAR, PYTORCH, cifar_expectations, failures, ptb_expectations
 from train.reproduction.logs import report_curves
 from train.reproduction.runs import read_filed_runs
 from train.run.records import COLUMNS, PERPLEXITIES
@@ -18,26 +18,28 @@ CIFAR_RUNS = {e.title + suffix: e for suffix in CIFAR.values() for e in cifar_ex
 
 
 def write_run(folder, name, seed=0, epochs=3, factor=1.0):
-    """A metrics.csv: the report's own numbers times a factor (one, or one an epoch)."""
+    """A metrics.csv: the report's own numbers, or PyTorch's for RAdam, times a factor (one, or one an epoch)."""
     factors = [factor] * epochs if isinstance(factor, float) else factor
     folder.mkdir(exist_ok=True)
     with (folder / f"{name}_seed{seed}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, (*COLUMNS, *PERPLEXITIES))
         writer.writeheader()
         for row, times in zip(report_curves()[name][:epochs], factors, strict=True):
+            if name in PYTORCH and row["epoch"] <= 2:
+                row = row | {"train_loss": sum(run[row["epoch"]] for run in PYTORCH[name]) / 2}
             ours = {column: value and value * times for column, value in row.items()}
             writer.writerow(ours | {"epoch": row["epoch"], "step": 391 * row["epoch"]})
 
 
 @pytest.fixture
 def all_runs(tmp_path):
-    """A folder in which everything holds: seed 0 is 1 % above the report, seed 1 is 2 % below."""
+    """A folder in which everything holds: seed 0 is 1 % above its reference, seed 1 is 1.9 % below."""
     folder = tmp_path / "results" / "fidelity"
     folder.parent.mkdir()
     for expected in CIFAR_RUNS.values():
         write_run(folder, expected.name, 0, factor=1.01)
         if expected.seeds == 2:
-            write_run(folder, expected.name, 1, factor=0.98)
+            write_run(folder, expected.name, 1, factor=0.981)
     for name in ("nlp_no", "nlp_yes", "cnn_no", "cnn_yes"):
         write_run(folder, name, epochs=10, factor=1.01)
     return folder
@@ -84,7 +86,7 @@ def test_the_numbers_of_the_tables_are_the_files(all_runs, check):
             name = CIFAR_RUNS[title + suffix].name
             with (all_runs / f"{name}_seed{seed}.csv").open() as file:
                 ours = [float(row["train_loss"]) for row in csv.DictReader(file)]
-            assert tolerance == ("8%" if "RAdam" in title else "4%")
+            assert tolerance == ("2% of PyTorch's" if name == "radam_no" else "4%")
             for epoch, cell in enumerate(cells):
                 theirs = report_curves()[name][epoch]["train_loss"]
                 if (name, epoch) == ("sgd_no_cifar100", 2):
@@ -94,7 +96,7 @@ def test_the_numbers_of_the_tables_are_the_files(all_runs, check):
                     assert cell == f"{ours[epoch]:.4f} / {theirs:.4f} ({percent:+.1f}%)"
     spreads = tables(page)[2]
     assert len(spreads) == 4
-    assert {cell for row in spreads for cell in row[3:]} == {f"{100 * (1.01 - 0.98) / 0.995:.1f}%"}
+    assert {cell for row in spreads for cell in row[3:]} == {f"{100 * (1.01 - 0.981) / 0.9955:.1f}%"}
     # Figures of the report's logs, so that the epochs are the ones meant.
     (radam, lookahead) = tables(page)[3]
     assert [cell.split(" / ")[1].split()[0] for cell in radam[2:6]] == ["1084.8", "708.3", "332.3", "219.2"]
@@ -103,7 +105,7 @@ def test_the_numbers_of_the_tables_are_the_files(all_runs, check):
 
 @pytest.mark.parametrize("expected", [*CIFAR_RUNS.values(), *ptb_expectations()], ids=lambda e: e.name)
 def test_a_run_outside_its_tolerance_is_a_miss(all_runs, expected):
-    tolerance = 0.06 if expected.name.startswith("nlp") else 0.08 if "radam" in expected.name else 0.04
+    tolerance = {"nlp_no": 0.06, "nlp_yes": 0.06, "radam_no": 0.02}.get(expected.name, 0.04)
     last = expected.epochs[-1]
     for sign in (1, -1):
         for difference, misses in ((tolerance - 0.001, []), (tolerance + 0.001, [f"misses at epoch {last}"])):
@@ -148,11 +150,19 @@ def test_what_is_not_there_is_not_run_and_no_success(all_runs, check):
         "CNN, Lookahead(RAdam): 10 epochs not run",
     ]
     cifar10, cifar100, spreads, ptb = tables(page)[:4]
-    assert ["RAdam", "–", "not run", "not run", "not run", "8%", "not run"] in cifar10
+    assert ["RAdam", "–", "not run", "not run", "not run", "2% of PyTorch's", "not run"] in cifar10
     assert next(row for row in cifar10 if row[0] == "Adam")[-3:] == ["not run / 1.0343", "4%", "epoch 3 not run"]
     assert next(row for row in cifar100 if row[0] == "Lookahead(SGD)")[-1] == "not run"
     assert spreads[0] == ["CIFAR-10", "RAdam", "1", "not run", "not run", "not run"]
     assert ptb[1][-1] == "not run"
+
+
+def test_trials_that_are_filed_stand_beside_the_log(all_runs, check):
+    (all_runs / "trials").mkdir()
+    (all_runs / "trials" / "radam.csv").write_text("trial,train_loss\nanother eps,1.9022\n")
+    _, _, page = check(all_runs)
+    assert ["another eps", "1.9022", "+5.5%"] in tables(page)[3]
+    assert "ours has 1.8084 to 1.8619 and 1.4563 to 1.4994" in page.replace("\n", " ")
 
 
 def test_with_no_runs_at_all_nothing_holds(tmp_path, check):

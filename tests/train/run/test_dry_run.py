@@ -27,7 +27,7 @@ def test_it_counts_what_the_run_will_have(small_config, tmp_path):
 
 def test_it_says_where_a_run_would_go_on_and_how_long_it_takes(small_config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config)))
-    file = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    file = MetricsFile(tmp_path / "metrics.csv")
     for epoch, seconds in ((1, 100.0), (2, 20.0)):  # the first one waited for the compiler
         file.append({"epoch": epoch, "step": 7 * epoch, "seconds": seconds, "train_loss": 1.0})
     before = sorted(path.name for path in tmp_path.iterdir())

@@ -157,7 +157,7 @@ def test_a_workdir_in_which_no_run_came_to_anything_belongs_to_nobody(left, smal
         (tmp_path / name).write_text(text)
     (tmp_path / "checkpoints").mkdir()
     with open_workdir(tmp_path, replace(small_config, resume=False)) as workdir:
-        workdir.start(["cpu:0 cpu"])
+        workdir.start(["cpu:0 cpu"], model={})
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == small_config.batch_size
     # Now one has started.
     with pytest.raises(UserError, match="of another config"), open_workdir(tmp_path, replace(small_config, seed=8)):
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing(call, small_config, replac
     monkeypatch.setattr(workdir_module, "write_json", write)
     monkeypatch.setattr("train.files._RETRY_SECONDS", 0.0)
     with open_workdir(tmp_path, replace(small_config, disk_wait=60.0)) as workdir:
-        workdir.start(["cpu:0 cpu"])
+        workdir.start(["cpu:0 cpu"], model={})
         workdir.record("finished", patient=True)
     assert status(tmp_path)["status"] == "finished"
     assert (tmp_path / "config.json").exists()
@@ -306,7 +306,7 @@ def test_a_run_killed_before_its_first_checkpoint_goes_on(copied, at_once):
     ],
 )
 def test_columns_of_the_users_own_are_kept(name, cells, place, tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    metrics = MetricsFile(tmp_path / "metrics.csv")
     for epoch in (1, 2):
         metrics.append({"epoch": epoch, "step": 7 * epoch, "train_loss": 1.0 / epoch})
     columns, rows = read_csv(tmp_path / "metrics.csv")
@@ -314,7 +314,7 @@ def test_columns_of_the_users_own_are_kept(name, cells, place, tmp_path):
     rows = [row | {name: cell} for row, cell in zip(rows, cells, strict=True)]
     (tmp_path / "metrics.csv").write_text(csv_text(columns, rows))
     # As a resume from the first epoch does.
-    again = MetricsFile(tmp_path / "metrics.csv", language_model=False)
+    again = MetricsFile(tmp_path / "metrics.csv")
     again.keep_until(7)
     again.append({"epoch": 2, "step": 14, "train_loss": 0.25})
     found, after = read_csv(tmp_path / "metrics.csv")

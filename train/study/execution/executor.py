@@ -1,4 +1,4 @@
-"""Where runs are trained: an interface, and processes on this machine. A batch system would be another class.
+"""Where runs are trained: an interface, and processes on this machine; `train.study.execution.cluster` is another.
 
 An executor trains a run and reports its end, no more: what to run, in which order, how often to try and what
 to publish is `train.study.execution.runner`'s.
@@ -14,11 +14,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from train.config import to_dict
-from train.study.execution.worker import FAILED, STOPPED, log_name, open_log
+from train.study.execution.worker import FAILED, STOPPED, log_name, open_log, runs_line
 from train.study.plan import PlannedRun
 
 # A process takes no further run after so long: what libraries leave behind is freed, and a start costs seconds.
@@ -47,8 +47,8 @@ class Executor(Protocol):
         """Whether another run may be started now."""
         ...
 
-    def start(self, run: PlannedRun) -> None:
-        """Starts a run, or continues it where its workdir stands."""
+    def start(self, runs: Sequence[PlannedRun]) -> None:
+        """Starts runs, or continues them where their workdirs stand; several differ in their seeds alone."""
         ...
 
     def wait(self, seconds: float) -> list[RunEnd]:
@@ -87,20 +87,20 @@ class _Slot:
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._since = 0.0
-        self.run: str | None = None
+        self.runs: set[str] = set()
 
-    def start(self, run: PlannedRun) -> None:
+    def start(self, runs: Sequence[PlannedRun]) -> None:
         if self._process is not None and time.monotonic() - self._since > WORKER_SECONDS:
             self.retire()
         if self._process is None or self._process.poll() is not None:
-            self._start_process(run.id)
-        self.run = run.id
+            self._start_process(runs[0].id)
+        self.runs = {run.id for run in runs}
         process = self._process
         assert process is not None
         assert process.stdin is not None
         # A worker that has just died says so by its end of output, not here.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"id": run.id, "config": to_dict(run.config)}) + "\n")
+            process.stdin.write(runs_line(runs) + "\n")
             process.stdin.flush()
 
     def _start_process(self, run: str) -> None:
@@ -128,13 +128,14 @@ class _Slot:
                 with contextlib.suppress(ValueError, TypeError):
                     self._ends.put(RunEnd(**json.loads(line)))
         status = process.wait()
-        if self._process is process and self.run is not None:
+        if self._process is process:
             asked = status in (-signal.SIGTERM, 75)
             how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            self._ends.put(RunEnd(self.run, STOPPED if asked else FAILED, f"its process ended {how}"))
+            for run in list(self.runs):
+                self._ends.put(RunEnd(run, STOPPED if asked else FAILED, f"its process ended {how}"))
 
     def stop(self) -> None:
-        if self.run is not None and self._process is not None and self._process.poll() is None:
+        if self.runs and self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def retire(self) -> None:
@@ -171,10 +172,10 @@ class LocalExecutor:
         ]
 
     def has_room(self) -> bool:
-        return any(slot.run is None for slot in self._slots)
+        return any(not slot.runs for slot in self._slots)
 
-    def start(self, run: PlannedRun) -> None:
-        next(slot for slot in self._slots if slot.run is None).start(run)
+    def start(self, runs: Sequence[PlannedRun]) -> None:
+        next(slot for slot in self._slots if not slot.runs).start(runs)
 
     def wait(self, seconds: float) -> list[RunEnd]:
         ends = []
@@ -184,8 +185,7 @@ class LocalExecutor:
                 ends.append(self._ends.get_nowait())
         for end in ends:
             for slot in self._slots:
-                if slot.run == end.id:
-                    slot.run = None
+                slot.runs.discard(end.id)
         return ends
 
     def stop(self) -> None:

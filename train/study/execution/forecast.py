@@ -79,7 +79,7 @@ def forecast(
     Args:
       left: the runs to do.
       runs: the published ones, whose times are the measure.
-      checkpoint_bytes: of the largest checkpoint among the runs.
+      checkpoint_bytes: of the largest checkpoint among the runs, times the runs that a job has at once.
       out: where they go; made already.
       jobs: runs at once.
     """

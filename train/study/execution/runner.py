@@ -51,6 +51,12 @@ _FACTS = {
 }
 
 
+def take_group(waiting: Sequence[PlannedRun], seeds: int) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """The first run with other seeds of its variant, so many at most, and the runs that are left."""
+    group = [run for run in waiting if run.variant_id == waiting[0].variant_id][:seeds]
+    return group, [run for run in waiting if run not in group]
+
+
 class Runner:
     """Runs what is planned and not published yet.
 
@@ -61,6 +67,7 @@ class Runner:
       executor: where runs are trained.
       retries: how often a failed run is tried again.
       live: what a person watching sees.
+      seeds_per_program: how many seeds of a variant the executor gets at once.
       published: called with the tally so far whenever a run has ended.
     """
 
@@ -73,10 +80,12 @@ class Runner:
         *,
         retries: int,
         live: Live,
+        seeds_per_program: int = 1,
         published: Callable[[Tally], None] = lambda tally: None,
     ):
         self._study, self._out, self._runs = study, out, runs
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
+        self._seeds_per_program = seeds_per_program
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
@@ -91,17 +100,21 @@ class Runner:
         asked = False
         while going or (waiting and not stop):
             while waiting and not stop and self._executor.has_room():
-                run = waiting.pop(0)
+                run = waiting[0]
                 if self._publish_if_finished(run):
+                    waiting.remove(run)
                     self._live.found(run, self._runs[run.id].rows)
                     tally.finished.append(run)
                     self._published(tally)
                     continue
-                attempts[run.id] += 1
-                going[run.id] = run
-                self._continue_earlier(run)
-                self._executor.start(run)
-                self._live.started(run)
+                group, waiting = take_group(waiting, self._seeds_per_program)
+                for member in group:
+                    attempts[member.id] += 1
+                    going[member.id] = member
+                    self._continue_earlier(member)
+                self._executor.start(group)
+                for member in group:
+                    self._live.started(member)
             if stop and not asked:
                 asked = True
                 self._live.say(f"{stop.signal.name if stop.signal else 'stop'}: the runs in flight save and stop ...")

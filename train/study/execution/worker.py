@@ -1,12 +1,12 @@
-"""python -m train.study.execution.worker --study=FILE --out=DIR [--cpus=0,1] [--quick_compile] [--keep_checkpoints]
+"""python -m train.study.execution.worker --study=FILE --out=DIR [--runs=FILE] [--cpus=0,1] [--quick_compile] ...
 
 Trains runs one after the other, each in DIR/runs/ID, and writes everything they print to DIR/logs/ID.txt. It reads the
-runs from standard input, one JSON line each: {"id": ..., "config": ...}. One process serves many runs, so that JAX
-starts once, and each run is what the study's own process planned, even if its files have changed since. The study file
-is run for what it registers. When standard input closes, the worker stops as if by a signal: no worker outlives its
-study. If another process holds the workdir, such as the worker of a study that was just killed, it waits. After each
-run it writes one JSON line: {"id": ..., "status": ..., "message": ...}. Where JAX can run nothing, every run is
-"unusable".
+runs from standard input, a JSON line for each or for a few that differ in their seeds alone, which it trains in one
+program: [{"id": ..., "config": ...}, ...]. One process serves many runs, so that JAX starts once, and each run is what
+the study's own process planned, even if its files have changed since. The study file is run for what it registers. When
+standard input closes, the worker stops as if by a signal: no worker outlives its study. If another process holds the
+workdir, such as the worker of a study that was just killed, it waits. After the runs of a line it writes one JSON line
+for each: {"id": ..., "status": ..., "message": ...}. Where JAX can run nothing, every run is "unusable".
 
 Exit status: 0 all finished, 1 one failed, 75 stopped by a signal.
 """
@@ -23,16 +23,36 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from train.config import Config, from_dict, validate
+from train.config import Config, from_dict, to_dict, validate
 from train.errors import InUse, RunFailed, UserError
+from train.files import write_atomic
 from train.interface.output import TolerantStream, one_line, tolerant_output, with_environment
 from train.run.signals import EXIT_STOPPED, StopRequest
+from train.study.plan import PlannedRun, run_study_file
 
 FINISHED, STOPPED, FAILED, REFUSED, UNUSABLE = "finished", "stopped", "failed", "refused", "unusable"
+
+
+def worker_command(worker_flags: Sequence[str], runs_file: Path) -> list[str]:
+    """The command of a worker that trains the runs of a file and ends."""
+    return [sys.executable, "-m", "train.study.execution.worker", *worker_flags, f"--runs={runs_file}"]
+
+
+def runs_line(runs: Sequence[PlannedRun]) -> str:
+    """What a worker reads: runs that it trains in one program."""
+    return json.dumps([{"id": run.id, "config": to_dict(run.config)} for run in runs])
+
+
+def write_runs_file(out: Path, runs: Sequence[PlannedRun]) -> Path:
+    """Writes what a worker reads to a file named after the first of the runs, and returns the file's path."""
+    path = out.absolute() / "commands" / f"{runs[0].id}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, runs_line(runs) + "\n")
+    return path
 
 
 def run_directory(out: Path, run: str) -> Path:
@@ -73,28 +93,71 @@ def everything_said_goes_to(path: Path) -> Iterator[None]:
                 os.close(old)
 
 
-def train_run(run: str, config: Config, out: Path, stop: StopRequest, *, keep_checkpoints: bool) -> tuple[str, str]:
-    """Trains, and takes away the checkpoints of a run that is finished.
+class Run(NamedTuple):
+    """A run that a worker is told to train.
+
+    Attributes:
+      id: of the run.
+      config: validated.
+    """
+
+    id: str
+    config: Config
+
+
+def train_runs(runs: Sequence[Run], out: Path, stop: StopRequest, *, keep_checkpoints: bool) -> list[tuple[str, str]]:
+    """Trains one run, or in one program several that differ in their seeds alone; the first's log gets what they print.
+
+    Takes away the checkpoints of those that finish.
 
     Returns:
-      "finished", "stopped", "failed", or "refused" (what was given is wrong, so trying again will not help); and for
-      the latter two why, in one line.
+      For each run "finished", "stopped", "failed", or "refused" (what was given is wrong, so trying again will not
+      help); and for the latter two why, in one line.
     """
-    from train.run.loop import train
+    first, ended = runs[0].id, []
+    for run in runs[1:]:
+        with open_log(out / log_name(run.id)) as log:
+            log.write(f"{_now()}  run {run.id} trains in one program with run {first}: see {log_name(first)}\n")
+    with everything_said_goes_to(out / log_name(first)):
+        print(f"{_now()}  run {' '.join(run.id for run in runs)}, process {os.getpid()}", flush=True)
+        results = _when_free(lambda some: _train(some, out, stop), runs, stop)
+        for run in runs:
+            ended.append(_said(results[run.id]))
+    for run, (status, message) in zip(runs, ended, strict=True):
+        if message and run.id != first:
+            with open_log(out / log_name(run.id)) as log:
+                log.write(f"error: {message}\n")
+        if status == FINISHED and not keep_checkpoints:
+            shutil.rmtree(run_directory(out, run.id) / "checkpoints", ignore_errors=True)
+    return ended
 
-    with everything_said_goes_to(out / log_name(run)):
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}  run {run}, process {os.getpid()}", flush=True)
-        try:
-            status = _when_free(lambda: train(config, run_directory(out, run), stop=stop).status, stop)
-        except (UserError, RunFailed) as error:
-            print(f"error: {error}", flush=True)
-            return (REFUSED if isinstance(error, UserError) else FAILED), str(error)
-        except Exception as error:
-            traceback.print_exc()
-            return FAILED, one_line(error)
-    if status == FINISHED and not keep_checkpoints:
-        shutil.rmtree(run_directory(out, run) / "checkpoints", ignore_errors=True)
-    return status, ""
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _train(runs: Sequence[Run], out: Path, stop: StopRequest) -> list[Any]:
+    """For each run how it ended: an `Outcome`, or the error."""
+    from train.run.loop import train
+    from train.seeds.together import train_together
+
+    if len(runs) > 1:
+        return list(train_together([(run.config, run_directory(out, run.id)) for run in runs], stop=stop))
+    try:
+        return [train(runs[0].config, run_directory(out, runs[0].id), stop=stop)]
+    except Exception as error:
+        return [error]
+
+
+def _said(result: Any) -> tuple[str, str]:
+    """Status and message of a run's result; prints what is wrong with it."""
+    if isinstance(result, UserError | RunFailed):
+        print(f"error: {result}", flush=True)
+        return (REFUSED if isinstance(result, UserError) else FAILED), str(result)
+    if isinstance(result, Exception):
+        traceback.print_exception(result)
+        return FAILED, one_line(result)
+    return (STOPPED if result is None else result.status), ""
 
 
 def why_unusable() -> str:
@@ -108,21 +171,27 @@ def why_unusable() -> str:
     return ""
 
 
-def _when_free(train: Callable[[], str], stop: StopRequest) -> str:
-    """Trains as soon as no other process has the workdir; "stopped" where a signal comes first."""
-    told = False
-    while not stop:
-        try:
-            return train()
-        except InUse as error:
+def _when_free(train: Callable[[Sequence[Run]], list[Any]], runs: Sequence[Run], stop: StopRequest) -> dict[str, Any]:
+    """Trains runs, those whose workdirs other processes have as soon as they are free.
+
+    Returns:
+      What `train` says of each run by its id; None where a signal came before its workdir was free.
+    """
+    results: dict[str, Any] = dict.fromkeys(run.id for run in runs)
+    waiting, told = list(runs), False
+    while waiting and not stop:
+        results |= zip((run.id for run in waiting), train(waiting), strict=True)
+        waiting = [run for run in waiting if isinstance(results[run.id], InUse)]
+        for run in waiting:
             if not told:
-                print(f"waiting: {error}", flush=True)
-            told = True
+                print(f"waiting: {results[run.id]}", flush=True)
+            told, results[run.id] = True, None
+        if waiting:
             time.sleep(0.5)
-    return STOPPED
+    return results
 
 
-def _read_runs(source: TextIO, runs: "queue.Queue[dict[str, Any]]") -> None:
+def _read_runs(source: TextIO, runs: "queue.Queue[list[dict[str, Any]] | None]") -> None:
     for line in source:
         runs.put(json.loads(line))
     os.kill(os.getpid(), signal.SIGTERM)
@@ -140,6 +209,7 @@ def _main(arguments: list[str] | None) -> int:
     )
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, help="a file of such lines, instead of standard input")
     parser.add_argument("--cpus", default="", help="cores to use, such as 0,1; all if not given")
     parser.add_argument("--quick_compile", action="store_true")
     parser.add_argument("--keep_checkpoints", action="store_true")
@@ -153,31 +223,35 @@ def _main(arguments: list[str] | None) -> int:
     import jax
 
     from train.step import runtime
-    from train.study.plan import run_study_file
 
-    runs: queue.Queue[dict[str, Any]] = queue.Queue()
+    runs: queue.Queue[list[dict[str, Any]] | None] = queue.Queue()
     failed = False
     with StopRequest() as stop:
-        threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
+        if flags.runs is None:
+            threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
+        else:
+            listed = [json.loads(line) for line in flags.runs.read_text(encoding="utf-8").splitlines()]
+            for group in [*listed, None]:
+                runs.put(group)
         runtime.set_up()
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
         run_study_file(flags.study)
         unusable = why_unusable()
-        while (run := _next(runs, stop)) is not None:
+        while (group := _next(runs, stop)) is not None:
+            group = [Run(one["id"], validate(from_dict(one["config"]))) for one in group]
             if unusable:
-                failed = True
-                print(json.dumps({"id": run["id"], "status": UNUSABLE, "message": unusable}), flush=True)
-                continue
-            config = validate(from_dict(run["config"]))
-            status, message = train_run(run["id"], config, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
-            failed |= status in (FAILED, REFUSED)
-            print(json.dumps({"id": run["id"], "status": status, "message": message}), flush=True)
+                ends = [(UNUSABLE, unusable)] * len(group)
+            else:
+                ends = train_runs(group, flags.out, stop, keep_checkpoints=flags.keep_checkpoints)
+            for run, (status, message) in zip(group, ends, strict=True):
+                failed |= status in (FAILED, REFUSED, UNUSABLE)
+                print(json.dumps({"id": run.id, "status": status, "message": message}), flush=True)
     return EXIT_STOPPED if stop else int(failed)
 
 
-def _next(runs: "queue.Queue[dict[str, Any]]", stop: StopRequest) -> dict[str, Any] | None:
-    """The next run; None once a signal came."""
+def _next(runs: "queue.Queue[list[dict[str, Any]] | None]", stop: StopRequest) -> list[dict[str, Any]] | None:
+    """The next runs; None once a signal came, or a file has no more."""
     while not stop:
         with contextlib.suppress(queue.Empty):
             return runs.get(timeout=0.2)

@@ -10,6 +10,7 @@ from train.study.plan import Study
 from train.study.plan.quantities import QUANTITIES
 from train.study.results.records import ComparisonResult, Verdict
 from train.study.verdicts.measurements import names_of
+from train.study.verdicts.seeds import MAX_SEEDS
 from train.study.verdicts.wording import NONE, gain_words, seeds_words, two_values
 
 MARKS = {"supported": "✓", "contradicted": "✗", "not resolved": "?", "partly run": "…", "not run": NONE}
@@ -76,6 +77,46 @@ def verdict_counts(verdicts: Sequence[Verdict]) -> list[Count]:
     """How many claims were supported, contradicted, not resolved; and how many were run in part, or not at all."""
     found = Counter(verdict.words for verdict in verdicts)
     return [Count(words, mark, found[words]) for words, mark in MARKS.items() if words in RESOLVABLE or found[words]]
+
+
+class Reach(NamedTuple):
+    """Claims by what they would still take.
+
+    Attributes:
+      words: what is so of them.
+      claims: their keys.
+    """
+
+    words: str
+    claims: list[str]
+
+
+def reach(verdicts: Sequence[Verdict]) -> list[Reach]:
+    """What is settled, and what the rest would take; only what occurs."""
+    within, beyond, unknown, waiting = [], [], [], []
+    for verdict in verdicts:
+        needed = verdict.seeds_if_seen
+        if verdict.words in ("partly run", "not run"):
+            waiting.append(verdict.claim.key)
+        elif verdict.words == "not resolved" and needed is None:
+            unknown.append(verdict.claim.key)
+        elif verdict.words == "not resolved" and needed <= MAX_SEEDS:
+            within.append(f"{verdict.claim.key} ({needed})")
+        elif verdict.words == "not resolved":
+            beyond.append(f"{verdict.claim.key} ({seeds_words(needed)})")
+    settled = {
+        words: [f"{v.claim.key}" + ("" if v.plain == words else "*") for v in verdicts if v.words == words]
+        for words in ("supported", "contradicted")
+    }
+    found = [
+        Reach("Supported; * by the moderated test alone", settled["supported"]),
+        Reach("Contradicted; * by the moderated test alone", settled["contradicted"]),
+        Reach(f"Open, and up to {MAX_SEEDS} seeds would decide it if the true gain is the one seen (seeds)", within),
+        Reach(f"Open, and more than {MAX_SEEDS} seeds would be needed at this budget (seeds)", beyond),
+        Reach("Open, with too few runs to say what it would take", unknown),
+        Reach("Waiting for runs", waiting),
+    ]
+    return [group for group in found if group.claims]
 
 
 def _place(study: Study, ref: str) -> Place:

@@ -21,7 +21,7 @@ from train.study.page.data import page_data, script_json, section_id
 from train.study.page.summary import Summary, summarise
 from train.study.page.tables import final_table, gains_table, runs_table, settings
 from train.study.page.tuning import PROFILES, tuning_table
-from train.study.page.verdicts import VerdictView, scale_words, verdict_counts, verdict_view
+from train.study.page.verdicts import VerdictView, reach, scale_words, verdict_counts, verdict_view
 from train.study.plan import Section
 from train.study.results.records import StudyResults
 
@@ -143,6 +143,7 @@ def page_html(results: StudyResults, folder: Path) -> str:
         counts=verdict_counts(results.verdicts),
         scales=[scale_words(scale) for scale in sorted({verdict.scale for verdict in results.verdicts} - {"full"})],
         sources=_sources(results),
+        reach=reach(results.verdicts),
         reference=study.reference[:1].upper() + study.reference[1:],
         insight=_embedded(folder, STEM),
         tuned=any(section.trials for section in study.sections),

@@ -219,6 +219,7 @@ class Study:
         takes longer than training. Each run's run.json records it.
       reference: whose runs the variants' references are, in words, such as "the paper".
       sources: heading of the verdicts on the claims of each source (`train.study.plan.claims.Claim.source`).
+      outlook: paragraphs for the page on what the study's budget leaves open, and what more would take.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Study:
     quick_compile: bool = False
     reference: str = "the reference"
     sources: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"own": "What this study claims"})
+    outlook: Sequence[str] = ()
 
     def __post_init__(self):
         for name, value in (

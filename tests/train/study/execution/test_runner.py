@@ -52,7 +52,7 @@ def write_workdir(out, run, status="finished", epochs=2):
     directory = run_directory(out, run.id)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", to_dict(run.config))
-    metrics = MetricsFile(directory / "metrics.csv", language_model=False)
+    metrics = MetricsFile(directory / "metrics.csv")
     for epoch in range(len(metrics.rows) + 1, epochs + 1):
         loss = 1.0 / epoch + 0.1 * run.config.seed + run.config.optimizer.learning_rate
         row = {"epoch": epoch, "step": 7 * epoch, "train_loss": loss, "test_accuracy": 0.5, "seconds": 1.25}
@@ -75,14 +75,15 @@ class Pretend:
     def __init__(self, out, planned, *, jobs=1, script=None, during=lambda name: None):
         self.out, self.jobs, self.script, self.during = out, jobs, script or {}, during
         self.runs = {run.id: run for run in planned}
-        self.started, self.going, self.asked = [], [], False
+        self.groups, self.started, self.going, self.asked = [], [], [], False
 
     def has_room(self):
         return len(self.going) < self.jobs
 
-    def start(self, run):
-        self.started.append(run.name)
-        self.going.append(run.id)
+    def start(self, runs):
+        self.groups.append([run.name for run in runs])
+        self.started += self.groups[-1]
+        self.going += [run.id for run in runs]
 
     def wait(self, seconds):
         ends, self.going = [], self.going[:]
@@ -113,12 +114,15 @@ class Stop:
         return self.asked
 
 
-def run_all(study, out, *, seeds=None, retries=1, stop=None, published=lambda tally: None, **executor):
+def run_all(
+    study, out, *, seeds=None, retries=1, stop=None, published=lambda tally: None, seeds_per_program=1, **executor
+):
     planned = planned_runs(study, seeds=seeds)
     runs, said = read_runs(out), io.StringIO()
     pretend = Pretend(out, planned, **executor)
     live = Live(out, planned, runs, jobs=pretend.jobs, stream=said)
-    runner = Runner(study, out, runs, pretend, retries=retries, live=live, published=published)
+    how = {"retries": retries, "seeds_per_program": seeds_per_program}
+    runner = Runner(study, out, runs, pretend, live=live, published=published, **how)
     tally = runner.run(planned, stop or Stop())
     return tally, pretend, said.getvalue()
 
@@ -142,11 +146,20 @@ def test_runs_go_seed_by_seed_and_are_published_as_they_end(out):
     assert "run 4 of 4  1:digits slow, seed 1: loss 0.8000, test 50.00%" in said
 
 
+def test_seeds_of_a_variant_start_together_and_one_that_fails_is_tried_again_alone(out):
+    plain, slow = NAMES[::2], NAMES[1::2]
+    script = {slow[1]: ["failed", "finished"]}
+    tally, pretend, _ = run_all(make_study(seeds=3), out, seeds_per_program=2, script=script)
+    thirds = ["1:digits plain, seed 2", "1:digits slow, seed 2"]
+    assert pretend.groups == [plain, slow, [slow[1], thirds[1]], thirds[:1]]
+    assert len(tally.finished) == len(read_runs(out)) == 6
+
+
 def test_a_session_is_in_study_json_from_its_first_run_on_so_that_a_kill_takes_nothing_away(out):
     def sessions():
         return json.loads((out / FACTS).read_text())["sessions"]
 
-    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="")
+    flags = argparse.Namespace(study="s.py", out=out, scale="mini", seeds=None, until="", epochs=None)
     seen = []
     for seeds in (1, 2):
         arguments = ["--study=s.py", f"--out={out}", "--scale=mini", f"--seeds={seeds}"]
@@ -310,7 +323,7 @@ def test_published_runs_read_back_as_they_were_and_write_back_bit_for_bit(out):
     for run in runs.values():
         planned = next(p for p in planned_runs(study) if p.id == run.id)
         stored = to_dict(planned.config)
-        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume", "add_unk"):
+        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume", "add_unk", "seeds_per_program"):
             stored.pop(name)
         assert run.config == stored
         assert [row["epoch"] for row in run.rows] == [1, 2]
@@ -559,24 +572,24 @@ def test_an_out_that_is_a_file_is_refused(tmp_path):
 def test_a_worker_whose_study_dies_before_the_first_run_begins_trains_nothing():
     ids = queue.Queue()
     with StopRequest() as stop:
-        worker._read_runs(io.StringIO('{"id": "an id"}\n'), ids)  # and then the end of standard input
+        worker._read_runs(io.StringIO('[{"id": "an id"}]\n'), ids)  # and then the end of standard input
         assert stop.signal is signal.SIGTERM
         assert worker._next(ids, stop) is None
 
 
-@pytest.mark.parametrize(("free_after", "status"), [(2, "finished"), (9, "stopped")])
+@pytest.mark.parametrize(("free_after", "status"), [(2, "finished"), (9, None)])
 def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, status, monkeypatch, capsys):
     stop, tried = Stop(), []
     monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
 
-    def train():
-        tried.append(True)
+    def train(runs):
+        tried.append([run.id for run in runs])
         stop.asked = len(tried) == 5
-        if len(tried) <= free_after:
-            raise InUse("it is in use")
-        return "finished"
+        return ["finished" if run.id == "b" or len(tried) > free_after else InUse("it is in use") for run in runs]
 
-    assert worker._when_free(train, stop) == status
+    runs = [worker.Run("a", Config()), worker.Run("b", Config())]
+    assert worker._when_free(train, runs, stop) == {"a": status, "b": "finished"}
+    assert tried[:2] == [["a", "b"], ["a"]]
     assert capsys.readouterr().out == "waiting: it is in use\n"
 
 
@@ -585,6 +598,6 @@ def test_what_a_study_file_prints_is_no_end_of_a_run(out):
     code = """print(5); print("text"); print('{"id": "a", "status": "finished", "message": ""}', flush=True)"""
     code += "; input(); input()"
     executor._slots[0]._command = [sys.executable, "-c", code]
-    executor.start(dataclasses.replace(planned_runs(make_study())[0], id="a"))
+    executor.start([dataclasses.replace(planned_runs(make_study())[0], id="a")])
     assert executor.wait(30) == [RunEnd("a", "finished", "")]
     executor.close()

@@ -1,4 +1,4 @@
-"""SHA-256 sums of a checkpoint's files: written with it, and compared before it is trusted."""
+"""The sums beside a checkpoint's files: SHA256SUMS, as `sha256sum -c` reads it, and the sum of that list."""
 
 import hashlib
 from pathlib import Path
@@ -54,7 +54,7 @@ def _sum_line(path: Path) -> str:
 
 
 def write_sums(directory: Path) -> None:
-    """Sums all files of a checkpoint, and flushes files and folders to the disk."""
+    """Writes the sums of all files in a folder, and flushes everything to the disk."""
     lines = ""
     for path in _files(directory):
         fsync_path(path)

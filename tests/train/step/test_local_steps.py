@@ -1,0 +1,209 @@
+"""Local steps: each device trains alone, and only Lookahead's outer step averages, once every k steps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookahead_jax as la
+from tests.train import runs
+from train import data
+from train.config import Config, ModelConfig, OptimizerConfig, validate
+from train.errors import UserError
+from train.experiment import make_recipe
+from train.run.loop import train
+from train.run.progress import Progress
+from train.run.signals import StopRequest
+from train.run.trainer import Trainer
+from train.step import steps
+from train.step.collectives import collectives
+from train.step.parallel import Parallel, run_devices
+
+TOKENS = np.random.default_rng(3).integers(0, 30, (20, 2, 6)).astype(np.int32)
+
+
+def text_trainer(mode, *, devices=4, batch_size=8, sync_period=3, slow_step_size=0.5, inner="sgd", dropout=0.0):
+    """A GRU on made-up segments: 20, so that a batch of 8 leaves 4, and one of 7 leaves 6."""
+    split = data.Split(TOKENS[:, 0], TOKENS[:, 1])
+    dataset = data.Dataset("made-up", "text", split, split, 30, "none", (), (), False, vocab_size=30)
+    optimizer = OptimizerConfig(
+        name=inner, learning_rate=0.5, lookahead=True, sync_period=sync_period, slow_step_size=slow_step_size
+    )
+    model = ModelConfig(name="gru", embedding_size=4, hidden_size=4, dropout=dropout)
+    config = Config(dataset="text", epochs=5, batch_size=batch_size, model=model, optimizer=optimizer)
+    parallel = Parallel.of(run_devices(devices), mode)
+    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+
+
+def run_steps(trainer, count):
+    state, metrics, losses = trainer.init(0), trainer.zero_metrics(), []
+    for step in range(count):
+        if step % trainer.recipe.steps_per_epoch == 0:
+            order = trainer.order(state)
+        last = (step + 1) % trainer.recipe.steps_per_epoch == 0
+        state, metrics, scalars = trainer.train(state, metrics, order, last=last)
+        losses.append(float(scalars["loss"]))
+    return state, metrics, losses
+
+
+def assert_close(ours, theirs, tolerance=1e-6):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+def worker(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+@pytest.mark.parametrize("batch_size", [8, 7])
+def test_one_local_step_of_sgd_with_alpha_one_is_data_parallelism(batch_size):
+    """In batches of 7 and 6 over four workers their parts differ in size, and one worker has none of the 6."""
+    how = {"batch_size": batch_size, "sync_period": 1, "slow_step_size": 1.0}
+    state, metrics, losses = run_steps(text_trainer("local", **how), 4)
+    expected, expected_metrics, expected_losses = run_steps(text_trainer("single", devices=1, **how), 4)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-6)
+    assert int(metrics.correct) == int(expected_metrics.correct)
+    assert int(metrics.count) == int(expected_metrics.count)
+    for index in range(4):
+        assert_close(worker(state.params, index), expected.params)
+        assert_close(worker(la.slow_params(state.opt_state), index), la.slow_params(expected.opt_state))
+
+
+def test_workers_are_runs_of_their_own_between_outer_steps():
+    """Against a loop written here: each worker's SGD on its part of the batch, and the mean every third step."""
+    trainer = text_trainer("local")
+    state, _, losses = run_steps(trainer, 5)
+    plain = text_trainer("single", devices=1)
+    slow = plain.init(0).params
+    fast = [slow] * 4
+
+    def loss(params, rows):
+        logits = plain.recipe.model.apply({"params": params}, jnp.asarray(TOKENS)[rows, 0], train=False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(TOKENS)[rows, 1]).mean()
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    for step, start in enumerate((0, 8, 16, 0, 8)):
+        size = 2 if start < 16 else 1
+        found = [gradient(fast[i], np.arange(start + i * size, start + (i + 1) * size)) for i in range(4)]
+        np.testing.assert_allclose(losses[step], np.mean([float(value) for value, _ in found]), rtol=1e-5)
+        fast = [jax.tree.map(lambda p, g: p - 0.5 * g, p, g) for p, (_, g) in zip(fast, found, strict=True)]
+        if step == 2:
+            slow = jax.tree.map(lambda s, *p: s + 0.5 * (sum(p) / 4 - s), slow, *fast)
+            fast = [slow] * 4
+    for i in range(4):
+        assert_close(worker(state.params, i), fast[i], 1e-5)
+        assert_close(worker(la.slow_params(state.opt_state), i), slow, 1e-5)
+    assert not np.allclose(state.params["embedding"][0], state.params["embedding"][1])
+
+
+@pytest.mark.parametrize("mode", ["pmap", "local"])
+def test_the_parameters_are_sent_by_the_step_that_syncs_alone(mode):
+    """Read off the compiled program: outside branches of conditionals only a few scalars are summed up."""
+    trainer = text_trainer(mode, inner="adam")
+    state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
+    order = trainer.parallel.placed(jax.ShapeDtypeStruct((20,), np.int32))
+    program = trainer.train_program(state, metrics, order, last=False)
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(steps.abstract_state(trainer.recipe).params))
+    compiled = trainer.compiled(program)
+    found = collectives(getattr(compiled, "func", compiled).as_text())
+    if mode == "pmap":
+        assert size <= found.bytes <= size + 16
+        assert found.branches == ()
+    else:
+        assert found.bytes <= 16  # loss, correct, and whether all workers took a step
+        # One branch is the sync; one, taken by the run's first step alone, makes sure that all start alike.
+        assert [sent for _, sent in found.branches] == [size, size]
+
+
+def test_what_a_program_sends_is_read_off_its_text():
+    text = """HloModule made_up
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+%then (p: f32[2,3]) -> (f32[2,3], bf16[4]) {
+  ROOT %both = (f32[2,3]{1,0}, bf16[4]{0}) all-reduce(%p, %q), to_apply=%sum
+}
+%else (p: f32[2,3]) -> (f32[2,3], bf16[4]) {
+  ROOT %t = (f32[2,3]{1,0}, bf16[4]{0}) tuple(%p, %q)
+}
+ENTRY %main (p: f32[2,3]) -> f32[5] {
+  %g = s32[5]{0} all-gather(%p), dimensions={0}
+  %c = (f32[2,3], bf16[4]) conditional(%i, %p, %p), branch_computations={%else, %then}
+  ROOT %l = f32[] all-reduce(%x), to_apply=%sum
+}
+"""
+    assert collectives(text) == (2, 24, ((1, 32),))
+
+
+CONFIG = Config(
+    dataset="digits",
+    epochs=2,
+    batch_size=25,
+    train_examples=60,
+    test_examples=20,
+    local_steps=True,
+    model=ModelConfig(name="small_cnn"),
+    optimizer=OptimizerConfig(name="adam", learning_rate=0.01, lookahead=True, sync_period=4),
+)
+
+
+def train_some(config, workdir, count, monkeypatch):
+    stop, made, step = StopRequest(), [], Progress.step
+
+    def counted(self):
+        step(self)
+        made.append(1)
+        if len(made) == count:
+            stop.ask()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "step", counted)
+        return train(config, workdir, stop=stop, quiet=True)
+
+
+def test_a_run_of_local_steps_resumes_at_every_phase_bit_for_bit(tmp_path, monkeypatch):
+    """BatchNorm, batches that do not divide, a worker with no example, k = 4: stopped after each of six steps."""
+    train(CONFIG, tmp_path / "whole", quiet=True)
+    for _ in range(5):
+        assert train_some(CONFIG, tmp_path / "ours", 1, monkeypatch).status == "stopped"
+    assert train(CONFIG, tmp_path / "ours", quiet=True).status == "finished"
+    runs.assert_same_run(tmp_path / "ours", tmp_path / "whole")
+    assert all(np.isfinite(leaf).all() for leaf in runs.final_tree(tmp_path / "ours").values())
+
+
+def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path, monkeypatch, caplog):
+    """Each worker of three takes the moments of the same worker of four; then the run goes on."""
+    train_some(CONFIG, tmp_path, 5, monkeypatch)
+    before = runs.final_tree(tmp_path)
+    assert before["['state']['step']"].tolist() == [5] * 4
+    assert before["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 4
+    monkeypatch.setattr("train.run.trainer.run_devices", lambda count: jax.devices()[:3])
+    assert train_some(CONFIG, tmp_path, 0, monkeypatch).status == "finished"
+    assert "the run goes on with 3 workers, from the slow weights of 4" in caplog.text
+    after = runs.final_tree(tmp_path)
+    assert after["['state']['step']"].tolist() == [6] * 3
+    assert after["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 3
+    for path in before:
+        if "slow_params" in path:
+            np.testing.assert_array_equal(after[path], before[path][:3])
+
+
+def test_a_state_for_other_workers():
+    trainer = text_trainer("local", inner="adam")
+    state, _, _ = run_steps(trainer, 5)
+    found = steps.for_workers(jax.device_get(state), 6)
+    for index, old in enumerate((0, 1, 2, 3, 0, 1)):
+        slow = worker(la.slow_params(state.opt_state), 0)
+        assert_close(worker(found.params, index), slow, 0)
+        assert_close(worker(found.opt_state.fast_state, index), worker(state.opt_state.fast_state, old), 0)
+    assert found.opt_state.steps_since_sync.tolist() == [0] * 6
+    assert state.opt_state.steps_since_sync.tolist() == [2] * 4
+
+
+def test_local_steps_without_lookahead_are_refused():
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(name="sgd"))
+    with pytest.raises(UserError, match=r"config\.local_steps=True needs config\.optimizer\.lookahead=True"):
+        validate(config)

@@ -1,0 +1,1 @@
+"""Several seeds of one config in one program."""
