@@ -9,7 +9,7 @@ EXTRAS := test$(if $(PEERS),$(comma)peers)
 
 .PHONY: demo test chaos bench gpu lint docs package clean help
 help:
-	@echo "make demo          RAdam and Lookahead(RAdam) on handwritten digits, three seeds each; a language model (3 minutes)"
+	@echo "make demo          three optimizers on handwritten digits, tuned equally, three seeds each; a language model (4 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
 	@echo "make chaos         kill runs 100 times and disturb studies in 20 rounds; compare every bit of what they end with"
 	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
@@ -29,7 +29,7 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 demo: $(VENV)/.installed-study
-	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo
+	$(PY) -m train.study --study=configs/studies/quick.py --out=checkpoints/demo --jobs=2
 	$(PY) -m train --config=configs/pydoc_gru.py --workdir=checkpoints/demo_text --config.epochs=2
 
 test: $(VENV)/.installed-$(EXTRAS)

@@ -21,9 +21,9 @@ from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row
+from train.run.records import NORM_COLUMNS, MetricsFile, Row, validation_score
 from train.run.recovery import NonFiniteStep, Position, Recovery
-from train.run.scores import columns_of_run, perplexities, scores, timed, validation_score
+from train.run.scores import columns_of_run, perplexities, scores, timed
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer

@@ -53,6 +53,18 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
+def validation_score(row: Row) -> float | None:
+    """By which checkpoints are compared, higher being better: of the slow weights where there are any.
+
+    Accuracy; for language models the negative loss. None without a validation set: a test set chooses nothing.
+    """
+    # A metrics.csv has the columns of slow weights, empty, where there are none.
+    prefix = "validation" if row.get("slow_validation_loss") is None else "slow_validation"
+    if row.get(f"{prefix}_perplexity") is not None:
+        return -row[f"{prefix}_loss"]
+    return row.get(f"{prefix}_accuracy")
+
+
 def _format(value: Any) -> str:
     if value is None:
         return ""

@@ -58,14 +58,3 @@ def perplexities(row: Row) -> Row:
     """The perplexity beside each loss of a language model."""
     losses = {name.removesuffix("_loss"): loss for name, loss in row.items() if name.endswith("_loss")}
     return {f"{name}_perplexity": None if loss is None else perplexity(loss) for name, loss in losses.items()}
-
-
-def validation_score(row: Row) -> float | None:
-    """By which checkpoints are compared, higher being better: of the slow weights where there are any.
-
-    Accuracy; for language models the negative loss. None without a validation set: a test set chooses nothing.
-    """
-    prefix = "slow_validation" if "slow_validation_loss" in row else "validation"
-    if f"{prefix}_perplexity" in row:
-        return -row[f"{prefix}_loss"]
-    return row.get(f"{prefix}_accuracy")

@@ -25,13 +25,12 @@ import argparse
 import dataclasses
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
-from train.interface.command_line import Parser, argument_path, optional_path
 from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
 from train.study.execution import cluster
@@ -42,7 +41,9 @@ from train.study.execution.live import Live
 from train.study.execution.runner import Runner, Tally, take_group
 from train.study.execution.session import Session
 from train.study.execution.status import status_in_words
+from train.study.execution.tune import tune
 from train.study.execution.worker import log_name, worker_command, write_runs_file
+from train.study.flags import parse
 from train.study.page.csv_tables import write_tables
 from train.study.page.summary import format_tables, format_verdicts
 from train.study.plan import (
@@ -52,74 +53,17 @@ from train.study.plan import (
     load_study,
     planned_runs,
     select,
+    trial_runs,
     with_data_dir,
     with_epochs,
 )
 from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
 from train.study.results.records import RunRecord, StudyResults
-from train.study.verdicts.judge import assemble
+from train.study.results.tuning import tuned
+from train.study.verdicts.judge import assemble, compared
 from train.study.verdicts.resolve import next_runs
-from train.study.verdicts.seeds import MAX_SEEDS
 
 PAGE = "index.html"
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the flags."""
-    parser = Parser(prog="python -m train.study", description=__doc__)
-    parser.add_argument(
-        "--study", type=argument_path, required=True, help="a study file, such as configs/studies/quick.py"
-    )
-    parser.add_argument("--out", type=argument_path, required=True, help="where runs, tables, figures and page go")
-    parser.add_argument("--scale", default="", help="smoke, mini or full, for a study that has scales")
-    parser.add_argument("--only", default="", help="sections to run, such as 2.1,2.4:cifar100; all if not given")
-    parser.add_argument(
-        "--epochs", type=int, help="epochs of every run; finished runs whose checkpoints were kept are continued"
-    )
-    parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
-    parser.add_argument(
-        "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
-    )
-    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
-    parser.add_argument(
-        "--seeds_per_program", type=int, default=1, help="seeds of a variant that are trained in one program"
-    )
-    parser.add_argument(
-        "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
-    )
-    parser.add_argument(
-        "--executor",
-        default="local",
-        choices=["local", "slurm"],
-        help="where runs are trained: here, or by Slurm",
-    )
-    cluster.add_flags(parser)
-    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
-    parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
-    parser.add_argument(
-        "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
-    )
-    parser.add_argument("--status", action="store_true", help="run nothing; show what is done, going on, failed")
-    parser.add_argument(
-        "--print_commands", action="store_true", help="run nothing; print a command for each run, for any scheduler"
-    )
-    flags = parser.parse_args(arguments)
-    most = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program", "slurm_cpus"), 10_000)
-    most |= {"epochs": 10**6, "slurm_time": 10**6, "slurm_array_parallelism": 10**6}
-    bounds = {name: (1, value) for name, value in most.items()} | {"retries": (0, 100), "slurm_gpus": (0, 10_000)}
-    for name, (least, most) in bounds.items():
-        value = getattr(flags, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name}={value} must be at least {least}")
-        if value is not None and value > most:
-            raise UserError(f"--{name}={value} must be at most {most}")
-    if flags.until and flags.seeds is not None:
-        raise UserError(f"--until={flags.until} chooses the seeds itself; leave --seeds={flags.seeds} out")
-    return flags
 
 
 def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
@@ -181,6 +125,11 @@ def run_session(
     return tally
 
 
+def located(planned: Iterable[PlannedRun], flags: argparse.Namespace) -> list[PlannedRun]:
+    """The runs with their data where --data_dir says."""
+    return [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
+
+
 def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     """Runs a study file; returns the exit status."""
     study = load_study(flags.study, scale=flags.scale)
@@ -194,8 +143,9 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     if flags.status:
         runs = read_runs(flags.out)
         checked = check_runs(planned, flags.data_dir)
-        planned = planned_runs(identified(study, checked.digests, runs), only=only, seeds=flags.seeds)
-        print(status_in_words(flags.out, planned, runs))
+        study = identified(study, checked.digests, runs)
+        planned = planned_runs(tuned(study, runs), only=only, seeds=flags.seeds)
+        print(status_in_words(flags.out, [*trial_runs(study, only=only), *planned], runs))
         return 0
     with open_directory(flags.out, study):
         runs, tally = read_runs(flags.out), Tally()
@@ -205,13 +155,27 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if not flags.report_only or flags.data_dir:
             checked = check_runs(planned, flags.data_dir)
         study = identified(study, checked.digests, runs)
-        sections, planned = select(study, only), planned_runs(study, only=only, seeds=flags.seeds)
-        planned = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in planned]
+        sections = select(study, only)
+        if trials := located(trial_runs(study, only=only), flags):
+            open_trials = [run for run in trials if run.id not in runs]
+            if flags.print_commands and open_trials:  # what follows them is known when they have ended
+                print_commands(flags, study, open_trials)
+                return 0
+            if not flags.report_only and not flags.dry_run:
+                study, tally = tune(run_session, flags, arguments, study, sections, trials, runs)
+                if tally.open:
+                    print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
+                    return EXIT_STOPPED
+            study, tally = tuned(study, runs), Tally()  # trials that failed are results
+            sections = select(study, only)
+        planned = located(planned_runs(study, only=only, seeds=flags.seeds), flags)
         if not flags.report_only:
             left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
             found = forecast(left, runs, checked.checkpoint_bytes * flags.seeds_per_program, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
+                if trials:
+                    print(f"before these: {len(open_trials)} of {len(trials)} trials to do")
                 print(f"to do: {len(left)} of {len(planned)} runs: {in_words(found, jobs=flags.jobs)}")
                 return 0
             if flags.print_commands:
@@ -222,9 +186,9 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             tally = run_session(flags, arguments, study, planned, runs)
             more = []
             if flags.until == "resolved" and not tally.open:
-                more = next_runs(study, runs.values(), max_seeds=flags.max_seeds, only=only)
+                more = next_runs(study, compared(runs).values(), max_seeds=flags.max_seeds, only=only)
             if more:
-                more = [dataclasses.replace(run, config=with_data_dir(run.config, flags.data_dir)) for run in more]
+                more = located(more, flags)
                 later = run_session(flags, arguments, study, more, runs)
                 tally = Tally(tally.finished + later.finished, tally.failed + later.failed, later.open)
                 planned = planned + more
@@ -261,8 +225,9 @@ def draw(results: StudyResults, out: Path, extras: Extras) -> list[Path]:
     # Matplotlib is imported here, once there is something to draw.
     with extras.best_effort("the figures"):
         from train.study.page.figures import draw_all
+        from train.study.page.tuning import draw_all_tuning
 
-        figures = draw_all(results, out / "figures", extras)
+        figures = draw_all(results, out / "figures", extras) + draw_all_tuning(results, out / "figures", extras)
     with extras.best_effort(PAGE):
         from train.study.page.write import write_page
 
@@ -282,7 +247,7 @@ def _main(arguments: list[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return run_study(parse(given), given)
+        return run_study(parse(given, __doc__), given)
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

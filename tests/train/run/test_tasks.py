@@ -17,7 +17,7 @@ from train.data.imdb import prepare_imdb
 from train.errors import UserError
 from train.experiment import load_dataset
 from train.models.normalization import BatchNorm
-from train.run.scores import validation_score
+from train.run.records import validation_score
 from train.run.trainer import make_trainer
 from train.step.input_pipeline import draw, load, slice_batch
 

@@ -116,7 +116,9 @@ def _settings(config: Config) -> dict[str, str]:
 
 def settings(section: Section) -> dict[str, Any]:
     """What tells the variants apart ("differing", "table"), and what they have in common ("common")."""
-    by_variant = {variant.label: _settings(variant.config) for variant in section.variants}
+    found = {variant.label: _settings(variant.config) for variant in section.variants}
+    names = dict.fromkeys(name for given in found.values() for name in given)  # options are not the same for all
+    by_variant = {label: {name: given.get(name, NONE) for name in names} for label, given in found.items()}
     common = next(iter(by_variant.values()))
     differing = [name for name in common if len({given[name] for given in by_variant.values()}) > 1]
     rows = [[label, *(given[name] for name in differing)] for label, given in by_variant.items()]

@@ -20,6 +20,7 @@ from train.files import write_atomic
 from train.study.page.data import page_data, script_json, section_id
 from train.study.page.summary import Summary, summarise
 from train.study.page.tables import final_table, gains_table, runs_table, settings
+from train.study.page.tuning import PROFILES, tuning_table
 from train.study.page.verdicts import VerdictView, reach, scale_words, verdict_counts, verdict_view
 from train.study.plan import Section
 from train.study.results.records import StudyResults
@@ -73,6 +74,9 @@ def _section(
         "budget": section.budget,
         "last_epoch": final_table(section, results) if ran else None,
         "gains": gains_table(section, records) if ran else None,
+        "trials": section.trials,
+        "tuning": tuning_table(section, results) if section.trials else None,
+        "tuning_picture": _embedded(folder, f"{section.figure}_tuning"),
         "pictures": [file for file in pictures if (folder / file).exists()],
         "settings": settings(section),
         "runs": runs,
@@ -80,9 +84,9 @@ def _section(
     }
 
 
-def _insight(folder: Path) -> str:
-    """The picture of `train.insight` as base64; "" where there is none."""
-    picture = folder / FIGURES / f"{STEM}.png"
+def _embedded(folder: Path, stem: str) -> str:
+    """A picture of figures/ as base64, such as that of `train.insight`; "" where there is none."""
+    picture = folder / FIGURES / f"{stem}.png"
     return base64.b64encode(_smaller(picture)).decode() if picture.exists() else ""
 
 
@@ -141,7 +145,9 @@ def page_html(results: StudyResults, folder: Path) -> str:
         sources=_sources(results),
         reach=reach(results.verdicts),
         reference=study.reference[:1].upper() + study.reference[1:],
-        insight=_insight(folder),
+        insight=_embedded(folder, STEM),
+        tuned=any(section.trials for section in study.sections),
+        profiles=_embedded(folder, PROFILES),
         sections=[_section(section, i, results, records, folder) for i, section in enumerate(study.sections)],
         command=str(results.facts.get("command", "")),
         provenance=_provenance(results.facts),

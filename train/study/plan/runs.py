@@ -7,6 +7,7 @@ from train.config import Config
 from train.errors import UserError
 from train.identity import run_id
 from train.interface.nearest import did_you_mean
+from train.study.plan import tuning
 from train.study.plan.study import Section, Study, Variant
 
 
@@ -49,6 +50,26 @@ def planned_runs(study: Study, *, only: Iterable[str] = (), seeds: int | None = 
                 config = variant.at(seed)
                 name = f"{section.ref} {variant.label}, seed {seed}"
                 run = PlannedRun(run_id(config, variant.data), variant.id, config, variant.data, name)
+                found.setdefault(run.id, run)
+    return list(found.values())
+
+
+def trial_runs(study: Study, *, only: Iterable[str] = ()) -> list[PlannedRun]:
+    """The trials of all sections that are tuned, trial by trial, so that an interrupted study has equal budgets.
+
+    Args:
+      study: the plan.
+      only: as of `planned_runs`.
+    """
+    sections = select(study, only)
+    found: dict[str, PlannedRun] = {}
+    for number in range(1, max((section.trials for section in sections), default=0) + 1):
+        for section in sections:
+            for variant in section.variants if number <= section.trials else ():
+                trial = section.trial(variant, number)
+                config = trial.at(tuning.SEED)
+                name = f"{section.ref} {variant.label}, trial {number} of {section.trials}"
+                run = PlannedRun(run_id(config, trial.data), trial.id, config, trial.data, name)
                 found.setdefault(run.id, run)
     return list(found.values())
 

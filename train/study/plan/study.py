@@ -10,6 +10,7 @@ from train.identity import run_id
 from train.interface.nearest import did_you_mean
 from train.run.records import Row
 from train.study.plan.claims import Claim
+from train.study.plan.tuning import Range, trial_values, with_settings
 
 SCALES = ("smoke", "mini", "full")
 
@@ -52,6 +53,7 @@ class Variant:
       label: its name in legends and tables; `name` by default.
       against: name of the variant that it is compared with; "" for the section's baseline.
       reference: the published run that it repeats.
+      tune: ranges of its own, by setting, beside the section's or instead of them.
       data: digest of the config's data set, filled in by `with_data`; "" if the data is not available.
     """
 
@@ -61,6 +63,7 @@ class Variant:
     label: str = ""
     against: str = ""
     reference: Reference | None = None
+    tune: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     data: str = ""
 
     def __post_init__(self):
@@ -93,6 +96,11 @@ class Section:
       figure: stem of its figures' file names; made from key and data set by default.
       budget: description of epochs and examples.
       same_budget: whether the references had this budget, so that their curves can be drawn over ours.
+      tune: the ranges in which settings of every variant are looked for (`train.study.plan.tuning`), such as
+        {"learning_rate": log_uniform(1e-4, 1)}.
+      trials: how many each variant has; 0 tunes nothing.
+      target: the validation score (accuracy; of language models the negative loss) whose time is taken; by default
+        the mean that the baseline ends with.
     """
 
     key: str
@@ -103,6 +111,9 @@ class Section:
     figure: str = ""
     budget: str = ""
     same_budget: bool = False
+    tune: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    trials: int = 0
+    target: float | None = None
 
     def __post_init__(self):
         check_name("section", self.key)
@@ -134,6 +145,34 @@ class Section:
                 chain.append(self.against(chain[-1]))
                 if chain[-1] in chain[:-1]:
                     raise UserError(f"section {self.ref}: variant {variant.name!r} is compared with itself")
+            self._check_tuning(variant)
+
+    def _check_tuning(self, variant: Variant) -> None:
+        ranges = self.ranges(variant)
+        if self.trials < 0 or bool(ranges) != bool(self.trials):
+            raise UserError(
+                f"section {self.ref}: trials={self.trials} with {len(ranges)} settings to tune for {variant.name!r}; "
+                "give both tune and trials, or neither"
+            )
+        if self.trials and not variant.config.validation_examples:
+            raise UserError(
+                f"section {self.ref}: variant {variant.name!r} cannot be tuned without validation_examples: the test "
+                "set chooses nothing"
+            )
+        self.trial_values(variant)
+
+    def ranges(self, variant: Variant) -> dict[str, Range]:
+        """What is tuned for a variant."""
+        return {**self.tune, **variant.tune}
+
+    def trial_values(self, variant: Variant) -> list[dict[str, float]]:
+        """What the trials of a variant set, in their order."""
+        return trial_values(variant.config, self.ranges(variant), self.trials) if self.trials else []
+
+    def trial(self, variant: Variant, number: int) -> Variant:
+        """The variant at the values of a trial, counted from 1, under a name of its own."""
+        config = with_settings(variant.config, self.trial_values(variant)[number - 1])
+        return Variant(f"{variant.name} trial {number}", config, data=variant.data)
 
     def against(self, variant: Variant) -> Variant:
         """What a variant is compared with; itself for the baseline."""

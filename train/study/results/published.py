@@ -18,8 +18,9 @@ import csv
 import dataclasses
 import gzip
 import io
+import typing
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from train.errors import RunFailed, UserError
 from train.files import csv_text, read_json, read_text, write_atomic
 from train.identity import run_id
 from train.locks import exclusive
-from train.run.records import COLUMNS, PERPLEXITIES, Row
+from train.registry import MODELS, OPTIMIZERS, Registry
+from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
 from train.study.results.records import RunRecord
@@ -41,6 +43,7 @@ METRICS = (*COLUMNS, *PERPLEXITIES)
 FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))
 PROVENANCE = ("date", "machine", "python", "versions", "commit")
 SETTINGS = {name: field for name, _, field in leaves(Config()) if field.metadata["identity"] and name != "seed"}
+_REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
 _PLACES = ("scale", "sections", "variants", "reference")
 RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_done")
 
@@ -148,15 +151,16 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
     run, seed, status = cells["id"], int(cells["seed"]), cells["status"]
     settings: dict[str, Any] = {"seed": seed}
     for name, field in SETTINGS.items():
-        if name not in cells:
-            if name not in FORMER:
-                raise ValueError(f"{RUNS} has no column {name!r}")
-            continue
+        if name not in cells and name not in FORMER:
+            raise ValueError(f"{RUNS} has no column {name!r}")
         *nest, last = name.split(".")
         inner = settings
         for part in nest:
             inner = inner.setdefault(part, {})
-        inner[last] = _parse_setting(cells[name], field)
+        inner[last] = _parse_setting(cells[name], field.type) if name in cells else FORMER[name]
+    for part, registry in _REGISTRIES.items():
+        if options := _read_options(part, registry, settings[part]["name"], cells):
+            settings[part]["options"] = options
     config = from_dict(settings)
     for column, expected in (
         ("id", run_id(config, cells["data"])),
@@ -170,7 +174,7 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
         raise ValueError(f"run {run} does not have the epochs 1 to {cells['epochs_done']}, in this order, in {CURVES}")
     if status == "finished" and int(cells["epochs_done"]) != config.epochs:
         raise ValueError(f"run {run} is finished after {cells['epochs_done']} epochs, of {config.epochs}")
-    for name in FINAL:
+    for name in (name for name in (*FINAL, *FURTHER_COLUMNS) if name in cells):
         last = short(rows[-1].get(name)) if rows else ""
         if rows and cells[name] != last:
             raise ValueError(f"run {run} has {name} {cells[name]} in {RUNS}, and {last} in {CURVES}")
@@ -189,12 +193,27 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
     )
 
 
-def _parse_setting(cell: str, field: Any) -> Any:
-    if field.type in (int, float):
-        return field.type(cell)
-    if field.type is str:
+def _parse_setting(cell: str, kind: Any) -> Any:
+    if kind in (int, float):
+        return kind(cell)
+    if kind is str:
         return unguarded(cell)
-    return cell == "True" if field.type is bool else [int(part) for part in cell.split("/") if part]
+    return cell == "True" if kind is bool else [int(part) for part in cell.split("/") if part]
+
+
+def _read_options(part: str, registry: Registry, name: str, cells: Mapping[str, str]) -> dict[str, Any]:
+    """The options of a run's model or optimizer, of which each has a column of its own."""
+    kind = registry[name].options_type() if any(cell.startswith(f"{part}.options.") for cell in cells) else None
+    if kind is None:
+        return {}
+    kinds = typing.get_type_hints(kind)
+    columns = {field.name: f"{part}.options.{field.name}" for field in dataclasses.fields(kind)}
+    return {name: _parse_setting(cells[column], kinds[name]) for name, column in columns.items() if column in cells}
+
+
+def _options(run: RunRecord) -> dict[str, Any]:
+    found = {part: run.config[part].get("options") or {} for part in _REGISTRIES}
+    return {f"{part}.options.{name}": value for part, options in found.items() for name, value in options.items()}
 
 
 # Writing
@@ -210,17 +229,26 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
         for variant in section.variants:
             redone = variant.reference.name if variant.reference else ""
             places.setdefault(variant.id, []).append((section.ref, variant.name, redone))
+            for number in range(1, section.trials + 1):
+                trial = section.trial(variant, number)
+                if trial.id != variant.id:
+                    places.setdefault(trial.id, []).append((section.ref, trial.name, ""))
     order = {variant_id: number for number, variant_id in enumerate(places)}
     published = sorted(
         (run for run in runs.values() if run.status != "missing"),
         key=lambda run: (order.get(run.variant_id, len(order)), run.variant_id, run.seed),
     )
+    # Columns that only some runs have are there where any run has them.
+    further = [name for name in FURTHER_COLUMNS if any(name in row for run in published for row in run.rows)]
+    options = sorted({name for run in published for name in _options(run)})
+    metrics = (*METRICS, *further)
     epochs = (
-        {"run": run.id} | {name: short(row.get(name)) for name in METRICS} for run in published for row in run.rows
+        {"run": run.id} | {name: short(row.get(name)) for name in metrics} for run in published for row in run.rows
     )
-    curves = gzip.compress(csv_text(("run", *METRICS), epochs).encode(), 9, mtime=0)
-    records = [_run_record(run, places.get(run.variant_id, [])) for run in published]
-    text = csv_text((*RUN_COLUMNS, *FINAL, "seconds", *PROVENANCE, "log", *SETTINGS), records)
+    curves = gzip.compress(csv_text(("run", *metrics), epochs).encode(), 9, mtime=0)
+    records = [_run_record(run, places.get(run.variant_id, []), (*further, *options)) for run in published]
+    columns = (*RUN_COLUMNS, *FINAL, *further, "seconds", *PROVENANCE, "log", *SETTINGS, *options)
+    text = csv_text(columns, records)
     try:
         back = _parse(text, curves)
         if [(run.id, run.seed, len(run.rows)) for run in published] != [
@@ -236,7 +264,7 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
     write_atomic(out / RUNS, text)
 
 
-def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str, str]:
+def _run_record(run: RunRecord, places: list[tuple[str, str, str]], more: Sequence[str]) -> dict[str, str]:
     record = {
         "id": run.id,
         "variant_id": run.variant_id,
@@ -258,4 +286,7 @@ def _run_record(run: RunRecord, places: list[tuple[str, str, str]]) -> dict[str,
         for part in name.split("."):
             value = value[part]
         record[name] = exact(value)
+    record |= {name: short(run.rows[-1].get(name)) if run.rows else "" for name in more if name in FURTHER_COLUMNS}
+    record |= {name: exact(value) for name, value in _options(run).items()}
+    record = dict.fromkeys(more, "") | record
     return record

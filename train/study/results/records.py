@@ -190,12 +190,14 @@ class StudyResults:
       runs: every published run by its id, and the planned ones that are missing.
       verdicts: one a claim, in the study's order.
       facts: of study.json: command, versions, machine, date, sessions.
+      trials: the published trials of tuning by their ids.
     """
 
     study: Study
     runs: dict[str, RunRecord]
     verdicts: tuple[Verdict, ...]
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trials: dict[str, RunRecord] = dataclasses.field(default_factory=dict)
 
     def by_variant(self, section: Section, variant: str) -> list[RunRecord]:
         """The finished runs of a variant of a section, ordered by seed; more than planned where there are more."""

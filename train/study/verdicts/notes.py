@@ -46,6 +46,7 @@ def note(
     """
     found = [claim.note] if claim.note else []
     found += _runs(study, results, ready, progress, lost)
+    found += _tuning(study, claim)
     found += _two_tests(moderated.verdict, plain.verdict)
     if moderated.look == 2:
         found.append("Decided at the second look, with more seeds.")
@@ -77,6 +78,18 @@ def _runs(
     if lost:
         found.append(f"{lost} run{'s' * (lost > 1)} failed and {'are' if lost > 1 else 'is'} left out.")
     return found
+
+
+def _tuning(study: Study, claim: Claim) -> list[str]:
+    """Whether what is compared was tuned alike; of studies that tune nothing the page says so once."""
+    if not any(section.trials for section in study.sections):
+        return []
+    trials = {study.section(ref).trials for ref in claim.sections}
+    if trials == {0}:
+        return ["Not tuned."]
+    if len(trials) == 1:
+        return [f"Tuned equally ({trials.pop()} trials)."]
+    return [f"Tuned unequally (from {min(trials)} to {max(trials)} trials)."]
 
 
 def _two_tests(verdict: Outcome, plain: Outcome) -> list[str]:

@@ -253,7 +253,8 @@ def test_a_file_that_is_no_study_is_refused(content, scale, message, tmp_path):
 
 def test_the_demo_study_is_what_the_readme_says():
     quick = load_study(STUDIES / "quick.py")
-    assert [v.name for v in quick.sections[0].variants] == ["RAdam", "Lookahead(RAdam)"]
+    assert [v.name for v in quick.sections[0].variants] == ["RAdam", "Lookahead(RAdam)", "SGD"]
+    assert [section.trials for section in quick.sections] == [5, 5]
     assert quick.seeds == 3
 
 

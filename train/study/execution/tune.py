@@ -1,0 +1,48 @@
+"""The tuning of a study: its trials are run first, and what follows is the study at the values that they choose."""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from train.errors import RunFailed
+from train.study.execution.runner import Tally
+from train.study.plan import PlannedRun, Section, Study
+from train.study.results.records import RunRecord
+from train.study.results.tuning import tuned, without_choice
+
+RunSession = Callable[[argparse.Namespace, list[str], Study, list[PlannedRun], dict[str, RunRecord]], Tally]
+
+
+def tune(
+    run_session: RunSession,
+    flags: argparse.Namespace,
+    arguments: list[str],
+    study: Study,
+    sections: Sequence[Section],
+    trials: Sequence[PlannedRun],
+    runs: dict[str, RunRecord],
+) -> tuple[Study, Tally]:
+    """Runs the trials that have not ended yet, and chooses.
+
+    A trial that failed has no score, and is not run again: a rate at which the loss is not finite is an answer.
+
+    Args:
+      run_session: runs what it is given and publishes it.
+      flags, arguments: of the command line.
+      study: the plan.
+      sections: that are to be run.
+      trials: all of theirs.
+      runs: the published runs; grows.
+
+    Returns:
+      The study at the chosen values, and how the session went.
+
+    Raises:
+      RunFailed: all trials of a variant failed.
+    """
+    failed = {run.id for run in runs.values() if run.status == "failed"}
+    tally = run_session(flags, arguments, study, [run for run in trials if run.id not in failed], runs)
+    if not tally.open and (nothing := without_choice(sections, runs)):
+        raise RunFailed(
+            f"every trial of {', '.join(nothing)} failed; their logs are in {flags.out / 'logs'}: choose other ranges"
+        )
+    return tuned(study, runs), tally
