@@ -87,7 +87,7 @@ def cnn_last_map(size: int) -> int:
     return size
 
 
-def batches(row: Row, channels_last: bool, device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(row: Row, channels_last: bool, device: str = "cpu") -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The row's data in batches on the device: of training, or the test set of an evaluation."""
     dataset, size = row.dataset(), row.config.batch_size
     split = dataset.test if row.kind == "evaluate" else dataset.train
