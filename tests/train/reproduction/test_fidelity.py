@@ -157,12 +157,20 @@ def test_what_is_not_there_is_not_run_and_no_success(all_runs, check):
     assert ptb[1][-1] == "not run"
 
 
-def test_trials_that_are_filed_stand_beside_the_log(all_runs, check):
+def test_seeds_and_trials_that_are_filed_stand_beside_the_log(all_runs, check):
     (all_runs / "trials").mkdir()
-    (all_runs / "trials" / "radam.csv").write_text("trial,train_loss\nanother eps,1.9022\n")
+    rows = "recipe,0,1.8422\nrecipe,1,1.8822\nrecipe,2,1.9222\nanother eps,0,1.9022\n"
+    (all_runs / "trials" / "radam.csv").write_text("trial,seed,train_loss\n" + rows)
     _, _, page = check(all_runs)
-    assert ["another eps", "1.9022", "+5.5%"] in tables(page)[3]
-    assert "ours has 1.8084 to 1.8619 and 1.4563 to 1.4994" in page.replace("\n", " ")
+    assert ["another eps", "0", "1.9022", "+5.5%"] in tables(page)[3]
+    words = " ".join(page.split())
+    assert (
+        "Over 3 seeds, run later and for one epoch, the training loss is 1.8722 with a standard deviation of 0.0400"
+        in words
+    )
+    assert "the log's 1.8022 lies 1.7 standard deviations below" in words
+    # Seeds 1 % above PyTorch's mean, and 1.9 % below.
+    assert "lie 3.3% and 0.4% above the report's log" in words
 
 
 def test_with_no_runs_at_all_nothing_holds(tmp_path, check):
