@@ -3,9 +3,9 @@
     python -m train --config=configs/radam_trials.py --workdir=DIR/steps --config.optimizer.options.no_decay_steps=5
     python -m train --config=configs/radam_trials.py --workdir=DIR/eps --config.optimizer.options.eps=1e-5
     python -m train --config=configs/radam_trials.py --workdir=DIR/wait --config.optimizer.options.first_update=6
-    python -m train --config=configs/radam_trials.py --workdir=DIR/half --config.dtype=bfloat16  (not tried: slow on a CPU)
+    python -m train --config=configs/radam_trials.py --workdir=DIR/half --config.dtype=bfloat16
 
-Without such a flag it runs the recipe itself. The results are in results/fidelity.md.
+Without such a flag it runs the recipe itself. The last one has not been tried. The results are in results/fidelity.md.
 """
 
 import dataclasses
