@@ -113,7 +113,7 @@ def test_two_lookaheads_for_the_same_parameters_are_ambiguous():
 
 def test_lookaheads_of_different_models_are_ambiguous():
     states = {"generator": LA.init(PARAMS), "discriminator": LA.init({"a": jnp.ones(2)})}
-    with pytest.raises(ValueError, match="different trees of parameters; give slow_params the part"):
+    with pytest.raises(ValueError, match="different parameter trees; pass slow_params the part"):
         la.slow_params(states)
 
 

@@ -337,7 +337,7 @@ def test_recalibration_leaves_out_the_short_batch_and_is_for_the_slow_weights_al
         ({"model": ModelConfig(name="lstm")}, "unknown model 'lstm'; choose one of resnet18"),
         ({"recalibrate_batch_stats": True}, "model gru has no BatchNorm"),
         ({"cutout": 4}, "cutout=4 is for the CIFAR sets"),
-        ({"dataset": "digits"}, "model.name='gru' is for language models.*dataset='digits' for images"),
+        ({"dataset": "digits"}, "model.name='gru' is for language models.*dataset='digits' is for images"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_in_words(text_config, changes, message):

@@ -217,7 +217,7 @@ def test_a_disk_that_is_too_small_for_the_checkpoints_is_one_line_before_any_run
     [
         ('dataset="imagefolder", data_dir="/nowhere"', "image folders need a data_dir"),
         ('dataset="cifar10", data_dir="/nowhere"', "run: python -m train.data prepare cifar10"),
-        ("train_examples=5000", "train_examples=5000 but the set has 1347"),
+        ("train_examples=5000", "train_examples=5000, but the data set has 1347"),
         ('model=ModelConfig(name="gru")', "config.model.name='gru' is for language models"),
         ("batch_size=97", "config.batch_size=97 is larger than the 96 training examples"),
     ],
