@@ -15,7 +15,7 @@ from train.experiment import make_recipe
 from train.step import steps
 from train.step.compiling import named
 from train.step.metrics import Metrics
-from train.step.parallel import WHOLE, Share
+from train.step.share import WHOLE, Share
 from train.step.recalibration import BATCHES, recalibrate
 from train.step.recipe import Recipe
 

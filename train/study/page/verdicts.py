@@ -98,11 +98,13 @@ def reach(verdicts: Sequence[Verdict]) -> list[Reach]:
         needed = verdict.seeds_if_seen
         if verdict.words in ("partly run", "not run"):
             waiting.append(verdict.claim.key)
-        elif verdict.words == "not resolved" and needed is None:
+        elif verdict.words != "not resolved":
+            continue
+        elif needed is None:
             unknown.append(verdict.claim.key)
-        elif verdict.words == "not resolved" and needed <= MAX_SEEDS:
+        elif needed <= MAX_SEEDS:
             within.append(f"{verdict.claim.key} ({needed})")
-        elif verdict.words == "not resolved":
+        else:
             beyond.append(f"{verdict.claim.key} ({seeds_words(needed)})")
     settled = {
         words: [f"{v.claim.key}" + ("" if v.plain == words else "*") for v in verdicts if v.words == words]
