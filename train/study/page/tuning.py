@@ -77,6 +77,7 @@ def draw_tuning(section: Section, results: StudyResults, folder: Path) -> list[P
         axis.set(xlabel=_short(name), ylabel=_score_label(section))
         if ranges[_short(name)].log:
             axis.set_xscale("log")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set(xlabel="trials", ylabel=f"best {_score_label(section)}, so far")
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -100,7 +101,7 @@ def draw_profiles(results: StudyResults, folder: Path) -> list[Path]:
     if not names or not any(time is not None for task in times for time in task.values()):
         return []
     ratios = np.geomspace(1, 4, 200)
-    figure, (axis,) = new_figure(1, f"{results.study.title}: performance profiles")
+    figure, (axis,) = new_figure(1, "Performance profiles")
     for variant, style in zip(tasks[0].variants, line_styles(tasks[0]), strict=True):
         if variant.name in names:
             share = performance_profile(times, variant.name, ratios.tolist())
