@@ -15,9 +15,9 @@ from train.experiment import make_recipe
 from train.step import steps
 from train.step.compiling import named
 from train.step.metrics import Metrics
-from train.step.share import WHOLE, Share
 from train.step.recalibration import BATCHES, recalibrate
 from train.step.recipe import Recipe
+from train.step.share import WHOLE, Share
 
 
 def _images(examples: int, size: int) -> Any:
