@@ -169,13 +169,13 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the highest score, the first of equal ones; None if none has any."""
-        scored = {step: score for step, score in self._scores().items() if score is not None}
-        return max(scored, key=lambda step: (scored[step], -step), default=None)
+        return _best(self._scores())
 
     def _retain(self) -> None:
         """Keeps the last `KEEP` checkpoints and the best one; removes older whole ones."""
-        best = self.best()
-        for step in sorted(self._scores())[:-KEEP]:
+        known = self._scores()
+        best = _best(known)
+        for step in sorted(known)[:-KEEP]:
             if step != best:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint under a step's name.
                 doomed = self._directory / f".{step}.deleting"
@@ -250,6 +250,11 @@ class Checkpoints:
                     f"checkpoint {directory} does not fit this run: {path} is {_say(stored.get(path))} there, "
                     f"and {_say(wanted.get(path))} here"
                 )
+
+
+def _best(scores: dict[int, float | None]) -> int | None:
+    scored = {step: score for step, score in scores.items() if score is not None}
+    return max(scored, key=lambda step: (scored[step], -step), default=None)
 
 
 @contextlib.contextmanager
