@@ -72,6 +72,19 @@ def schedule_free_params(opt_state: Any, params: optax.Params) -> optax.Params:
     return schedule_free_eval_params(_schedule_free_states(opt_state)[0], params)
 
 
+def evaluated_params(opt_state: Any, params: optax.Params, *, ema_decay: float = 0.0) -> optax.Params:
+    """The weights to evaluate: the moving average of that decay if there is one, else Schedule-Free's or the live ones.
+
+    Args:
+      opt_state: of the run's optimizer.
+      params: the live weights.
+      ema_decay: of the moving average; 0 for the weights without it.
+    """
+    if ema_decay:
+        return ema_params(opt_state, ema_decay)
+    return schedule_free_params(opt_state, params) if is_schedule_free(opt_state) else params
+
+
 def _schedule_free_states(opt_state: Any) -> list[Any]:
     def is_state(node: Any) -> bool:
         return isinstance(node, ScheduleFreeState)

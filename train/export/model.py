@@ -143,8 +143,5 @@ def _restored(recipe: Recipe, directory: Path, *, best: bool) -> tuple[TrainStat
 def _weights(recipe: Recipe, state: TrainState, chosen: str) -> Any:
     if chosen == "slow":
         return la.slow_params(state.opt_state)
-    if chosen == "ema":
-        return averages.ema_params(state.opt_state, recipe.ema_decay)
-    if averages.is_schedule_free(state.opt_state):
-        return averages.schedule_free_params(state.opt_state, state.params)
-    return state.params
+    decay = recipe.ema_decay if chosen == "ema" else 0.0
+    return averages.evaluated_params(state.opt_state, state.params, ema_decay=decay)

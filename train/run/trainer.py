@@ -169,13 +169,11 @@ class Trainer:
         """The weights to evaluate: slow ones, moving average, or live ones, for Schedule-Free its average."""
         if slow:
             return la.slow_params(state.opt_state)
-        if ema:
-            average = named("ema_params", averages.ema_params, decay=self.recipe.ema_decay)
-            return self._compiler.call(Program("ema_params", average, (state.opt_state,), own=True))
-        if not averages.is_schedule_free(state.opt_state):
+        if not ema and not averages.is_schedule_free(state.opt_state):
             return state.params
-        args = (state.opt_state, state.params)
-        return self._compiler.call(Program("schedule_free_params", averages.schedule_free_params, args, own=True))
+        name = "ema_params" if ema else "schedule_free_params"
+        function = named(name, averages.evaluated_params, ema_decay=self.recipe.ema_decay if ema else 0.0)
+        return self._compiler.call(Program(name, function, (state.opt_state, state.params), own=True))
 
     def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
         """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""

@@ -92,14 +92,11 @@ class Lanes:
         """See `Trainer.weights`."""
         if slow:
             return la.slow_params(states.opt_state)
-        if ema:
-            average = jax.vmap(lambda opt_state: averages.ema_params(opt_state, self.recipe.ema_decay))
-            return self._call("ema_lanes", average, (states.opt_state,))
-        if not averages.is_schedule_free(states.opt_state):
+        if not ema and not averages.is_schedule_free(states.opt_state):
             return states.params
-        return self._call(
-            "schedule_free_lanes", jax.vmap(averages.schedule_free_params), (states.opt_state, states.params)
-        )
+        of_lane = partial(averages.evaluated_params, ema_decay=self.recipe.ema_decay if ema else 0.0)
+        name = "ema_lanes" if ema else "schedule_free_lanes"
+        return self._call(name, jax.vmap(of_lane), (states.opt_state, states.params))
 
     def scores(self, states: TrainState) -> list[Row]:
         """What `train.run.scores.scores` gives for each lane, a set and its weights in one program for all lanes."""
