@@ -52,9 +52,9 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
         "--print_commands", action="store_true", help="run nothing; print a command for each run, for any scheduler"
     )
     flags = parser.parse_args(arguments)
-    most = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program", "slurm_cpus"), 10_000)
-    most |= {"epochs": 10**6, "slurm_time": 10**6, "slurm_array_parallelism": 10**6}
-    bounds = {name: (1, value) for name, value in most.items()} | {"retries": (0, 100), "slurm_gpus": (0, 10_000)}
+    bounds = dict.fromkeys(("seeds", "max_seeds", "jobs", "seeds_per_program", "slurm_cpus"), (1, 10_000))
+    bounds |= dict.fromkeys(("epochs", "slurm_time", "slurm_array_parallelism"), (1, 10**6))
+    bounds |= {"retries": (0, 100), "slurm_gpus": (0, 10_000)}
     for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and value < least:
