@@ -1,6 +1,8 @@
 """metrics.csv: one row an epoch, each epoch exactly once however often the run was interrupted."""
 
 import math
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def seconds_per_epoch(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Returns the mean time of an epoch, the first one left out where there are more: it has compilation in it."""
+    seconds = [float(row["seconds"]) for row in rows[1:] or rows if row["seconds"]]
+    return statistics.fmean(seconds) if seconds else None
 
 
 def validation_score(row: Row) -> float | None:

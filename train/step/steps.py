@@ -96,6 +96,11 @@ def abstract_state(recipe: Recipe) -> TrainState:
     return state
 
 
+def tree_bytes(tree: Any) -> int:
+    """The size of a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def epoch_order(recipe: Recipe, key: jax.Array, step: jax.Array) -> jax.Array:
     """The order of the epoch that `step` is in: int32 [training examples].
 

@@ -43,9 +43,17 @@ def test_it_says_where_a_run_would_go_on_and_how_long_it_takes(small_config, tmp
 
 def test_a_workdir_of_another_config_is_refused_as_the_run_would_be(small_config, replace, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(replace(small_config, batch_size=8))))
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     with pytest.raises(UserError, match="batch_size was 8, is now 16"):
         dry_run(small_config, tmp_path)
+
+
+def test_a_finished_run_with_more_epochs_would_go_on_as_the_run_does(small_config, replace, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config)))
+    (tmp_path / "checkpoints" / "21").mkdir(parents=True)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "checkpoint": 21, "epoch": 3}))
+    assert "nothing would be done" in dry_run(small_config, tmp_path)
+    assert "resume from step 21" in dry_run(replace(small_config, epochs=5), tmp_path)
 
 
 @pytest.mark.parametrize("flag", ["--dry_run", "--dry-run"])

@@ -6,8 +6,7 @@ from typing import NamedTuple
 from train.config import Config
 from train.errors import UserError
 from train.experiment import load_dataset, make_recipe
-from train.step.steps import abstract_state
-from train.study.execution.forecast import tree_bytes
+from train.step.steps import abstract_state, tree_bytes
 from train.study.plan import PlannedRun, Study, with_data, with_data_dir
 from train.study.results.records import RunRecord
 

@@ -1,18 +1,16 @@
 """What a study's runs will take: time, from runs of the same kind, and disk, from the size of their states."""
 
-import math
 import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import NamedTuple
 
 from train.config import Config, from_dict
 from train.errors import UserError
+from train.interface.words import duration_words
 from train.run.checkpointing import KEEP
-from train.run.records import Row
+from train.run.records import Row, seconds_per_epoch
 from train.study.plan import PlannedRun, Section, Study
 from train.study.results.records import RunRecord
 
@@ -50,12 +48,6 @@ def kind(config: Config) -> tuple:
     )
 
 
-def seconds_per_epoch(rows: Sequence[Mapping]) -> float | None:
-    """Returns the mean time of an epoch, the first one left out where there are more: it has compilation in it."""
-    seconds = [float(row["seconds"]) for row in rows[1:] or rows if row["seconds"]]
-    return statistics.fmean(seconds) if seconds else None
-
-
 def measured_paces(runs: Iterable[RunRecord]) -> dict[tuple, float]:
     """Returns the median seconds of an epoch for each kind of the finished runs."""
     found: dict[tuple, list[float]] = {}
@@ -64,11 +56,6 @@ def measured_paces(runs: Iterable[RunRecord]) -> dict[tuple, float]:
         if run.status == "finished" and (pace := seconds_per_epoch(rows)) is not None:
             found.setdefault(kind(from_dict(run.config)), []).append(pace)
     return {key: statistics.median(paces) for key, paces in found.items()}
-
-
-def tree_bytes(tree: Any) -> int:
-    """Returns the size of a tree of arrays or of their shapes."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def forecast(
@@ -109,7 +96,7 @@ def check_space(found: Forecast, *, jobs: int) -> None:
 
 def in_words(found: Forecast, *, jobs: int) -> str:
     """Returns the forecast as a line."""
-    time = f"about {_duration(found.seconds)} with --jobs={jobs}" if found.seconds else "time not known"
+    time = f"about {duration_words(found.seconds)} with --jobs={jobs}" if found.seconds else "time not known"
     if found.seconds and found.unmeasured:
         time += f", and {found.unmeasured} runs of kinds that have not been timed"
     size = found.checkpoint_bytes * CHECKPOINTS_AT_ONCE * jobs
@@ -118,12 +105,6 @@ def in_words(found: Forecast, *, jobs: int) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 
 def plan_in_words(

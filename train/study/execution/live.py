@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from train.errors import UserError
 from train.files import read_csv
-from train.run.records import Row
-from train.study.execution.forecast import kind, measured_paces, seconds_per_epoch
+from train.run.records import Row, seconds_per_epoch
+from train.study.execution.forecast import kind, measured_paces
 from train.study.execution.worker import log_name, run_directory
 from train.study.plan import PlannedRun
 from train.study.results.records import RunRecord
