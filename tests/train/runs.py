@@ -6,7 +6,10 @@ import jax
 import numpy as np
 
 from train.run.checkpointing import Checkpoints
+from train.run.loop import train
+from train.run.progress import Progress
 from train.run.records import TIMING_COLUMNS
+from train.run.signals import StopRequest
 
 
 def final_tree(workdir):
@@ -35,3 +38,18 @@ def assert_same_run(first, second):
     for path, array in ours.items():
         assert array.dtype == theirs[path].dtype, path
         np.testing.assert_array_equal(array, theirs[path], err_msg=path)
+
+
+def train_some(config, workdir, count, monkeypatch):
+    """Trains so many steps in this process, then asks the run to stop; returns its outcome."""
+    stop, made, step = StopRequest(), [], Progress.step
+
+    def counted(self):
+        step(self)
+        made.append(1)
+        if len(made) == count:
+            stop.ask()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "step", counted)
+        return train(config, workdir, stop=stop, quiet=True)

@@ -18,8 +18,7 @@ from train.errors import UserError
 from train.hosts.launch import Place, take_flags
 from train.interface.user_code import load_module
 from train.run.loop import train
-from train.run.progress import Progress
-from train.run.signals import EXIT_STOPPED, StopRequest
+from train.run.signals import EXIT_STOPPED
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -83,21 +82,6 @@ class Processes:
         return "\n".join(said.read_text() for said in self.said)
 
 
-def train_some(config, workdir, count, monkeypatch):
-    """Trains so many steps in this process, which has four devices."""
-    stop, made, step = StopRequest(), [], Progress.step
-
-    def counted(self):
-        step(self)
-        made.append(1)
-        if len(made) == count:
-            stop.ask()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Progress, "step", counted)
-        assert train(config, workdir, stop=stop, quiet=True).status == "stopped"
-
-
 def saved_step(workdir):
     return json.loads((workdir / "run.json").read_text())["step"]
 
@@ -110,7 +94,7 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     whole, ours = tmp_path / "whole", tmp_path / "run"
     train(config, whole, quiet=True)
 
-    train_some(config, ours, 4, monkeypatch)
+    assert runs.train_some(config, ours, 4, monkeypatch).status == "stopped"
     assert saved_step(ours) == 4
 
     # A checkpoint of four devices of one process, continued by two processes; a signal to the second stops both.
@@ -123,7 +107,7 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     assert f"stopped after step {stopped_at}, saved" in two.said[0].read_text()
 
     # Process 0 alone has written: one row an epoch.
-    train_some(config, ours, 2, monkeypatch)
+    assert runs.train_some(config, ours, 2, monkeypatch).status == "stopped"
     assert saved_step(ours) == stopped_at + 2
     rows = runs.metrics_without_times(ours)
     assert [int(row["step"]) for row in rows] == [3 * (n + 1) for n in range((stopped_at + 2) // 3)]
@@ -159,7 +143,7 @@ def test_local_steps_go_on_in_several_processes(tmp_path, monkeypatch):
     config = load_module(tmp_path / "config.py", "--config").get_config()
     config = dataclasses.replace(config, local_steps=True, epochs=3)
     train(config, tmp_path / "whole", quiet=True)
-    train_some(config, tmp_path / "run", 4, monkeypatch)
+    assert runs.train_some(config, tmp_path / "run", 4, monkeypatch).status == "stopped"
     two = Processes(tmp_path, "--config.local_steps=true", "--config.epochs=3")
     assert two.ends() == [0, 0], two.words()
     found, expected = (runs.final_tree(tmp_path / name) for name in ("run", "whole"))

@@ -15,8 +15,6 @@ from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.errors import UserError
 from train.experiment import make_recipe
 from train.run.loop import train
-from train.run.progress import Progress
-from train.run.signals import StopRequest
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.collectives import collectives
@@ -150,25 +148,11 @@ CONFIG = Config(
 )
 
 
-def train_some(config, workdir, count, monkeypatch):
-    stop, made, step = StopRequest(), [], Progress.step
-
-    def counted(self):
-        step(self)
-        made.append(1)
-        if len(made) == count:
-            stop.ask()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Progress, "step", counted)
-        return train(config, workdir, stop=stop, quiet=True)
-
-
 def test_a_run_of_local_steps_resumes_at_every_phase_bit_for_bit(tmp_path, monkeypatch):
     """BatchNorm, batches that do not divide, a worker with no example, k = 4: stopped after each of six steps."""
     train(CONFIG, tmp_path / "whole", quiet=True)
     for _ in range(5):
-        assert train_some(CONFIG, tmp_path / "ours", 1, monkeypatch).status == "stopped"
+        assert runs.train_some(CONFIG, tmp_path / "ours", 1, monkeypatch).status == "stopped"
     assert train(CONFIG, tmp_path / "ours", quiet=True).status == "finished"
     runs.assert_same_run(tmp_path / "ours", tmp_path / "whole")
     assert all(np.isfinite(leaf).all() for leaf in runs.final_tree(tmp_path / "ours").values())
@@ -176,12 +160,12 @@ def test_a_run_of_local_steps_resumes_at_every_phase_bit_for_bit(tmp_path, monke
 
 def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path, monkeypatch, caplog):
     """Each worker of three takes the moments of the same worker of four; then the run goes on."""
-    train_some(CONFIG, tmp_path, 5, monkeypatch)
+    runs.train_some(CONFIG, tmp_path, 5, monkeypatch)
     before = runs.final_tree(tmp_path)
     assert before["['state']['step']"].tolist() == [5] * 4
     assert before["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 4
     monkeypatch.setattr("train.run.trainer.run_devices", lambda count: jax.devices()[:3])
-    assert train_some(CONFIG, tmp_path, 0, monkeypatch).status == "finished"
+    assert runs.train_some(CONFIG, tmp_path, 0, monkeypatch).status == "finished"
     assert "the run goes on with 3 workers, from the slow weights of 4" in caplog.text
     after = runs.final_tree(tmp_path)
     assert after["['state']['step']"].tolist() == [6] * 3
