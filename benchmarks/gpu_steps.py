@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import harness
 from benchmarks.rows import Row
@@ -18,30 +17,6 @@ ROWS = (
     Row("cnn", "CNN 224x224, batch 36", "hw2_cnn", 20, 20, 0, 0, image_size=224),
     Row("gru", "GRU language model, 20 x 35 tokens", "ptb_gru", 10_000, 20, 0, 0),
 )
-
-
-def seeds_side(row: Row, seeds: int) -> Callable[[], Any]:
-    """A round of the row's steps with several seeds in one program."""
-    from benchmarks import ours
-    from train.step import steps
-    from train.step.metrics import Metrics
-
-    trainer = ours.make_trainer(row.config, row.dataset())
-    recipe, data = trainer.recipe, trainer.train_data
-    keys = jax.vmap(jax.random.PRNGKey)(np.arange(seeds))
-    state = jax.jit(jax.vmap(functools.partial(steps.init_state, recipe)))(keys)
-    metrics = jax.vmap(lambda _: Metrics.zeros())(np.arange(seeds))
-    order = jax.jit(jax.vmap(functools.partial(steps.epoch_order, recipe)))(state.key, state.step)
-    step = jax.vmap(functools.partial(steps.train_step, recipe), in_axes=(0, 0, None, 0))
-    program = jax.jit(step, donate_argnums=(0, 1))
-    carried = [state, metrics]
-
-    def run() -> None:
-        for _ in range(row.steps):
-            carried[0], carried[1], _ = program(carried[0], carried[1], data, order)
-        jax.block_until_ready(carried)
-
-    return run
 
 
 def float32_side(row: Row) -> Callable[[], Any]:
@@ -72,7 +47,9 @@ def steps(tiny: bool, rounds: int, names: list[str], seeds_a_program: list[int])
         if row.image_size:
             sides["ours, float32 products"] = float32_side(row)
         for seeds in seeds_a_program:
-            sides[f"{seeds} seeds in one program"] = seeds_side(row, seeds)
+            sides[f"{seeds} seeds in one program"] = ours.seeds_side(
+                ours.make_trainer(row.config, row.dataset()), steps, seeds
+            )
         if importlib.util.find_spec("torch") is not None:
             from benchmarks import torch_peer
 

@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -77,18 +77,25 @@ def resnet18_shapes() -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(variables["params"])]
 
 
-def arrays(scale: float) -> list[jax.Array]:
-    rng = np.random.default_rng(0)
-    return [jnp.asarray(rng.normal(scale=scale, size=shape), jnp.float32) for shape in resnet18_shapes()]
+def arrays(scale: float, shapes: Sequence[tuple[int, ...]] | None = None) -> list[jax.Array]:
+    key = jax.random.key(0)
+    shapes = resnet18_shapes() if shapes is None else shapes
+    return [scale * jax.random.normal(jax.random.fold_in(key, i), shape) for i, shape in enumerate(shapes)]
 
 
 def side(
     tx: optax.GradientTransformation,
     wrap_params: Callable[[Any], Any] = lambda params: params,
     static_sync: bool = False,
+    *,
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    steps: int = STEPS,
 ):
-    """A round of `tx`: STEPS donated updates of the same gradients, and the wait for the last."""
-    grads = arrays(0.01)
+    """A round of `tx`: `steps` donated updates of the same gradients, one a dispatch, and the wait for the last.
+
+    Several in one program would say nothing: XLA fuses them into one pass over the parameters.
+    """
+    grads = arrays(0.01, shapes)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnames="sync")
     def step(params, opt_state, grads, sync=None):
@@ -96,11 +103,11 @@ def side(
         updates, opt_state = tx.update(grads, opt_state, params, **extra_args)
         return optax.apply_updates(params, updates), opt_state
 
-    params = wrap_params(arrays(0.05))
+    params = wrap_params(arrays(0.05, shapes))
     state = [params, tx.init(params)]
 
     def run() -> None:
-        for i in range(STEPS):
+        for i in range(steps):
             sync = la.is_sync_step(i + 1, SYNC_PERIOD) if static_sync else None
             state[:] = step(state[0], state[1], grads, sync=sync)
         jax.block_until_ready(state)

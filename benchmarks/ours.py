@@ -13,6 +13,7 @@ from train.config import Config
 from train.data import Dataset
 from train.experiment import make_recipe
 from train.run.trainer import Trainer
+from train.seeds.lanes import Lanes
 from train.step.parallel import Parallel, run_devices
 from train.step.steps import train_step
 
@@ -93,6 +94,26 @@ class ScannedSteps(TrainingSteps):
 
     def compiled(self) -> Any:
         return self._program
+
+
+def seeds_side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
+    """So many steps of several seeds in one program; of one seed in the ordinary program for 0."""
+    state, metrics, programs = trainer.init(0), trainer.zero_metrics(), trainer
+    if seeds:
+        programs = Lanes(trainer, seeds)
+        state = programs.stack([trainer.init(seed) for seed in range(seeds)])
+        metrics = programs.stack([metrics] * seeds)
+    order = programs.order(state)
+    carried = {"state": state, "metrics": metrics}
+
+    def run() -> None:
+        for _ in range(count):
+            carried["state"], carried["metrics"], _ = programs.train(
+                carried["state"], carried["metrics"], order, last=False
+            )
+        jax.block_until_ready(carried)
+
+    return run
 
 
 def evaluation(trainer: Trainer) -> Callable[[], Any]:

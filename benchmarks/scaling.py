@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, ours
 from train.config import Config
 from train.data import Dataset, Split
 from train.experiment import make_recipe
 from train.files import read_json, write_atomic, write_json
 from train.run.provenance import machine_words
 from train.run.trainer import Trainer
-from train.seeds.lanes import Lanes
 from train.step import steps
 from train.step.collectives import collectives
 from train.step.parallel import Parallel, run_devices
@@ -111,26 +109,6 @@ def equality_stage(rows: list[str], rounds: int) -> dict[str, Any]:
     return {"row": rows[0], "rows": found}
 
 
-def side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
-    """So many steps of seeds in one program; of one in the ordinary program for 0."""
-    state, metrics, programs = trainer.init(0), trainer.zero_metrics(), trainer
-    if seeds:
-        programs = Lanes(trainer, seeds)
-        state = programs.stack([trainer.init(seed) for seed in range(seeds)])
-        metrics = programs.stack([metrics] * seeds)
-    order = programs.order(state)
-    carried = {"state": state, "metrics": metrics}
-
-    def run() -> None:
-        for _ in range(count):
-            carried["state"], carried["metrics"], _ = programs.train(
-                carried["state"], carried["metrics"], order, last=False
-            )
-        jax.block_until_ready(carried)
-
-    return run
-
-
 def seeds_stage(rows: list[str], rounds: int) -> dict[str, Any]:
     """Milliseconds of a step of S seeds in one program, and of S steps of one."""
     found = []
@@ -139,8 +117,10 @@ def seeds_stage(rows: list[str], rounds: int) -> dict[str, Any]:
         trainer = trainer_of(config, dataset, 1, "single")
         count = {"resnet18": 1}.get(row, 7)
 
-        sides = {"alone": side(trainer, count, 0)}
-        sides |= {str(seeds): side(trainer, count, seeds) for seeds in SEEDS if row != "resnet18" or seeds <= 2}
+        sides = {"alone": ours.seeds_side(trainer, count, 0)}
+        sides |= {
+            str(seeds): ours.seeds_side(trainer, count, seeds) for seeds in SEEDS if row != "resnet18" or seeds <= 2
+        }
         seconds = harness.seconds_in_turn(sides, rounds)
         for name, values in seconds.items():
             if name != "alone":
