@@ -73,4 +73,7 @@ def read(folder: Path) -> Insight:
         ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); measure it first, without --redraw") from error
-    return Insight(facts, points)
+    insight = Insight(facts, points)
+    if not insight.of("line"):
+        raise UserError(f"{path} has no points of kind line: an earlier version measured it; measure it again")
+    return insight
