@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 
 from train.config import Config
 from train.errors import RunFailed, UserError
@@ -176,7 +177,7 @@ class Run:
         with_patience(action, seconds=self._directory.disk_wait, what=what)
 
     def _train_epoch(self, position: Position, progress: Progress) -> dict[str, float]:
-        """Steps to the end of the epoch, or to the first step after a stop signal.
+        """Steps to the end of the epoch, or to the end of the call in which a stop signal arrives.
 
         Returns:
           The norms of the epoch's last step; empty if it was not reached.
@@ -190,17 +191,20 @@ class Run:
         began = time.monotonic()
 
         def wait_for_oldest() -> dict[str, jax.Array]:
-            step, scalars = in_flight.popleft()
-            if not math.isfinite(float(scalars["loss"])):
-                raise NonFiniteStep(step)
+            first, scalars = in_flight.popleft()
+            finite = np.isfinite(np.atleast_1d(scalars["loss"]))
+            if not finite.all():
+                raise NonFiniteStep(first + int(finite.argmin()))
             return scalars
 
-        for _ in range(position.step % per_epoch, per_epoch):
-            in_flight.append((position.step + 1, position.advance(trainer, order)))
-            # The next step is dispatched before this one is done, and no further ahead.
+        end = (position.step // per_epoch + 1) * per_epoch
+        while position.step < end:
+            before = position.step
+            in_flight.append((before + 1, position.advance(trainer, order)))
+            # The next call is dispatched before this one is done, and no further ahead.
             if len(in_flight) >= trainer.parallel.max_in_flight:
                 wait_for_oldest()
-            progress.step()
+            progress.step(position.step - before)
             if self._stop:
                 break
         scalars = {}

@@ -41,12 +41,14 @@ class Position:
       metrics: sums of the epoch so far.
       step: updates so far; the host's copy of `state.step`.
       seconds: spent in the epoch so far.
+      since_sync: updates since the last sync; None: ask the state.
     """
 
     state: TrainState
     metrics: Metrics
     step: int
     seconds: float = 0.0
+    since_sync: int | None = None
 
     @classmethod
     def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
@@ -62,11 +64,28 @@ class Position:
         tree = {"state": self.state, "metrics": self.metrics}
         checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score})
 
-    def advance(self, trainer: Trainer, order: jax.Array) -> dict[str, jax.Array]:
-        """Takes one step; returns its scalars, which need not be there yet."""
-        last = (self.step + 1) % trainer.recipe.steps_per_epoch == 0
-        self.state, self.metrics, scalars = trainer.train(self.state, self.metrics, order, last=last)
-        self.step += 1
+    def advance(self, trainer: Trainer, order: jax.Array, *, most: int | None = None) -> dict[str, jax.Array]:
+        """Makes the next call of the device: one update, or as many as one call does.
+
+        Args:
+          trainer: the programs, and how updates are put into calls.
+          order: of the epoch.
+          most: updates; 1 makes them one at a time. None leaves it to the trainer.
+
+        Returns:
+          The call's scalars, "loss" one for each update or a single one; they need not be there yet.
+        """
+        dispatch = trainer.dispatch
+        if most is not None:
+            dispatch = dataclasses.replace(dispatch, steps=min(dispatch.steps, most))
+        if self.since_sync is None:
+            self.since_sync = trainer.steps_since_sync(self.state)
+        per_epoch = trainer.recipe.steps_per_epoch
+        call = dispatch.next_call(per_epoch - self.step % per_epoch, self.since_sync)
+        self.state, self.metrics, scalars = trainer.train(self.state, self.metrics, order, **call._asdict())
+        self.step += call.count
+        if dispatch.sync_period:
+            self.since_sync = (self.since_sync + call.count) % dispatch.sync_period
         return scalars
 
     def skip_step(self) -> None:
@@ -93,7 +112,7 @@ def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int
             order = trainer.order(position.state)
             position.metrics, position.seconds = trainer.zero_metrics(), 0.0
         before = position.copied()
-        loss = float(position.advance(trainer, order)["loss"])
+        loss = float(position.advance(trainer, order, most=1)["loss"])
         if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
             return before, position.step
 
@@ -144,6 +163,7 @@ class Recovery:
             older = self.newest()
             # Weights and optimizer of the checkpoint; the data goes on behind the batch that failed.
             position.state = dataclasses.replace(older.state, step=position.state.step)
+            position.since_sync = None
             what += f"; went back to the weights of step {older.step}"
         position.skip_step()
         self.skipped.append(bad)

@@ -1,5 +1,6 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,8 +9,10 @@ import lookahead_jax as la
 from train.config import Config
 from train.data import Dataset
 from train.experiment import load_dataset, make_recipe
+from train.registry import OPTIMIZERS
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
+from train.step.dispatch import ONE_BY_ONE, Call, Dispatch, choose
 from train.step.input_pipeline import to_host_arrays
 from train.step.metrics import Metrics
 from train.step.parallel import Parallel, local_devices
@@ -27,12 +30,13 @@ class Trainer:
       source: of the data, in a line.
       digest: of the data.
       parallel: the devices.
+      dispatch: how updates are put into calls of the devices.
       train_data: on the devices.
       test_data: on the devices.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
-        self.recipe, self.parallel = recipe, parallel
+    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel, dispatch: Dispatch = ONE_BY_ONE):
+        self.recipe, self.parallel, self.dispatch = recipe, parallel, dispatch
         self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
@@ -51,10 +55,14 @@ class Trainer:
     def _order_program(self, state: TrainState) -> Program:
         return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
 
-    def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Program:
-        """The training step, for these arguments or their shapes."""
-        function = named("train_step", steps.train_step, self.recipe, last=last)
-        return Program(("train_step", last), function, (state, metrics, self.train_data, order), donate=(0, 1))
+    def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, **how: Any) -> Program:
+        """The program of a `Call` (its fields but the count may be left out), for these arguments or their shapes."""
+        call = Call(**{"count": 1, **how})
+        if call.count == 1:
+            function = named("train_step", steps.train_step, self.recipe, last=call.last, sync=call.sync)
+        else:
+            function = named("train_steps", steps.train_steps, self.recipe, count=call.count, period=call.period)
+        return Program(("train_step", call), function, (state, metrics, self.train_data, order), donate=(0, 1))
 
     def _evaluate_program(self, params: Any, batch_stats: Any) -> Program:
         return self._program("evaluate", steps.evaluate, (params, batch_stats, self.test_data))
@@ -76,8 +84,9 @@ class Trainer:
         state, metrics = self.abstract_state(), self.abstract_metrics()
         ordering = self._order_program(state)
         order = self.parallel.placed(jax.eval_shape(ordering.function, *ordering.args))
-        step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
-        programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
+        calls = self.dispatch.calls(self.recipe.steps_per_epoch)
+        first, *others = (self.train_program(state, metrics, order, **call._asdict()) for call in calls)
+        programs = [first, ordering, *others, self._evaluate_program(state.params, state.batch_stats)]
         if self.recipe.recalibration_batches:
             programs.append(self._recalibrate_program(state))
         self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
@@ -108,10 +117,10 @@ class Trainer:
         return self._compiler.call(self._order_program(state))
 
     def train(
-        self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool
+        self, state: TrainState, metrics: Metrics, order: jax.Array, **how: Any
     ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-        """One step; `last` says that it ends the epoch. `state` and `metrics` are donated."""
-        return self._compiler.call(self.train_program(state, metrics, order, last=last))
+        """One update, or those of a `Call`, whose fields `how` are. `state` and `metrics` are donated."""
+        return self._compiler.call(self.train_program(state, metrics, order, **how))
 
     def all_finite(self, state: TrainState) -> bool:
         """Whether every number of the state is finite."""
@@ -138,6 +147,10 @@ class Trainer:
         """BatchNorm statistics of the slow weights over the first batches of the state's epoch."""
         return self._compiler.call(self._recalibrate_program(state))
 
+    def steps_since_sync(self, state: TrainState) -> int:
+        """Updates since Lookahead's last sync; 0 where its own count decides when to sync."""
+        return int(state.opt_state.steps_since_sync) if self.dispatch.sync_period else 0
+
     def slow_scores_are_live_ones(self, state: TrainState) -> bool:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
@@ -154,4 +167,12 @@ def make_trainer(config: Config) -> Trainer:
     dataset = load_dataset(config)
     parallel = Parallel.of(local_devices(config.devices), config.parallel)
     recipe = make_recipe(config, dataset, parallel.share)
-    return Trainer(recipe, dataset, parallel)
+    # An optimizer of a user's may accumulate gradients, and then not every step is one that Lookahead counts.
+    counted = config.optimizer.lookahead and OPTIMIZERS[config.optimizer.name].own
+    dispatch = choose(
+        config.steps_per_dispatch,
+        platform=parallel.devices[0].platform,
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
+        sync_period=config.optimizer.sync_period if counted else 0,
+    )
+    return Trainer(recipe, dataset, parallel, dispatch)

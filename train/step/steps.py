@@ -114,7 +114,14 @@ def state_norms(params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
 
 
 def train_step(
-    recipe: Recipe, state: TrainState, metrics: Metrics, data: DeviceSplit, order: jax.Array, *, last: bool = False
+    recipe: Recipe,
+    state: TrainState,
+    metrics: Metrics,
+    data: DeviceSplit,
+    order: jax.Array,
+    *,
+    last: bool = False,
+    sync: bool | None = None,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
     """One update of the parameters, on the batch that `state.step` has in the epoch's order.
 
@@ -134,6 +141,7 @@ def train_step(
       order: int32 [training examples], of this epoch.
       last: whether the step ends the epoch: its batch takes what remains, and norms are computed, which costs some
         passes over the parameters; static.
+      sync: whether Lookahead syncs; None leaves it to the optimizer's own count; static.
 
     Returns:
       The state after the update; the metrics with this batch added; and float32 scalars, which are not donated: the
@@ -169,7 +177,8 @@ def train_step(
 
     grads, (loss, correct, batch_stats) = jax.grad(mean_objective, has_aux=True)(state.params)
     grads, loss, correct = share.total(grads), share.total(loss), share.total(correct)
-    updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
+    extra_args = {} if sync is None else {"sync": sync}
+    updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
     scalars = {"loss": loss / count}
     if last:
@@ -177,6 +186,48 @@ def train_step(
         scalars |= state_norms(params, la.slow_params(opt_state) if recipe.lookahead else None)
     state = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, metrics.add(loss, correct, count), scalars
+
+
+def train_steps(
+    recipe: Recipe,
+    state: TrainState,
+    metrics: Metrics,
+    data: DeviceSplit,
+    order: jax.Array,
+    *,
+    count: int,
+    period: int = 0,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """Several updates in one program; none of them may be an epoch's last.
+
+    Args:
+      recipe, state, metrics, data, order: as for :func:`train_step`.
+      count: how many updates; static.
+      period: every so many updates, which must divide `count`, the last one syncs, and no other does; 0 leaves it to
+        the optimizer's own count; static.
+
+    Returns:
+      As :func:`train_step`, but "loss" is float32 [count].
+    """
+
+    def repeated(carried: tuple[TrainState, Metrics], times: int, sync: bool | None):
+        def step(carried, _):
+            state, metrics = carried
+            state, metrics, scalars = train_step(recipe, state, metrics, data, order, sync=sync)
+            return (state, metrics), scalars["loss"]
+
+        return jax.lax.scan(step, carried, length=times)
+
+    def whole_period(carried, _):
+        (state, metrics), quiet = repeated(carried, period - 1, sync=False)
+        state, metrics, scalars = train_step(recipe, state, metrics, data, order, sync=True)
+        return (state, metrics), jnp.append(quiet, scalars["loss"])
+
+    if period:
+        (state, metrics), losses = jax.lax.scan(whole_period, (state, metrics), length=count // period)
+    else:
+        (state, metrics), losses = repeated((state, metrics), count, sync=None)
+    return state, metrics, {"loss": losses.reshape(count)}
 
 
 def eval_step(
