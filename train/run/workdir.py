@@ -7,7 +7,7 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,11 @@ class Workdir:
 
         settings = to_dict(self._settings)
         if self.writes and (not self.has_run or self.extended):
-            with_patience(lambda: write_json(self.config, settings), seconds=self.disk_wait, what=str(self.config))
-            with_patience(lambda: write_json(self.model, model), seconds=self.disk_wait, what=str(self.model))
+            self.patiently(lambda: write_json(self.config, settings), self.config)
+            self.patiently(lambda: write_json(self.model, model), self.model)
         # There from the beginning, so that it is noticed if someone takes it away.
         if self.writes:
-            with_patience(
-                lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints)
-            )
+            self.patiently(lambda: self.checkpoints.mkdir(exist_ok=True), self.checkpoints)
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
@@ -190,6 +188,10 @@ class Workdir:
         self._since, self._before = time.monotonic(), self._run["wall_seconds"]
         self.has_run = self.started = True
         self.record("running", patient=True)
+
+    def patiently(self, write: Callable[[], Any], path: Path) -> None:
+        """Writes a path of the workdir, waiting for space on a full disk as long as the config allows."""
+        with_patience(write, seconds=self.disk_wait, what=str(path))
 
     def record(self, status: str, *, patient: bool = False, **facts: Any) -> None:
         """Writes run.json: running, stopped, finished or failed, and facts of it.

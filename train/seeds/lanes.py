@@ -14,6 +14,7 @@ from train.run.scores import score_columns
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.compiling import Program, named
+from train.step.evaluation import evaluate
 from train.step.metrics import Metrics
 from train.step.recalibration import recalibrate
 from train.step.steps import TrainState
@@ -83,7 +84,7 @@ class Lanes:
             args = (params, batch_stats, states.key, states.step, trainer.train_data)
             batch_stats = self._call("recalibrate_lanes", again, args)
         of_set, data = trainer.evaluation(validation=validation)
-        scored = jax.vmap(lambda *args: steps.evaluate(of_set, *args), in_axes=(0, 0, None))
+        scored = jax.vmap(lambda *args: evaluate(of_set, *args), in_axes=(0, 0, None))
         name = "validate_lanes" if validation else "evaluate_lanes"
         sums = jax.device_get(self._call(name, scored, (params, batch_stats, data)))
         return [metrics.means() for metrics in _apart(sums)]

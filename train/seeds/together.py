@@ -204,7 +204,7 @@ def _advance(members: Sequence[Member], stop: StopRequest) -> None:
         if len(in_flight) >= trainer.parallel.max_in_flight:
             scalars = wait_for_oldest()
         for run in runs:
-            run.progress.step()
+            run.progress.step(1)
         if stop or len(bad) == len(runs):
             break
     while in_flight:

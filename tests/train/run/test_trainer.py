@@ -10,7 +10,8 @@ import pytest
 
 from train.run.loop import train
 from train.run.trainer import Trainer, make_trainer
-from train.step import steps
+from train.step import evaluation
+from train.step.dispatch import Call
 from train.step.input_pipeline import slice_batch
 from train.step.metrics import Metrics
 
@@ -18,7 +19,9 @@ from train.step.metrics import Metrics
 def train_epoch(trainer, state, metrics):
     order = trainer.order(state)
     for step in range(trainer.recipe.steps_per_epoch):
-        state, metrics, _ = trainer.train(state, metrics, order, last=step == trainer.recipe.steps_per_epoch - 1)
+        state, metrics, _ = trainer.train(
+            state, metrics, order, Call(1, last=step == trainer.recipe.steps_per_epoch - 1)
+        )
     return state, metrics
 
 
@@ -54,7 +57,7 @@ def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config
     order, losses = trainer.order(state), []
     for step in range(trainer.recipe.steps_per_epoch):
         last = step == trainer.recipe.steps_per_epoch - 1
-        state, metrics, report = trainer.train(state, metrics, order, last=last)
+        state, metrics, report = trainer.train(state, metrics, order, Call(1, last=last))
         losses.append(float(report["loss"]) * (4 if last else 16))
     assert int(metrics.count) == 100
     np.testing.assert_allclose(metrics.means()[0], math.fsum(losses) / 100, rtol=1e-6)
@@ -107,8 +110,8 @@ def test_eval_step_leaves_out_what_only_fills_the_batch(small_config):
     batch = slice_batch(trainer.test_data, 0, 8, trainer.recipe.preprocessing)
     weights = jnp.arange(8) < 5
     args = (trainer.recipe, state.params, state.batch_stats, Metrics.zeros())
-    part = steps.eval_step(*args, jax.tree.map(lambda x: x[:5], batch), jnp.ones(5, bool))
-    whole = steps.eval_step(*args, batch, weights)
+    part = evaluation.eval_step(*args, jax.tree.map(lambda x: x[:5], batch), jnp.ones(5, bool))
+    whole = evaluation.eval_step(*args, batch, weights)
     assert int(whole.count) == 5
     assert int(whole.correct) == int(part.correct)
     np.testing.assert_allclose(whole.means()[0], part.means()[0], rtol=1e-6)
