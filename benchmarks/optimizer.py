@@ -233,6 +233,7 @@ def main() -> None:
 
     about = harness.machine()
     shapes = TINY_SHAPES if args.tiny else resnet18_shapes()
+    whose = "" if args.tiny else " of ResNet18"
     inner = against_inner(args.rounds, shapes)
     lines = [
         harness.table_line(
@@ -272,7 +273,7 @@ def main() -> None:
     print(harness.table(header, cells))
     print(
         f"\nTime of Lookahead(inner) over inner's, {sum(map(np.prod, shapes)):,} float32 "
-        f"parameters{'' if args.tiny else ' of ResNet18'}, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
+        f"parameters{whose}, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
     )
     if args.torch:
         rows["against_torch"] = against_torch(args.rounds)

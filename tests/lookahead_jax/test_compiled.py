@@ -9,8 +9,7 @@ import optax
 import pytest
 
 import lookahead_jax as la
-from tests.lookahead_jax.problems import resnet18_shapes
-
+from tests.lookahead_jax.problems import TEXT_ONLY, resnet18_shapes
 
 # The stem and the first two stages, one of each kind of parameter among them: every leaf is compiled alike.
 SHAPES = resnet18_shapes()[:30]
@@ -25,7 +24,7 @@ def compiled_step(tx, dtype=jnp.float32):
 
     params = [jax.ShapeDtypeStruct(shape, dtype) for shape in SHAPES]
     opt_state = jax.eval_shape(tx.init, params)
-    return jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, params).compile()
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, params).compile(TEXT_ONLY)
 
 
 def copied_arrays(text):
@@ -67,7 +66,7 @@ def test_the_search_for_copies_sees_those_of_optax_lookahead():
     grads = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in SHAPES]
     params = optax.LookaheadParams.init_synced(grads)
     opt_state = jax.eval_shape(fast.init, params)
-    text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile().as_text()
+    text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile(TEXT_ONLY).as_text()
     assert sum(n > 1 for n in copied_arrays(text)) > 0.8 * len(SHAPES)
 
 
@@ -94,8 +93,7 @@ def test_the_kernels_of_a_leaf_are_few(mode, sync):
         updates, opt_state = tx.update(grads, opt_state, params, **extra_args)
         return optax.apply_updates(params, updates), opt_state
 
-    text = (
-        jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params).compile().as_text()
-    )
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params)
+    text = lowered.compile(TEXT_ONLY).as_text()
     kernels = text.count(" fusion(") / len(params)
     assert kernels < (3 if extra_args else most) + 0.5  # the rest are scalars
