@@ -105,6 +105,8 @@ class Run:
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
         with self.opened():
+            if not self._quiet:
+                self.progress.say("compiling ...")
             self.trainer.compile()
             agreement.barrier("compiled")  # collectives wait for each other half a minute at most
             while self.goes_on and not self._stop:
