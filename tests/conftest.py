@@ -60,7 +60,10 @@ def pytest_collection_modifyitems(items):
 
 
 QUICK = {"xla_cpu_use_fusion_emitters": False}
-jax.devices()  # from here on XLA_FLAGS are for other processes only
+try:  # which also makes JAX's devices: from here on XLA_FLAGS are for other processes only
+    jax.jit(lambda: 0, compiler_options=QUICK)()
+except jax.errors.JaxRuntimeError:  # an XLA that has no such option
+    QUICK = {}
 _compile_options, _xla_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
 
 
