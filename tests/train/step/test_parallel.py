@@ -82,13 +82,14 @@ def test_four_devices_equal_one(one_device, mode):
 
 @pytest.mark.slow
 @pytest.mark.optimized  # float64 convolutions are LLVM's own loops
-def test_resnet18_on_four_devices_equals_one_in_float64(x64):
-    """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance.
+def test_resnet18_on_two_devices_equals_one_in_float64(x64):
+    """In float64, since ten steps of a ResNet amplify float32's last digit beyond any useful tolerance.
 
-    An epoch of 21 steps, so that its last one, a program of its own, is not compiled.
+    An epoch of 11 steps, so that its last one, a program of its own, is not compiled. Two devices: four copies of the
+    network in float64 would take the test's process beyond two gigabytes.
     """
     rng = np.random.default_rng(0)
-    split = data.Split(rng.integers(0, 256, (336, 32, 32, 3), np.uint8), rng.integers(0, 10, 336).astype(np.int32))
+    split = data.Split(rng.integers(0, 256, (176, 32, 32, 3), np.uint8), rng.integers(0, 10, 176).astype(np.int32))
     mean = (125.3, 123.0, 113.9)
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.001, weight_decay=5e-4, lookahead=True)
@@ -101,14 +102,14 @@ def test_resnet18_on_four_devices_equals_one_in_float64(x64):
 
     def run(made):
         state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, made.init(0))
-        return run_steps(made, state)
+        return run_steps(made, state, steps=10)
 
     state, metrics, losses = run(trainer(1, "single"))
-    state4, metrics4, losses4 = run(trainer(4, "pmap"))
-    np.testing.assert_allclose(losses4, losses, rtol=1e-5)
-    assert_trees_close(state4, state, 1e-5)
-    assert int(metrics4.count) == int(metrics.count) == 20 * 16
-    assert int(metrics4.correct) == int(metrics.correct)
+    state2, metrics2, losses2 = run(trainer(2, "pmap"))
+    np.testing.assert_allclose(losses2, losses, rtol=1e-5)
+    assert_trees_close(state2, state, 1e-5)
+    assert int(metrics2.count) == int(metrics.count) == 10 * 16
+    assert int(metrics2.correct) == int(metrics.correct)
 
 
 def modern_trainer(devices, mode, cutout=12):
