@@ -112,7 +112,7 @@ def test_resnet18_on_cifar_stopped_between_and_at_a_sync(cifar10_dir, tmp_path, 
         test_examples=64,
         devices=1,
         model=ModelConfig(name="resnet18"),
-        optimizer=OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.01, lookahead=True, sync_period=5),  # moments: above
     )
     train.run.loop.train(config, tmp_path / "whole", quiet=True)
     # The same run as a kill at the end of epoch 1 would leave it: no need to train that epoch twice.
