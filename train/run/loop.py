@@ -71,7 +71,8 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
                     print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics).rows)
         with ending_recorded(directory):
-            return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
+            made = make_trainer(config, convolutions=directory.convolutions)
+            return Run(config, directory, made, asked, quiet=quiet).run()
 
 
 class Run:

@@ -12,6 +12,9 @@ from train.config import Config
 from train.data import Dataset
 from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
+from train.hosts import agreement
+from train.models import MODELS
+from train.models.cpu import onednn
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.input_pipeline import DeviceSplit, to_host_arrays
@@ -21,6 +24,9 @@ from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
 from train.step.runtime import release_freed_memory
 from train.step.steps import TrainState
+
+# Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
+XLA = "XLA"
 
 
 class Trainer:
@@ -34,11 +40,12 @@ class Trainer:
       train_data: on the devices.
       test_data: on the devices.
       validation_data: on the devices; None if nothing was set aside.
+      convolutions: what computes them on the CPU, as run.json has it (`convolutions_of`).
       dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel):
-        self.recipe, self.parallel = recipe, parallel
+    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel, convolutions: str | None = XLA):
+        self.recipe, self.parallel, self.convolutions = recipe, parallel, convolutions
         self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
@@ -188,13 +195,38 @@ class Trainer:
         return not self.recipe.recalibration_batches and int(self._here(steps_since_sync)) == 0
 
 
-def make_trainer(config: Config) -> Trainer:
+def convolutions_of(config: Config, parallel: Parallel, before: str | None = None) -> str | None:
+    """What computes a run's convolutions: oneDNN with its version where it can, `XLA`, or None if no CPU does.
+
+    oneDNN is for one process whose programs are written for one device each: XLA cannot split its calls over devices.
+
+    Args:
+      config: of the run.
+      parallel: its devices.
+      before: what computed them so far; None for a run that begins.
+    """
+    if any(device.platform != "cpu" for device in parallel.devices):
+        return None
+    model = MODELS[config.model.name]
+    convolutional = model.own and "conv_general_dilated" in model.parameters()
+    one_device_each = parallel.share.mode in ("single", "pmap") and agreement.count() == 1
+    if before == XLA or not (convolutional and one_device_each and config.dtype == "float32"):
+        return XLA
+    return onednn.version() or XLA
+
+
+def make_trainer(config: Config, *, convolutions: str | None = None) -> Trainer:
     """Loads the data of a config, and works out its recipe and devices.
+
+    Args:
+      config: of the run.
+      convolutions: what computed the run's convolutions so far; None for a run that begins.
 
     Raises:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
     dataset = load_dataset(config)
     parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
-    recipe = make_recipe(config, dataset, parallel.share)
-    return Trainer(recipe, dataset, parallel)
+    used = convolutions_of(config, parallel, convolutions)
+    recipe = make_recipe(config, dataset, parallel.share, onednn=used not in (None, XLA))
+    return Trainer(recipe, dataset, parallel, used)

@@ -41,6 +41,7 @@ class Workdir:
         self._settings, self.disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
+        self._convolutions: dict[str, str] = {}
         self._before, self._since = 0.0, time.monotonic()
 
     @property
@@ -140,6 +141,28 @@ class Workdir:
         self._data = ours
 
     @property
+    def convolutions(self) -> str | None:
+        """What computed the run's convolutions so far, as run.json has it; None for a run that begins."""
+        return self._run.get("convolutions", "XLA") if self.has_run else None
+
+    def check_convolutions(self, convolutions: str | None) -> None:
+        """Compares what would compute the convolutions with what did so far, and keeps it for run.json.
+
+        Args:
+          convolutions: see `train.run.trainer.convolutions_of`; None, of an accelerator, is not compared.
+
+        Raises:
+          UserError: it is not the same.
+        """
+        theirs = self.convolutions
+        if theirs is not None and convolutions not in (None, theirs):
+            raise UserError(
+                f"workdir {self.path} holds a run whose convolutions {theirs} computed, here {convolutions} would, with "
+                'other rounding; bring it back (pip install -e ".[onednn]"; one seed a program), or choose another workdir'
+            )
+        self._convolutions = {"convolutions": found} if (found := convolutions or theirs) else {}
+
+    @property
     def run_id(self) -> str:
         """Stands for the config and the data, which must have been checked."""
         return run_id(self._settings, self._data["digest"])
@@ -177,6 +200,7 @@ class Workdir:
             "wall_seconds": self._run.get("wall_seconds", 0.0),
             **{name: self._run[name] for name in ("epoch", "step", "checkpoint") if name in self._run},
             "data": self._data,
+            **self._convolutions,
             "devices": devices,
             "machine": machine_words(devices),
             "host": socket.gethostname(),
