@@ -100,9 +100,7 @@ def seeds_side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(count):
-            carried["state"], carried["metrics"], _ = programs.train(
-                carried["state"], carried["metrics"], order, last=False
-            )
+            carried["state"], carried["metrics"], _ = programs.train(carried["state"], carried["metrics"], order)
         jax.block_until_ready(carried)
 
     return run
