@@ -115,8 +115,7 @@ def test_a_checkpoint_is_timed(tmp_path):
     assert rows(out)["checkpoint"]["state_bytes"] > 100_000_000
 
 
-@pytest.mark.slow
 def test_lookaheads_cost_is_timed(tmp_path):
     out = tmp_path / "optimizer.json"
-    bench("optimizer", "--rounds=1", f"--out={out}")
+    bench("optimizer", "--tiny", "--rounds=1", f"--out={out}")
     assert len(rows(out)["against_inner"]["table"]) == 10

@@ -80,6 +80,7 @@ def test_four_devices_equal_one(one_device, mode):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized  # float64 convolutions are LLVM's own loops
 def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance.
 
