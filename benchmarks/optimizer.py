@@ -27,6 +27,7 @@ from train.models import create_model
 
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
 STEPS = 2 * SYNC_PERIOD
+TINY_SHAPES = ((8, 8), (8,))
 WORKERS = ("jax", "jax-static", "torch-foreach", "torch-fused")
 
 
@@ -115,22 +116,22 @@ def side(
     return run
 
 
-def optax_lookahead(inner: optax.GradientTransformation):
+def optax_lookahead(inner: optax.GradientTransformation, shapes: Sequence[tuple[int, ...]]):
     """A round of optax.lookahead, whose parameters are pairs; `fast` and `slow` start in buffers of their own."""
     tx = optax.lookahead(inner, SYNC_PERIOD, SLOW_STEP_SIZE)
-    return side(tx, lambda p: optax.LookaheadParams(fast=p, slow=jax.tree.map(jnp.copy, p)))
+    return side(tx, lambda p: optax.LookaheadParams(fast=p, slow=jax.tree.map(jnp.copy, p)), shapes=shapes)
 
 
-def against_inner(rounds: int) -> list[dict[str, Any]]:
-    """For each row: milliseconds a step alone, and the ratios of the Lookaheads to it."""
+def against_inner(rounds: int, shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+    """For each row: milliseconds a step alone, and the ratios of the Lookaheads to it, on parameters of `shapes`."""
     results = []
     for row in ROWS:
         tx = row.wrapped(row.inner())
         sides = {
-            "alone": side(row.inner()),
-            "lookahead_jax": side(tx),
-            "static sync": side(tx, static_sync=True),
-            "optax.lookahead": optax_lookahead(row.inner()),
+            "alone": side(row.inner(), shapes=shapes),
+            "lookahead_jax": side(tx, shapes=shapes),
+            "static sync": side(tx, static_sync=True, shapes=shapes),
+            "optax.lookahead": optax_lookahead(row.inner(), shapes),
         }
         seconds = harness.seconds_in_turn(sides, rounds)
         results.append(
@@ -222,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_arguments(parser, "optimizer", rounds=30)
     parser.add_argument("--torch", action="store_true", help="also compare with torch.optim.Adam")
+    parser.add_argument("--tiny", action="store_true", help="a few small parameters, to see that it runs")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -230,7 +232,9 @@ def main() -> None:
         return
 
     about = harness.machine()
-    inner = against_inner(args.rounds)
+    shapes = TINY_SHAPES if args.tiny else resnet18_shapes()
+    whose = "" if args.tiny else " of ResNet18"
+    inner = against_inner(args.rounds, shapes)
     lines = [
         harness.table_line(
             f"time of {r['title']}{programs} / its inner optimizer alone",
@@ -268,8 +272,8 @@ def main() -> None:
     ]
     print(harness.table(header, cells))
     print(
-        f"\nTime of Lookahead(inner) over inner's, ResNet18's {sum(map(np.prod, resnet18_shapes())):,} float32 "
-        f"parameters, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
+        f"\nTime of Lookahead(inner) over inner's, {sum(map(np.prod, shapes)):,} float32 "
+        f"parameters{whose}, k = {SYNC_PERIOD}; median (quartiles) of {args.rounds} rounds of {STEPS} steps."
     )
     if args.torch:
         rows["against_torch"] = against_torch(args.rounds)

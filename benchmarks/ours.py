@@ -15,7 +15,7 @@ from train.experiment import make_recipe
 from train.run.trainer import XLA, Trainer, convolutions_of
 from train.seeds.lanes import Lanes
 from train.step.parallel import Parallel, run_devices
-from train.step.steps import train_step
+from train.step.steps import train_steps
 
 
 def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True, onednn: bool = True) -> Trainer:
@@ -35,7 +35,7 @@ def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True, oned
         recipe = dataclasses.replace(
             recipe, model=recipe.model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
         )
-    return Trainer(recipe, dataset, parallel, used)
+    return Trainer(recipe, dataset, parallel, convolutions=used)
 
 
 class TrainingSteps:
@@ -51,7 +51,7 @@ class TrainingSteps:
         in_flight: collections.deque[jax.Array] = collections.deque()
         losses = []
         for _ in range(steps):
-            self.state, self.metrics, scalars = self.trainer.train(self.state, self.metrics, self.order, last=False)
+            self.state, self.metrics, scalars = self.trainer.train(self.state, self.metrics, self.order)
             in_flight.append(scalars["loss"])
             if len(in_flight) >= self.trainer.parallel.max_in_flight:
                 losses.append(float(in_flight.popleft()))
@@ -62,7 +62,7 @@ class TrainingSteps:
     def compiled(self) -> Any:
         """The program of a step."""
         trainer = self.trainer
-        return trainer.compiled(trainer.train_program(self.state, self.metrics, self.order, last=False))
+        return trainer.compiled(trainer.train_program(self.state, self.metrics, self.order))
 
 
 class ScannedSteps(TrainingSteps):
@@ -72,17 +72,9 @@ class ScannedSteps(TrainingSteps):
         super().__init__(trainer)
         self._steps_per_dispatch = steps_per_dispatch
 
-        def steps(state, metrics, data, order):
-            def step(carried, _):
-                state, metrics = carried
-                state, metrics, scalars = train_step(trainer.recipe, state, metrics, data, order)
-                return (state, metrics), scalars["loss"]
-
-            (state, metrics), losses = jax.lax.scan(step, (state, metrics), length=steps_per_dispatch)
-            return state, metrics, losses
-
+        function = functools.partial(train_steps, trainer.recipe, count=steps_per_dispatch)
         args = (self.state, self.metrics, trainer.train_data, self.order)
-        self._program = trainer.parallel.compile(steps, args, donate=(0, 1))
+        self._program = trainer.parallel.compile(function, args, donate=(0, 1))
 
     def run(self, steps: int) -> list[float]:
         if steps % self._steps_per_dispatch:
@@ -90,8 +82,8 @@ class ScannedSteps(TrainingSteps):
         losses = []
         for _ in range(steps // self._steps_per_dispatch):
             args = (self.state, self.metrics, self.trainer.train_data, self.order)
-            self.state, self.metrics, found = self._program(*args)
-            losses += map(float, found)
+            self.state, self.metrics, scalars = self._program(*args)
+            losses += map(float, scalars["loss"])
         jax.block_until_ready((self.state, self.metrics))
         return losses
 
@@ -111,9 +103,7 @@ def seeds_side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(count):
-            carried["state"], carried["metrics"], _ = programs.train(
-                carried["state"], carried["metrics"], order, last=False
-            )
+            carried["state"], carried["metrics"], _ = programs.train(carried["state"], carried["metrics"], order)
         jax.block_until_ready(carried)
 
     return run
@@ -130,7 +120,8 @@ def side(row: Row, how: frozenset[str]) -> tuple[Callable[[], Any], dict[str, An
 
     Args:
       row: what to do.
-      how: "xla" for XLA's own convolutions, "plain" for the lowerings without oneDNN, "scan5" for five steps a dispatch.
+      how: "xla" for XLA's own convolutions, "plain" for the lowerings without oneDNN, "scan5" for five steps a
+        dispatch.
     """
     trainer = make_trainer(row.config, row.dataset(), lowered="xla" not in how, onednn="plain" not in how)
     scan = next((int(word.removeprefix("scan")) for word in how if word.startswith("scan")), 0)

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from benchmarks import harness, ours
+from benchmarks.aot.collectives import collectives
 from train.config import Config
 from train.data import Dataset, Split
 from train.experiment import make_recipe
@@ -28,7 +29,7 @@ from train.files import read_json, write_atomic, write_json
 from train.run.provenance import machine_words
 from train.run.trainer import Trainer
 from train.step import steps
-from train.step.collectives import collectives
+from train.step.dispatch import Call
 from train.step.parallel import Parallel, run_devices
 
 FOLDER, PAGE = Path("results/scaling"), Path("results/scaling.md")
@@ -72,7 +73,7 @@ def collectives_stage(rows: list[str], rounds: int) -> dict[str, Any]:
             trainer = trainer_of(*made_up(row, 8), 4, mode)
             state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
             examples = jax.ShapeDtypeStruct((trainer.recipe.train_examples,), np.int32)
-            program = trainer.train_program(state, metrics, trainer.parallel.placed(examples), last=False)
+            program = trainer.train_program(state, metrics, trainer.parallel.placed(examples))
             compiled = trainer.compiled(program)
             sent = collectives(getattr(compiled, "func", compiled).as_text())
             params = jax.tree.leaves(steps.abstract_state(trainer.recipe).params)
@@ -94,7 +95,7 @@ def equality_stage(rows: list[str], rounds: int) -> dict[str, Any]:
         order = trainer.order(state)
         for step in range(trainer.recipe.steps_per_epoch):
             last = step + 1 == trainer.recipe.steps_per_epoch
-            state, metrics, _ = trainer.train(state, metrics, order, last=last)
+            state, metrics, _ = trainer.train(state, metrics, order, Call(1, last=last))
         tested = trainer.evaluate(state)
         leaves = [np.ravel(leaf) for leaf in jax.tree.leaves((state.params, state.batch_stats))]
         return {"training loss": metrics.means()[0], "test loss": tested.means()[0], "state": np.concatenate(leaves)}

@@ -1,4 +1,10 @@
-"""Settings that hold for every test: four CPU devices, strict ranks, and where the real data sets are."""
+"""Settings that hold for every test: four CPU devices, strict ranks, and where the real data sets are.
+
+Most of the suite's time goes to compiling, most of that to LLVM and to MLIR. Programs are therefore compiled with few
+of LLVM's optimizations and without MLIR, here and in the processes that tests start; XLA's own passes, which fuse and
+lay out, run all the same. A training step of the small CNN takes a quarter of the time to compile so. Tests marked
+`optimized`, those of the library among them, check rounding or an accelerator: they compile as users do.
+"""
 
 import fcntl
 import functools
@@ -20,6 +26,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import jax.experimental
 import pytest
+from jax._src import compiler
 
 from train.step.runtime import enable_compilation_cache, release_freed_memory
 
@@ -39,6 +46,8 @@ FOLDERS = {
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] in ("lookahead_jax", "accelerators", "gpu"):
+            item.add_marker("optimized")
         if item.get_closest_marker("peers"):
             try:
                 import torch  # noqa: F401
@@ -48,6 +57,33 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"needs {needed.args[0]} devices, here are {jax.device_count()}"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="JAX sees no GPU here: make gpu on a machine that has one"))
+
+
+QUICK = {"xla_cpu_use_fusion_emitters": False}
+try:  # which also makes JAX's devices: from here on XLA_FLAGS are for other processes only
+    jax.jit(lambda: 0, compiler_options=QUICK)()
+except jax.errors.JaxRuntimeError:  # an XLA that has no such option
+    QUICK = {}
+_compile_options, _xla_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compiles as the test's marker says; programs compiled the other way are forgotten."""
+    quick = item.get_closest_marker("optimized") is None
+    if quick == jax.config.read("jax_disable_most_optimizations"):
+        return
+    jax.config.update("jax_disable_most_optimizations", quick)
+    # JAX has no setting for other options of XLA's that can change within a process.
+    compiler.get_compile_options = _quick_options if quick else _compile_options
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
+    flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+    os.environ["XLA_FLAGS"] = " ".join([_xla_flags, *(flags if quick else [])]).strip()
+    jax.clear_caches()
+
+
+def _quick_options(*args, env_options_overrides=None, **kwargs):
+    return _compile_options(*args, env_options_overrides=QUICK | dict(env_options_overrides or {}), **kwargs)
 
 
 @functools.cache
@@ -70,17 +106,22 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bounded_memory():
-    """Forgets compiled programs after a module that leaves more than a gigabyte: two test processes fit into 4 GB.
+_kept = [0]  # resident after programs were last forgotten
 
-    Not after every module, since small programs of JAX's own would be compiled again in each.
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """Forgets compiled programs after a test that leaves more than a gigabyte: two test processes fit into 4 GB.
+
+    Not after every test, since small programs of JAX's own would have to be read again from the cache on disk; nor
+    where that gives nothing back.
     """
     yield
-    if resident_bytes() > 1 << 30:
+    if resident_bytes() > max(1 << 30, _kept[0] + (256 << 20)):
         jax.clear_caches()
         gc.collect()
         release_freed_memory()
+        _kept[0] = resident_bytes()
 
 
 @pytest.fixture
@@ -113,7 +154,10 @@ def real_data():
         cache = cache_folder()
         with (cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes share the folder
-            subprocess.run([sys.executable, packed / "unpack.py", cache, name], check=True)
+            stamp = cache / f"{name}-unpacked"  # the script would check, or write again, each of 50,000 reviews
+            if not stamp.exists() or stamp.stat().st_mtime < (packed / "unpack.py").stat().st_mtime:
+                subprocess.run([sys.executable, packed / "unpack.py", cache, name], check=True)
+                stamp.touch()
         return cache / FOLDERS[name]
 
     return folder

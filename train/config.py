@@ -165,6 +165,13 @@ class Config:
         at_least=1,
         identity=False,
     )
+    steps_per_dispatch: int = setting(
+        0,
+        help="updates in one call of the device; signals are obeyed and checkpoints saved between calls; 0: 20 on a "
+        "TPU, 1 on a CPU or GPU",
+        at_least=0,
+        identity=False,
+    )
     on_nonfinite: str = setting(
         "stop",
         help="what a loss or parameter that is not finite does: stop, skip its batch, or restore the last checkpoint",

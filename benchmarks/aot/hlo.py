@@ -34,6 +34,7 @@ _FREE = frozenset(
         "replica-id",
     ]
 )
+COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 _PARTS = frozenset(["slice", "dynamic-slice", "gather"])
 _TRANSFERS = frozenset(["copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start"])
 _FREE_CUSTOM_CALLS = frozenset(["ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound"])
@@ -98,7 +99,7 @@ class Program:
     def launched(self, computation: Computation | None = None, times: int = 1) -> Iterator[tuple[Instruction, int]]:
         """The instructions that run as kernels, each with how often: (instruction, times)."""
         for instruction in (self.entry if computation is None else computation).values():
-            inner = self._inner(instruction)
+            inner = self.inner(instruction)
             if inner is None:
                 if not _is_free(instruction):
                     yield instruction, times
@@ -115,7 +116,7 @@ class Program:
         within = self.entry if computation is None else computation
         total = Traffic()
         for instruction in within.values():
-            inner = self._inner(instruction)
+            inner = self.inner(instruction)
             if inner is not None:
                 branches = [self.traffic(self.computations[name]) * instruction.trip_count for name in inner]
                 if instruction.opcode == "conditional":
@@ -158,13 +159,11 @@ class Program:
 
     def collectives(self) -> list[tuple[str, int]]:
         """(opcode, bytes) of each communication between chips in one run."""
-        kinds = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
         found = []
         for instruction, times in self.launched():
-            opcode = instruction.opcode.removesuffix("-start")
             inside = [i for name in instruction.called("calls") for i in self.computations.get(name, {}).values()]
             for i in [instruction, *inside]:
-                if (kind := i.opcode.removesuffix("-start")) in kinds and (i is not instruction or opcode in kinds):
+                if (kind := i.opcode.removesuffix("-start")) in COLLECTIVES:
                     found += [(kind, sum(a.bytes for a in i.arrays if a.space != 2))] * times
         return found
 
@@ -173,9 +172,7 @@ class Program:
         names = [i.target for i in self.everything() if i.opcode == "custom-call" and "callback" in i.target.lower()]
         return names + [i.opcode for i in self.everything() if i.opcode in ("send", "recv", "infeed", "outfeed")]
 
-    # How
-
-    def _inner(self, instruction: Instruction) -> list[str] | None:
+    def inner(self, instruction: Instruction) -> list[str] | None:
         """The computations that an instruction runs kernel by kernel; None if it is one kernel itself."""
         match instruction.opcode:
             case "while":

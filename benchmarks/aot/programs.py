@@ -14,6 +14,7 @@ from train.data import Dataset, Split
 from train.experiment import make_recipe
 from train.step import steps
 from train.step.compiling import named
+from train.step.evaluation import evaluate
 from train.step.metrics import Metrics
 from train.step.recalibration import BATCHES, recalibrate
 from train.step.recipe import Recipe
@@ -101,7 +102,7 @@ def compile_evaluation(chip: Chip, recipe: Recipe) -> tuple[Any, float, Any]:
     """Evaluation of the whole test set, likewise."""
     state = on_chip(chip, steps.abstract_state(recipe))
     args = (state.params, state.batch_stats, on_chip(chip, recipe.test_data))
-    return *compile_for(chip, named("evaluate", steps.evaluate, recipe), args), ()
+    return *compile_for(chip, named("evaluate", evaluate, recipe), args), ()
 
 
 def compile_recalibration(chip: Chip, recipe: Recipe) -> tuple[Any, float, Any]:

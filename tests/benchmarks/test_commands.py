@@ -101,14 +101,21 @@ def test_a_start_is_timed_in_sections(tmp_path):
 
 
 @pytest.mark.slow
+def test_settings_are_timed_one_by_one(tmp_path):
+    out = tmp_path / "settings.json"
+    bench("settings", "--tiny", "--steps=1", "--rounds=1", f"--out={out}")
+    found = rows(out)["settings"]
+    assert len(found["table"]) == len(found["seconds"]) - 1 == 4
+    assert found["seconds_a_step"]["median"] == found["seconds"]["plain"][0]
+
+
 def test_a_checkpoint_is_timed(tmp_path):
     out = tmp_path / "checkpoint.json"
     bench("checkpoint", "--tiny", "--steps=2", "--rounds=1", f"--out={out}")
     assert rows(out)["checkpoint"]["state_bytes"] > 100_000_000
 
 
-@pytest.mark.slow
 def test_lookaheads_cost_is_timed(tmp_path):
     out = tmp_path / "optimizer.json"
-    bench("optimizer", "--rounds=1", f"--out={out}")
+    bench("optimizer", "--tiny", "--rounds=1", f"--out={out}")
     assert len(rows(out)["against_inner"]["table"]) == 10

@@ -23,6 +23,7 @@ from train import data
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.experiment import make_recipe
 from train.step import input_pipeline, steps
+from train.step.evaluation import evaluate
 from train.step.metrics import Metrics
 
 pytestmark = pytest.mark.gpu
@@ -95,7 +96,7 @@ def test_two_steps_train_as_on_the_cpu(name):
         order = steps.epoch_order(recipe, state.key, state.step)
         for _ in range(2):
             state, metrics, _ = steps.train_step(recipe, state, metrics, split, order)
-        return state.params, metrics, steps.evaluate(recipe, state.params, state.batch_stats, split)
+        return state.params, metrics, evaluate(recipe, state.params, state.batch_stats, split)
 
     split = input_pipeline.to_host_arrays(dataset.train)
     with jax.default_matmul_precision("float32"):

@@ -13,6 +13,10 @@ import lookahead_jax as la
 as_pure = nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure  # its name before Flax 0.12
 
 
+# For programs whose text is read and which are not run: what comes after XLA's own passes.
+TEXT_ONLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def weights(size=7, seed=0):
     """A float64 NumPy vector of parameters."""
     return np.random.default_rng(seed).normal(size=size)

@@ -9,19 +9,22 @@ import optax
 import pytest
 
 import lookahead_jax as la
-from tests.lookahead_jax.problems import resnet18_shapes
+from tests.lookahead_jax.problems import TEXT_ONLY, resnet18_shapes
+
+# The stem and the first two stages, one of each kind of parameter among them: every leaf is compiled alike.
+SHAPES = resnet18_shapes()[:30]
 
 
 def compiled_step(tx, dtype=jnp.float32):
-    """The compiled text of update + apply_updates, donated, on ResNet18's parameters; nothing is allocated."""
+    """The compiled text of update + apply_updates, donated, on parameters of SHAPES; nothing is allocated."""
 
     def step(params, opt_state, grads):
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    params = [jax.ShapeDtypeStruct(shape, dtype) for shape in resnet18_shapes()]
+    params = [jax.ShapeDtypeStruct(shape, dtype) for shape in SHAPES]
     opt_state = jax.eval_shape(tx.init, params)
-    return jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, params).compile()
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, params).compile(TEXT_ONLY)
 
 
 def copied_arrays(text):
@@ -50,7 +53,7 @@ def test_the_donated_update_copies_no_parameter_sized_buffer(tx):
     compiled = compiled_step(tx)
     assert [n for n in copied_arrays(compiled.as_text()) if n > 1] == []
     # Parameters, slow weights and both moments are written where they were read.
-    assert compiled.memory_analysis().alias_size_in_bytes >= 4 * 4 * 11_181_642
+    assert compiled.memory_analysis().alias_size_in_bytes >= 4 * 4 * sum(int(np.prod(shape)) for shape in SHAPES)
 
 
 def test_the_search_for_copies_sees_those_of_optax_lookahead():
@@ -60,11 +63,11 @@ def test_the_search_for_copies_sees_those_of_optax_lookahead():
         updates, opt_state = fast.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    grads = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in resnet18_shapes()]
+    grads = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in SHAPES]
     params = optax.LookaheadParams.init_synced(grads)
     opt_state = jax.eval_shape(fast.init, params)
-    text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile().as_text()
-    assert sum(n > 1 for n in copied_arrays(text)) > 50
+    text = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, grads).compile(TEXT_ONLY).as_text()
+    assert sum(n > 1 for n in copied_arrays(text)) > 0.8 * len(SHAPES)
 
 
 # Compile time grows with the kernels of a leaf: Adam has 3 (two moments and the parameters), Lookahead with all of its
@@ -90,8 +93,7 @@ def test_the_kernels_of_a_leaf_are_few(mode, sync):
         updates, opt_state = tx.update(grads, opt_state, params, **extra_args)
         return optax.apply_updates(params, updates), opt_state
 
-    text = (
-        jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params).compile().as_text()
-    )
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params)
+    text = lowered.compile(TEXT_ONLY).as_text()
     kernels = text.count(" fusion(") / len(params)
     assert kernels < (3 if extra_args else most) + 0.5  # the rest are scalars

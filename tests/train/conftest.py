@@ -61,14 +61,14 @@ def assert_same_run():
 
 @pytest.fixture
 def ctrl_c_at(monkeypatch):
-    """Sends this process a real SIGINT when the run has made a given number of steps."""
+    """Sends this process a real SIGINT when the run has made a given number of steps, or the call that makes it."""
     at = []
     step = Progress.step
 
-    def step_and_signal(self):
-        step(self)
-        if self._step in at:
-            at.remove(self._step)
+    def step_and_signal(self, count):
+        step(self, count)
+        for due in [number for number in at if self._step - count < number <= self._step]:
+            at.remove(due)
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Progress, "step", step_and_signal)

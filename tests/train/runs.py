@@ -40,14 +40,14 @@ def assert_same_run(first, second):
         np.testing.assert_array_equal(array, theirs[path], err_msg=path)
 
 
-def train_some(config, workdir, count, monkeypatch):
-    """Trains so many steps in this process, then asks the run to stop; returns its outcome."""
+def train_some(config, workdir, wanted, monkeypatch):
+    """Trains `wanted` steps in this process, then asks the run to stop; returns its outcome."""
     stop, made, step = StopRequest(), [], Progress.step
 
-    def counted(self):
-        step(self)
+    def counted(self, count):
+        step(self, count)
         made.append(1)
-        if len(made) == count:
+        if len(made) == wanted:
             stop.ask()
 
     with monkeypatch.context() as patched:

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from train.errors import UserError
+from train.step.evaluation import evaluate
 from train.step.input_pipeline import DeviceSplit
 from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
-from train.step.steps import evaluate
 
 
 class Plane(NamedTuple):

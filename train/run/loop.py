@@ -7,15 +7,15 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 
 from train.config import Config
 from train.errors import UserError
-from train.files import with_patience
 from train.hosts import agreement
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints, closing
@@ -71,8 +71,7 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
                     print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics).rows)
         with ending_recorded(directory):
-            made = make_trainer(config, convolutions=directory.convolutions)
-            return Run(config, directory, made, asked, quiet=quiet).run()
+            return Run(config, directory, make_trainer(config, directory.convolutions), asked, quiet=quiet).run()
 
 
 class Run:
@@ -88,7 +87,7 @@ class Run:
     progress: Progress
 
     def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
-        directory.check_data(trainer.source, trainer.digest)
+        directory.check_data(trainer.source, trainer.digest, trainer.convolutions)
         self._config, self._directory = config, directory
         self.trainer, self._recipe = trainer, trainer.recipe
         self._stop, self._quiet = agreement.agreed(stop), quiet
@@ -106,6 +105,8 @@ class Run:
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
         with self.opened():
+            if not self._quiet:
+                self.progress.say("compiling ...")
             self.trainer.compile()
             agreement.barrier("compiled")  # collectives wait for each other half a minute at most
             while self.goes_on and not self._stop:
@@ -185,7 +186,7 @@ class Run:
             )
         if saved is not None and step < saved:
             log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
-        self._write_patiently(lambda: metrics.keep_until(step), str(self._directory.metrics))
+        self._directory.patiently(lambda: metrics.keep_until(step), self._directory.metrics)
         found, wanted = len(metrics.rows), step // self._recipe.steps_per_epoch
         if found != wanted:
             raise UserError(
@@ -193,11 +194,8 @@ class Run:
                 f"{wanted}; restore the file, or choose another workdir"
             )
 
-    def _write_patiently(self, action: Callable[[], None], what: str) -> None:
-        with_patience(action, seconds=self._directory.disk_wait, what=what)
-
     def _train_epoch(self) -> dict[str, float]:
-        """Steps to the end of the epoch, or to the first step after a stop signal.
+        """Steps to the end of the epoch, or to the end of the call in which a stop signal arrives.
 
         Returns:
           The norms of the epoch's last step; empty if it was not reached.
@@ -211,18 +209,20 @@ class Run:
         began = time.monotonic()
 
         def wait_for_oldest() -> dict[str, jax.Array]:
-            step, scalars = in_flight.popleft()
-            if not math.isfinite(float(scalars["loss"])):
-                raise NonFiniteStep(step)
+            first, scalars = in_flight.popleft()
+            finite = np.isfinite(np.atleast_1d(scalars["loss"]))
+            if not finite.all():
+                raise NonFiniteStep(first + int(finite.argmin()))
             return scalars
 
-        scalars = {}
-        for _ in range(position.step % per_epoch, per_epoch):
-            in_flight.append((position.step + 1, position.advance(trainer, order)))
-            # The next step is dispatched before this one is done, and no further ahead.
+        scalars, end = {}, (position.step // per_epoch + 1) * per_epoch
+        while position.step < end:
+            before = position.step
+            in_flight.append((before + 1, position.advance(trainer, order)))
+            # The next call is dispatched before this one is done, and no further ahead.
             if len(in_flight) >= trainer.parallel.max_in_flight:
                 scalars = wait_for_oldest()
-            self.progress.step()
+            self.progress.step(position.step - before)
             self._stop.poll()
             if self._stop:
                 break
@@ -263,7 +263,7 @@ class Run:
             row |= perplexities(row)
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
         if self._directory.writes:
-            self._write_patiently(lambda: self._metrics_file.append(row), str(self._directory.metrics))
+            self._directory.patiently(lambda: self._metrics_file.append(row), self._directory.metrics)
         position.metrics, position.seconds = self.trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
             position.save(self._checkpoints, score=validation_score(row))

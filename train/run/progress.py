@@ -65,11 +65,11 @@ class Progress:
                     leave=False,
                 )
 
-    def step(self) -> None:
-        """One more step is done."""
-        self._step += 1
+    def step(self, count: int) -> None:
+        """So many more steps are done."""
+        self._step += count
         if self._bar is not None:
-            self._advance_bar(self._examples_per_step)
+            self._advance_bar(count * self._examples_per_step)
         elif time.monotonic() - self._last_line >= LOG_SECONDS:
             epoch, step = divmod(self._step - 1, self._steps_per_epoch)
             rate = (self._step - self._done_at_start) * self._examples_per_step / (time.monotonic() - self._began)

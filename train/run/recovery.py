@@ -43,12 +43,14 @@ class Position:
       metrics: sums of the epoch so far.
       step: updates so far; the host's copy of `state.step`.
       seconds: spent in the epoch so far.
+      since_sync: updates since the last sync; None: ask the state.
     """
 
     state: TrainState
     metrics: Metrics
     step: int
     seconds: float = 0.0
+    since_sync: int | None = None
 
     @classmethod
     def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
@@ -84,11 +86,29 @@ class Position:
         workers = self.state.step.shape[0] if self.state.step.ndim else None
         checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score, "workers": workers})
 
-    def advance(self, trainer: Trainer, order: jax.Array) -> dict[str, jax.Array]:
-        """Takes one step; returns its scalars, which need not be there yet."""
-        last = (self.step + 1) % trainer.recipe.steps_per_epoch == 0
-        self.state, self.metrics, scalars = trainer.train(self.state, self.metrics, order, last=last)
-        self.step += 1
+    def advance(self, trainer: Trainer, order: jax.Array, *, most: int | None = None) -> dict[str, jax.Array]:
+        """Makes the next call of the device: one update, or as many as one call does.
+
+        Args:
+          trainer: the programs, and how updates are put into calls.
+          order: of the epoch.
+          most: updates; 1 makes them one at a time. None leaves it to the trainer.
+
+        Returns:
+          The call's scalars, "loss" one for each update or a single one; they need not be there yet.
+        """
+        dispatch = trainer.dispatch
+        if most is not None:
+            dispatch = dataclasses.replace(dispatch, steps=min(dispatch.steps, most))
+        steps_into_epoch = self.step % trainer.recipe.steps_per_epoch
+        # At an epoch's start again: seeds that train together count by their states alone.
+        if dispatch.sync_period and (self.since_sync is None or not steps_into_epoch):
+            self.since_sync = trainer.steps_since_sync(self.state)
+        call = dispatch.next_call(trainer.recipe.steps_per_epoch - steps_into_epoch, self.since_sync or 0)
+        self.state, self.metrics, scalars = trainer.train(self.state, self.metrics, order, call)
+        self.step += call.count
+        if self.since_sync is not None:
+            self.since_sync = (self.since_sync + call.count) % dispatch.sync_period
         return scalars
 
     def skip_step(self) -> None:
@@ -115,7 +135,7 @@ def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int
             order = trainer.order(position.state)
             position.metrics, position.seconds = trainer.zero_metrics(), 0.0
         before = position.copied()
-        loss = float(position.advance(trainer, order)["loss"])
+        loss = float(position.advance(trainer, order, most=1)["loss"])
         if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
             return before, position.step
 
@@ -168,6 +188,7 @@ class Recovery:
             older = self.newest()
             # Weights and optimizer of the checkpoint; the data goes on behind the batch that failed.
             position.state = dataclasses.replace(older.state, step=position.state.step)
+            position.since_sync = None
             what += f"; went back to the weights of step {older.step}"
         position.skip_step()
         self.skipped.append(bad)

@@ -1,6 +1,7 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -13,10 +14,12 @@ from train.data import Dataset
 from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
 from train.hosts import agreement
-from train.models import MODELS
 from train.models.cpu import onednn
+from train.registry import MODELS, OPTIMIZERS
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
+from train.step.dispatch import ONE_BY_ONE, ONE_UPDATE, Call, Dispatch, choose
+from train.step.evaluation import evaluate
 from train.step.input_pipeline import DeviceSplit, to_host_arrays
 from train.step.metrics import Metrics
 from train.step.parallel import Parallel, run_devices
@@ -37,6 +40,7 @@ class Trainer:
       source: of the data, in a line.
       digest: of the data.
       parallel: the devices.
+      dispatch: how updates are put into calls of the devices.
       train_data: on the devices.
       test_data: on the devices.
       validation_data: on the devices; None if nothing was set aside.
@@ -44,8 +48,15 @@ class Trainer:
       dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel, convolutions: str | None = XLA):
-        self.recipe, self.parallel, self.convolutions = recipe, parallel, convolutions
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        parallel: Parallel,
+        dispatch: Dispatch = ONE_BY_ONE,
+        convolutions: str | None = XLA,
+    ):
+        self.recipe, self.parallel, self.dispatch, self.convolutions = recipe, parallel, dispatch, convolutions
         self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
@@ -67,19 +78,22 @@ class Trainer:
     def _order_program(self, state: TrainState) -> Program:
         return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
 
-    def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool) -> Program:
-        """The training step, for these arguments or their shapes."""
-        function = named("train_step", steps.train_step, self.recipe, last=last)
+    def train_program(self, state: TrainState, metrics: Metrics, order: jax.Array, call: Call = ONE_UPDATE) -> Program:
+        """The program of a call, one step by default, for these arguments or their shapes."""
+        if call.count == 1:
+            function = named("train_step", steps.train_step, self.recipe, last=call.last, sync=call.sync)
+        else:
+            function = named("train_steps", steps.train_steps, self.recipe, count=call.count, period=call.period)
         args = (state, metrics, self.train_data, order)
-        return Program(("train_step", last), function, args, donate=(0, 1), own=(True, False, False))
+        return Program(("train_step", call), function, args, donate=(0, 1), own=(True, False, False))
 
     def _evaluate_program(self, params: Any, batch_stats: Any, *, validation: bool = False) -> Program:
         recipe, data = self.evaluation(validation=validation)
         name = "validate" if validation else "evaluate"
-        return Program(name, named(name, steps.evaluate, recipe), (params, batch_stats, data))
+        return Program(name, named(name, evaluate, recipe), (params, batch_stats, data))
 
     def evaluation(self, *, validation: bool = False) -> tuple[Recipe, DeviceSplit]:
-        """What `steps.evaluate` is given for the test or the validation set."""
+        """What `evaluate` is given for the test or the validation set."""
         if not validation:
             return self.recipe, self.test_data
         assert self.validation_data is not None
@@ -104,8 +118,9 @@ class Trainer:
         state, metrics = self.abstract_state(), self.abstract_metrics()
         ordering = self._order_program(state)
         order = self.parallel.placed(jax.ShapeDtypeStruct((self.recipe.train_examples,), np.int32))
-        step, last_step = (self.train_program(state, metrics, order, last=last) for last in (False, True))
-        programs = [step, ordering, last_step, self._evaluate_program(state.params, state.batch_stats)]
+        calls = self.dispatch.calls(self.recipe.steps_per_epoch)
+        step, *others = (self.train_program(state, metrics, order, call) for call in calls)
+        programs = [step, ordering, *others, self._evaluate_program(state.params, state.batch_stats)]
         if self.validation_data is not None:
             programs.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
         if self.recipe.recalibration_batches:
@@ -138,10 +153,10 @@ class Trainer:
         return self._compiler.call(self._order_program(state))
 
     def train(
-        self, state: TrainState, metrics: Metrics, order: jax.Array, *, last: bool
+        self, state: TrainState, metrics: Metrics, order: jax.Array, call: Call = ONE_UPDATE
     ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-        """One step; `last` says that it ends the epoch. `state` and `metrics` are donated."""
-        return self._compiler.call(self.train_program(state, metrics, order, last=last))
+        """The updates of a call, one by default. `state` and `metrics` are donated."""
+        return self._compiler.call(self.train_program(state, metrics, order, call))
 
     def all_finite(self, state: TrainState) -> bool:
         """Whether every number of the state is finite."""
@@ -187,12 +202,15 @@ class Trainer:
         params = la.slow_params(state.opt_state) if params is None else params
         return self._compiler.call(self._recalibrate_program(params, state))
 
+    def steps_since_sync(self, state: TrainState) -> int:
+        """Updates since Lookahead's last sync."""
+        return int(self._here(averages.without_ema(state.opt_state).steps_since_sync))
+
     def slow_scores_are_live_ones(self, state: TrainState) -> bool:
         """Whether `evaluate` gives the same for both: right after a sync, unless the slow weights get statistics of
         their own.
         """
-        steps_since_sync = averages.without_ema(state.opt_state).steps_since_sync
-        return not self.recipe.recalibration_batches and int(self._here(steps_since_sync)) == 0
+        return not self.recipe.recalibration_batches and self.steps_since_sync(state) == 0
 
 
 def convolutions_of(config: Config, parallel: Parallel, before: str | None = None) -> str | None:
@@ -215,7 +233,7 @@ def convolutions_of(config: Config, parallel: Parallel, before: str | None = Non
     return onednn.version() or XLA
 
 
-def make_trainer(config: Config, *, convolutions: str | None = None) -> Trainer:
+def make_trainer(config: Config, convolutions: str | None = None) -> Trainer:
     """Loads the data of a config, and works out its recipe and devices.
 
     Args:
@@ -229,4 +247,12 @@ def make_trainer(config: Config, *, convolutions: str | None = None) -> Trainer:
     parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
     used = convolutions_of(config, parallel, convolutions)
     recipe = make_recipe(config, dataset, parallel.share, onednn=used not in (None, XLA))
-    return Trainer(recipe, dataset, parallel, used)
+    # Where gradients are accumulated, by a setting or by a user's optimizer, Lookahead does not count every step.
+    counted = config.optimizer.lookahead and config.accumulate_steps == 1 and OPTIMIZERS[config.optimizer.name].own
+    dispatch = choose(
+        config.steps_per_dispatch,
+        platform=parallel.devices[0].platform,
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
+        sync_period=config.optimizer.sync_period if counted else 0,
+    )
+    return Trainer(recipe, dataset, parallel, dispatch, used)

@@ -7,7 +7,7 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,11 @@ class Workdir:
         if not self._settings.resume:
             raise UserError(f"workdir {self.path} holds a run and config.resume=False; choose another workdir")
 
-    def check_data(self, source: str, digest: str) -> None:
-        """Compares the data with what the run began on, and keeps its digest for run.json and the run's id.
+    def check_data(self, source: str, digest: str, convolutions: str | None) -> None:
+        """Compares the data, and what computes convolutions, with what the run began on; keeps both for run.json.
 
         Raises:
-          UserError: the data has changed since.
+          UserError: one of them has changed since. No convolutions, an accelerator's, are not compared.
         """
         ours = {"source": source, "digest": digest}
         theirs = self._run.get("data")
@@ -138,29 +138,18 @@ class Workdir:
                 f"(SHA-256 {str(theirs.get('digest'))[:16]}), is now {ours['source']} (SHA-256 {ours['digest'][:16]}); "
                 "bring the data back, or choose another workdir"
             )
-        self._data = ours
+        if None not in (began := self.convolutions, convolutions) and began != convolutions:
+            raise UserError(
+                f"workdir {self.path} holds a run whose convolutions {began} computed, here {convolutions} would, with "
+                'other rounding; bring it back (pip install -e ".[onednn]"), or choose another workdir'
+            )
+        self._data, found = ours, convolutions or began
+        self._convolutions = {"convolutions": found} if found else {}
 
     @property
     def convolutions(self) -> str | None:
         """What computed the run's convolutions so far, as run.json has it; None for a run that begins."""
         return self._run.get("convolutions", "XLA") if self.has_run else None
-
-    def check_convolutions(self, convolutions: str | None) -> None:
-        """Compares what would compute the convolutions with what did so far, and keeps it for run.json.
-
-        Args:
-          convolutions: see `train.run.trainer.convolutions_of`; None, of an accelerator, is not compared.
-
-        Raises:
-          UserError: it is not the same.
-        """
-        theirs = self.convolutions
-        if theirs is not None and convolutions not in (None, theirs):
-            raise UserError(
-                f"workdir {self.path} holds a run whose convolutions {theirs} computed, here {convolutions} would, with "
-                'other rounding; bring it back (pip install -e ".[onednn]"; one seed a program), or choose another workdir'
-            )
-        self._convolutions = {"convolutions": found} if (found := convolutions or theirs) else {}
 
     @property
     def run_id(self) -> str:
@@ -186,13 +175,11 @@ class Workdir:
 
         settings = to_dict(self._settings)
         if self.writes and (not self.has_run or self.extended):
-            with_patience(lambda: write_json(self.config, settings), seconds=self.disk_wait, what=str(self.config))
-            with_patience(lambda: write_json(self.model, model), seconds=self.disk_wait, what=str(self.model))
+            self.patiently(lambda: write_json(self.config, settings), self.config)
+            self.patiently(lambda: write_json(self.model, model), self.model)
         # There from the beginning, so that it is noticed if someone takes it away.
         if self.writes:
-            with_patience(
-                lambda: self.checkpoints.mkdir(exist_ok=True), seconds=self.disk_wait, what=str(self.checkpoints)
-            )
+            self.patiently(lambda: self.checkpoints.mkdir(exist_ok=True), self.checkpoints)
         self._run = {
             "status": "running",
             "started": self._run.get("started", _now()),
@@ -214,6 +201,10 @@ class Workdir:
         self._since, self._before = time.monotonic(), self._run["wall_seconds"]
         self.has_run = self.started = True
         self.record("running", patient=True)
+
+    def patiently(self, write: Callable[[], Any], path: Path) -> None:
+        """Writes a path of the workdir, waiting for space on a full disk as long as the config allows."""
+        with_patience(write, seconds=self.disk_wait, what=str(path))
 
     def record(self, status: str, *, patient: bool = False, **facts: Any) -> None:
         """Writes run.json: running, stopped, finished or failed, and facts of it.

@@ -14,6 +14,7 @@ from train.run.scores import score_columns
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.compiling import Program, named
+from train.step.evaluation import evaluate
 from train.step.metrics import Metrics
 from train.step.recalibration import recalibrate
 from train.step.steps import TrainState
@@ -61,7 +62,7 @@ class Lanes:
         return self._call("epoch_orders", orders, (states.key, states.step))
 
     def train(
-        self, states: TrainState, metrics: Metrics, orders: jax.Array, *, last: bool
+        self, states: TrainState, metrics: Metrics, orders: jax.Array, *, last: bool = False
     ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         """One step of every lane; scalars are [lanes]. `states` and `metrics` are donated."""
 
@@ -83,7 +84,7 @@ class Lanes:
             args = (params, batch_stats, states.key, states.step, trainer.train_data)
             batch_stats = self._call("recalibrate_lanes", again, args)
         of_set, data = trainer.evaluation(validation=validation)
-        scored = jax.vmap(lambda *args: steps.evaluate(of_set, *args), in_axes=(0, 0, None))
+        scored = jax.vmap(lambda *args: evaluate(of_set, *args), in_axes=(0, 0, None))
         name = "validate_lanes" if validation else "evaluate_lanes"
         sums = jax.device_get(self._call(name, scored, (params, batch_stats, data)))
         return [metrics.means() for metrics in _apart(sums)]

@@ -165,7 +165,7 @@ def _convolutions(members: Sequence[Member]) -> str:
 
 def _begin(members: Sequence[Member], stop: StopRequest, *, quiet: bool) -> None:
     config = members[0].config
-    trainer = _shared(members, lambda: make_trainer(config, convolutions=_convolutions(members)))
+    trainer = _shared(members, lambda: make_trainer(config, _convolutions(members)))
     for member in _left(members):
         with member.guarded():
             member.begin(trainer, stop, quiet=quiet)
@@ -215,7 +215,7 @@ def _advance(members: Sequence[Member], stop: StopRequest) -> None:
         if len(in_flight) >= trainer.parallel.max_in_flight:
             scalars = wait_for_oldest()
         for run in runs:
-            run.progress.step()
+            run.progress.step(1)
         if stop or len(bad) == len(runs):
             break
     while in_flight:

@@ -19,11 +19,11 @@ import optax
 
 import lookahead_jax as la
 from train.step import input_pipeline
-from train.step.input_pipeline import Batch, DeviceSplit
+from train.step.input_pipeline import DeviceSplit
 from train.step.metrics import Metrics
 from train.step.objectives import knows_examples, real_scores
 from train.step.recipe import Recipe
-from train.step.share import Share, pad
+from train.step.share import Share
 
 
 @flax.struct.dataclass
@@ -123,7 +123,14 @@ def state_norms(params: Any, slow_params: Any | None) -> dict[str, jax.Array]:
 
 
 def train_step(
-    recipe: Recipe, state: TrainState, metrics: Metrics, data: DeviceSplit, order: jax.Array, *, last: bool = False
+    recipe: Recipe,
+    state: TrainState,
+    metrics: Metrics,
+    data: DeviceSplit,
+    order: jax.Array,
+    *,
+    last: bool = False,
+    sync: bool | None = None,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
     """One update of the parameters, on the batch that `state.step` has in the epoch's order.
 
@@ -144,6 +151,7 @@ def train_step(
       order: int32 [training examples], of this epoch.
       last: whether the step ends the epoch: its batch takes what remains, and norms are computed, which costs some
         passes over the parameters; static.
+      sync: whether Lookahead syncs; None leaves it to the optimizer's own count; static.
 
     Returns:
       The state after the update; the metrics with this batch added; and float32 scalars, which are not donated: the
@@ -184,7 +192,8 @@ def train_step(
 
     grads, (loss, correct, batch_stats) = jax.grad(mean_objective, has_aux=True)(state.params)
     grads, loss, correct = share.gradient(grads), share.total(loss), share.total(correct)
-    updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
+    extra_args = {} if sync is None else {"sync": sync}
+    updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
     scalars = {"loss": loss / count}
     if last:
@@ -195,47 +204,46 @@ def train_step(
     return state, metrics.add(loss, correct, count), scalars
 
 
-def eval_step(
-    recipe: Recipe, params: Any, batch_stats: Any, metrics: Metrics, batch: Batch, counted: jax.Array
-) -> Metrics:
-    """Adds one batch of evaluation to the sums.
+def train_steps(
+    recipe: Recipe,
+    state: TrainState,
+    metrics: Metrics,
+    data: DeviceSplit,
+    order: jax.Array,
+    *,
+    count: int,
+    period: int = 0,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """Several updates in one program; none of them may be an epoch's last.
 
     Args:
-      recipe: static.
-      params: live or slow weights.
-      batch_stats: running statistics.
-      metrics: sums so far.
-      batch: this device's part.
-      counted: bool [B]; False marks an example that only fills the batch.
+      recipe, state, metrics, data, order: as for :func:`train_step`.
+      count: how many updates; static.
+      period: every so many updates, which must divide `count`, the last one syncs, and no other does; 0 leaves it to
+        the optimizer's own count; static.
+
+    Returns:
+      As :func:`train_step`, but "loss" is float32 [count].
     """
-    scores = real_scores(recipe.objective(recipe.model, params, batch_stats, batch)[0], counted)
-    samples = jnp.sum(counted, dtype=jnp.int32) * math.prod(batch.targets.shape[1:])
-    sums = (jnp.sum(scores.losses), jnp.sum(scores.correct, dtype=jnp.int32), samples)
-    return metrics.add(*recipe.share.total(sums))
 
+    def repeated(carried: tuple[TrainState, Metrics], times: int, sync: bool | None):
+        def step(carried, _):
+            state, metrics = carried
+            state, metrics, scalars = train_step(recipe, state, metrics, data, order, sync=sync)
+            return (state, metrics), scalars["loss"]
 
-def evaluate(recipe: Recipe, params: Any, batch_stats: Any, data: DeviceSplit) -> Metrics:
-    """Sums over a whole test set, in one program.
+        return jax.lax.scan(step, carried, length=times)
 
-    Args:
-      recipe: static.
-      params: live or slow weights.
-      batch_stats: BatchNorm's statistics.
-      data: the test set.
-    """
-    examples, size = data.inputs.shape[0], recipe.test_batch_size
-    # Fewer examples than devices: a batch of one for each device reaches beyond the set.
-    data = jax.tree.map(lambda x: pad(x, size), data)
+    def whole_period(carried, _):
+        (state, metrics), quiet = repeated(carried, period - 1, sync=False)
+        state, metrics, scalars = train_step(recipe, state, metrics, data, order, sync=True)
+        return (state, metrics), jnp.append(quiet, scalars["loss"])
 
-    def add_batch(metrics, index):
-        # The last batch starts early enough to be full; what it repeats or lies beyond the set is not counted.
-        start = jnp.minimum(index * size, max(examples - size, 0))
-        example = start + jnp.arange(size)
-        counted = (example >= index * size) & (example < examples)
-        batch = input_pipeline.slice_batch(data, start, size, recipe.preprocessing, recipe.share.part)
-        return eval_step(recipe, params, batch_stats, metrics, batch, recipe.share.part(counted)), None
-
-    return jax.lax.scan(add_batch, Metrics.zeros(), jnp.arange(-(-examples // size)))[0]
+    if period:
+        (state, metrics), losses = jax.lax.scan(whole_period, (state, metrics), length=count // period)
+    else:
+        (state, metrics), losses = repeated((state, metrics), count, sync=None)
+    return state, metrics, {"loss": losses.reshape(count)}
 
 
 def all_finite(share: Share, state: TrainState) -> jax.Array:

@@ -11,7 +11,8 @@ import pytest
 from tests.train.models.helpers import normal, path_names
 from train.models import create_model
 
-pytestmark = pytest.mark.peers
+# Convolutions of float64 are LLVM's own loops: slow where it optimizes little.
+pytestmark = [pytest.mark.peers, pytest.mark.optimized]
 STEPS, LEARNING_RATE, TOLERANCE = 3, 0.05, 1e-8
 
 

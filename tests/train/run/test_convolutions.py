@@ -45,7 +45,7 @@ def convolutions(workdir):
 @fast
 def test_two_processes_with_onednn_train_the_same_bits(tmp_path):
     command = [sys.executable, "-m", "train", "--config=configs/digits_cnn.py", "--config.epochs=2"]
-    command += ["--config.train_examples=640", "--config.batch_size=64"]
+    command += ["--config.train_examples=640", "--config.batch_size=64", "--config.test_examples=64"]
     for name in ("one", "two"):
         subprocess.run([*command, f"--workdir={tmp_path / name}"], check=True, capture_output=True, timeout=300)
         assert convolutions(tmp_path / name) == onednn.version()
@@ -66,10 +66,9 @@ def test_a_run_that_began_with_onednn_is_refused_without_it(small_config, tmp_pa
 
 @fast
 def test_a_run_that_began_without_onednn_goes_on_without_it(small_config, tmp_path, monkeypatch, remove_onednn):
-    with monkeypatch.context():
-        remove_onednn()
-        for name in ("whole", "stopped"):
-            train_some(small_config, tmp_path / name, 3 if name == "stopped" else 10**6, monkeypatch)
+    remove_onednn()
+    for name, steps in (("whole", 10**6), ("stopped", 3)):
+        train_some(small_config, tmp_path / name, steps, monkeypatch)
     (run := json.loads((tmp_path / "stopped" / "run.json").read_text())).pop("convolutions")
     (tmp_path / "stopped" / "run.json").write_text(json.dumps(run))  # as runs from before there was a choice have it
     monkeypatch.undo()

@@ -58,7 +58,7 @@ def test_progress_is_lost_where_it_cannot_be_written(case, caplog):
     extras = Extras()
     progress = Progress(20, 0, 10, 16, "img", stream=STREAMS[case](), extras=extras)
     for _ in range(10):
-        progress.step()
+        progress.step(1)
     progress.say("a line")
     progress.go_to(3)
     progress.close()

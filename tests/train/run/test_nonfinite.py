@@ -13,6 +13,7 @@ from train.run.loop import train
 from train.run.records import read_rows
 from train.run.trainer import make_trainer
 from train.step import input_pipeline
+from train.step.dispatch import Call
 
 POISONED = 17
 
@@ -61,7 +62,7 @@ def test_skip_trains_on_as_if_the_batch_were_not_there(small_config, replace, tm
             if step == bad:
                 state = state.replace(step=state.step + 1)
             else:
-                state, _, _ = trainer.train(state, trainer.zero_metrics(), order, last=step == 7)
+                state, _, _ = trainer.train(state, trainer.zero_metrics(), order, Call(1, last=step == 7))
     expected = {
         jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_flatten_with_path(state.params)[0]
     }

@@ -101,13 +101,14 @@ def test_a_signal_from_outside_saves_and_exits_with_75(number, tmp_path, final_t
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_resnet18_on_cifar_stopped_at_every_phase(cifar10_dir, tmp_path, ctrl_c_at, assert_same_run):
+def test_resnet18_on_cifar_stopped_between_and_at_a_sync(cifar10_dir, tmp_path, ctrl_c_at, assert_same_run):
     config = Config(
         dataset="cifar10",
         data_dir=str(cifar10_dir),
         epochs=2,
-        train_examples=5000,
-        test_examples=200,
+        batch_size=16,
+        train_examples=128,
+        test_examples=64,
         devices=1,
         model=ModelConfig(name="resnet18"),
         optimizer=OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5),
@@ -115,10 +116,10 @@ def test_resnet18_on_cifar_stopped_at_every_phase(cifar10_dir, tmp_path, ctrl_c_
     train.run.loop.train(config, tmp_path / "whole", quiet=True)
     # The same run as a kill at the end of epoch 1 would leave it: no need to train that epoch twice.
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
-    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "80")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "16")
     (tmp_path / "stopped" / "run.json").unlink()
-    # 40 steps an epoch: in epoch 2, once at each phase of the sync period.
-    ctrl_c_at.extend([46, 52, 58, 64, 70])
+    # 8 steps an epoch: in epoch 2, between two syncs and at one; every phase is tried above.
+    ctrl_c_at.extend([10, 12])
     while train.run.loop.train(config, tmp_path / "stopped", quiet=True).status == "stopped":
         pass
     assert not ctrl_c_at

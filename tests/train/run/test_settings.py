@@ -133,7 +133,7 @@ def test_bfloat16_computes_in_it_and_keeps_everything_in_float32(small_config, r
     assert kinds == {jnp.dtype(jnp.float32)}
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
     assert losses[1] != losses[0]
-    program = trainer.train_program(state, trainer.zero_metrics(), trainer.order(state), last=False)
+    program = trainer.train_program(state, trainer.zero_metrics(), trainer.order(state))
     operations = list(primitives(jax.make_jaxpr(program.function)(*program.args).jaxpr))
     heavy = [dtypes for name, dtypes in operations if name in ("dot_general", "conv_general_dilated")]
     assert len(heavy) > 8

@@ -19,6 +19,7 @@ from train.experiment import load_dataset
 from train.models.normalization import BatchNorm
 from train.run.records import validation_score
 from train.run.trainer import make_trainer
+from train.step.dispatch import Call
 from train.step.input_pipeline import draw, load, slice_batch
 
 ROWS, LENGTH, VOCABULARY = 8, 5, 30
@@ -128,7 +129,9 @@ def run_epochs(trainer, state, epochs):
     for _ in range(epochs):
         metrics, order = trainer.zero_metrics(), trainer.order(state)
         for step in range(trainer.recipe.steps_per_epoch):
-            state, metrics, _ = trainer.train(state, metrics, order, last=step == trainer.recipe.steps_per_epoch - 1)
+            state, metrics, _ = trainer.train(
+                state, metrics, order, Call(1, last=step == trainer.recipe.steps_per_epoch - 1)
+            )
         found.append(metrics.means())
     return state, found
 
@@ -253,7 +256,7 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(text_config):
 
     def loss(state, step):
         state = jax.tree.map(jnp.array, state.replace(step=jnp.int32(step)))
-        return float(trainer.train(state, trainer.zero_metrics(), trainer.order(state), last=False)[2]["loss"])
+        return float(trainer.train(state, trainer.zero_metrics(), trainer.order(state))[2]["loss"])
 
     # The same batch, since an epoch later: only dropout is another.
     same = {loss(state, step * trainer.recipe.steps_per_epoch) for step in range(3)}

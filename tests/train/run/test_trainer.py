@@ -10,15 +10,19 @@ import pytest
 
 from train.run.loop import train
 from train.run.trainer import Trainer, make_trainer
-from train.step import steps
+from train.step import evaluation
+from train.step.dispatch import Call
 from train.step.input_pipeline import slice_batch
 from train.step.metrics import Metrics
+from train.step.steps import tree_bytes
 
 
 def train_epoch(trainer, state, metrics):
     order = trainer.order(state)
     for step in range(trainer.recipe.steps_per_epoch):
-        state, metrics, _ = trainer.train(state, metrics, order, last=step == trainer.recipe.steps_per_epoch - 1)
+        state, metrics, _ = trainer.train(
+            state, metrics, order, Call(1, last=step == trainer.recipe.steps_per_epoch - 1)
+        )
     return state, metrics
 
 
@@ -54,7 +58,7 @@ def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config
     order, losses = trainer.order(state), []
     for step in range(trainer.recipe.steps_per_epoch):
         last = step == trainer.recipe.steps_per_epoch - 1
-        state, metrics, report = trainer.train(state, metrics, order, last=last)
+        state, metrics, report = trainer.train(state, metrics, order, Call(1, last=last))
         losses.append(float(report["loss"]) * (4 if last else 16))
     assert int(metrics.count) == 100
     np.testing.assert_allclose(metrics.means()[0], math.fsum(losses) / 100, rtol=1e-6)
@@ -107,8 +111,8 @@ def test_eval_step_leaves_out_what_only_fills_the_batch(small_config):
     batch = slice_batch(trainer.test_data, 0, 8, trainer.recipe.preprocessing)
     weights = jnp.arange(8) < 5
     args = (trainer.recipe, state.params, state.batch_stats, Metrics.zeros())
-    part = steps.eval_step(*args, jax.tree.map(lambda x: x[:5], batch), jnp.ones(5, bool))
-    whole = steps.eval_step(*args, batch, weights)
+    part = evaluation.eval_step(*args, jax.tree.map(lambda x: x[:5], batch), jnp.ones(5, bool))
+    whole = evaluation.eval_step(*args, batch, weights)
     assert int(whole.count) == 5
     assert int(whole.correct) == int(part.correct)
     np.testing.assert_allclose(whole.means()[0], part.means()[0], rtol=1e-6)
@@ -134,3 +138,11 @@ def test_slow_weights_that_are_the_live_ones_are_tested_once(
     assert (asked.count(False), asked.count(True)) == (3, slow_ones)
     same = [row["slow_test_loss"] == row["test_loss"] for row in rows]
     assert same == [slow_ones == 0] * 3
+
+
+def test_the_step_takes_the_buffers_of_the_state_and_the_sums(small_config):
+    trainer = make_trainer(small_config)
+    state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
+    order = trainer.parallel.placed(jax.ShapeDtypeStruct((trainer.recipe.train_examples,), np.int32))
+    step = trainer.compiled(trainer.train_program(state, metrics, order))
+    assert step.memory_analysis().alias_size_in_bytes == tree_bytes((state, metrics))

@@ -93,7 +93,7 @@ def test_a_stop_saves_all_seeds_and_each_resumes_alone_or_with_the_others(separa
     # Seed 7 goes on alone for two steps: the two are at different steps of the epoch then.
     alone, calls = StopRequest(), []
     monkeypatch.setattr(
-        "train.run.progress.Progress.step", lambda self: calls.append(1) or len(calls) < 2 or alone.ask()
+        "train.run.progress.Progress.step", lambda self, count: calls.append(1) or len(calls) < 2 or alone.ask()
     )
     assert train(*together[0], stop=alone, quiet=True).status == "stopped"
     monkeypatch.undo()

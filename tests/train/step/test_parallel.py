@@ -16,6 +16,7 @@ from train.registry import MODELS, Entry
 from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
 from train.run.trainer import Trainer, make_trainer
+from train.step.dispatch import Call
 from train.step.parallel import Parallel, run_devices
 
 STEPS = 20
@@ -41,7 +42,7 @@ def run_steps(trainer, state, steps=STEPS):
         if step % trainer.recipe.steps_per_epoch == 0:
             order = trainer.order(state)
         last = step % trainer.recipe.steps_per_epoch == trainer.recipe.steps_per_epoch - 1
-        state, metrics, report = trainer.train(state, metrics, order, last=last)
+        state, metrics, report = trainer.train(state, metrics, order, Call(1, last=last))
         losses.append(float(report["loss"]))
     return state, metrics, losses
 
@@ -79,6 +80,7 @@ def test_four_devices_equal_one(one_device, mode):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized  # float64 convolutions are LLVM's own loops
 def test_resnet18_on_four_devices_equals_one_in_float64(x64):
     """In float64, since 20 steps of a ResNet amplify float32's last digit beyond any useful tolerance.
 

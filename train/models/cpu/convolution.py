@@ -26,7 +26,11 @@ kept (`train.step.runtime`), medians of n = 5 alternations, nothing else running
 | 36, 224x224, 3 -> 96, 7x7/2     | 152 / 109 im2col   | 473 / 125 im2col    | not needed        |
 
 The last line has grouped products, the file still has the form before that. On two Zen 3 cores the kernel gradient of
-32x32 took XLA 1670 ms, and the other gains were as large. Where oneDNN is installed (`train.models.cpu.onednn`), `conv_general_dilated_onednn` takes its kernels for the shapes in
+32x32 took XLA 1670 ms, and the other gains were as large. Tried and slower than the best of these: one matmul per tap,
+tiles of two or four columns, the dense form along the columns only, and, for stride 2, first folding 2x2 pixels into
+the channels, before XLA's convolution or before im2col.
+
+Where oneDNN is installed (`train.models.cpu.onednn`), `conv_general_dilated_onednn` takes its kernels for the shapes in
 `ONEDNN_TABLE`. The same machine, milliseconds of the lowering in `TABLE` / oneDNN's, medians of n = 5:
 
 | batch, map, channels, kernel    | forward     | kernel gradient | input gradient |
@@ -43,10 +47,6 @@ The last line has grouped products, the file still has the form before that. On 
 | 36, 224x224, 3 -> 96, 7x7/2     | 136 / 64    | 157 / 102       | not needed     |
 
 oneDNN also needs no buffers for patches and transforms, so it is chosen where it is as fast.
-
-Tried and slower than the best of these: one matmul per tap,
-tiles of two or four columns, the dense form along the columns only, and, for stride 2, first folding 2x2 pixels into
-the channels, before XLA's convolution or before im2col.
 """
 
 from __future__ import annotations

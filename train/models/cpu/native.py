@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -72,10 +73,9 @@ def _installed(distribution: str, ending: str) -> Path:
 
 
 def _wait_for(lock: int) -> None:
-    try:
+    # On a file system without locks both build, and the rename makes one of them the library.
+    with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-        pass  # a file system without locks: both build, and the rename makes one of them the library
 
 
 def _build(target: Path, arguments: list[str]) -> None:

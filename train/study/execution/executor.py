@@ -87,21 +87,22 @@ class _Slot:
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._since = 0.0
+        self._lock = threading.Lock()  # of `_process` and `runs`: a process may die while it is given runs
         self.runs: set[str] = set()
 
     def start(self, runs: Sequence[PlannedRun]) -> None:
         if self._process is not None and time.monotonic() - self._since > WORKER_SECONDS:
             self.retire()
-        if self._process is None or self._process.poll() is not None:
-            self._start_process(runs[0].id)
-        self.runs = {run.id for run in runs}
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        # A worker that has just died says so by its end of output, not here.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(runs_line(runs) + "\n")
-            process.stdin.flush()
+        with self._lock:
+            self.runs = {run.id for run in runs}
+            if self._process is None:
+                self._start_process(runs[0].id)
+            assert self._process is not None
+            assert self._process.stdin is not None
+            # A worker that has just died says so by its end of output, not here.
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(runs_line(runs) + "\n")
+                self._process.stdin.flush()
 
     def _start_process(self, run: str) -> None:
         with open_log(self._out / log_name(run)) as errors:
@@ -122,25 +123,34 @@ class _Slot:
     def _listen(self, process: "subprocess.Popen[str]") -> None:
         output: IO[str] | None = process.stdout
         assert output is not None
+        assert process.stdin is not None
         with output:
             for line in output:
                 # Whatever else a study file prints is no end of a run.
                 with contextlib.suppress(ValueError, TypeError):
                     self._ends.put(RunEnd(**json.loads(line)))
         status = process.wait()
-        if self._process is process:
+        with self._lock:
+            if self._process is not process:
+                return  # retired
+            self._process, runs = None, list(self.runs)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        if runs:
             asked = status in (-signal.SIGTERM, 75)
             how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            for run in list(self.runs):
+            for run in runs:
                 self._ends.put(RunEnd(run, STOPPED if asked else FAILED, f"its process ended {how}"))
 
     def stop(self) -> None:
-        if self.runs and self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        process = self._process
+        if self.runs and process is not None:
+            process.send_signal(signal.SIGTERM)  # no signal to one that has ended
 
     def retire(self) -> None:
         """Lets an idle process end."""
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()

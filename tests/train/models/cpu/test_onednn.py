@@ -1,15 +1,11 @@
 """oneDNN's convolutions: XLA's values, bits that repeat, and runs that keep what they began with."""
 
 import functools
-import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from tests.train.models.helpers import normal, relative_error
 from train.models.cpu import native, onednn
@@ -120,6 +116,7 @@ def test_two_devices_under_pmap_compute_what_one_does():
 
 def without(monkeypatch, reason):
     """oneDNN cannot be loaded, and what was said and made before is forgotten."""
+
     def load():
         raise native.Unavailable(reason)
 

@@ -10,10 +10,11 @@ import os
 import queue
 import signal
 import sys
+import time
 
 import pytest
 
-from train.config import Config, ModelConfig, OptimizerConfig, to_dict
+from train.config import Config, ModelConfig, OptimizerConfig, leaves, to_dict
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_json
 from train.run.records import MetricsFile
@@ -323,8 +324,9 @@ def test_published_runs_read_back_as_they_were_and_write_back_bit_for_bit(out):
     for run in runs.values():
         planned = next(p for p in planned_runs(study) if p.id == run.id)
         stored = to_dict(planned.config)
-        for name in ("data_dir", "disk_wait", "checkpoint_every", "resume", "add_unk", "seeds_per_program"):
-            stored.pop(name)
+        for name, _, field in leaves(planned.config):
+            if not field.metadata["identity"]:
+                stored.pop(name)
         assert run.config == stored
         assert [row["epoch"] for row in run.rows] == [1, 2]
         assert run.rows[0]["slow_test_accuracy"] == (0.6 if planned.config.optimizer.lookahead else None)
@@ -600,4 +602,21 @@ def test_what_a_study_file_prints_is_no_end_of_a_run(out):
     executor._slots[0]._command = [sys.executable, "-c", code]
     executor.start([dataclasses.replace(planned_runs(make_study())[0], id="a")])
     assert executor.wait(30) == [RunEnd("a", "finished", "")]
+    executor.close()
+
+
+def test_a_worker_that_dies_while_it_is_started_loses_no_run(out, monkeypatch):
+    executor = LocalExecutor(out, [])
+    slot = executor._slots[0]
+    slot._command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    start_process = slot._start_process
+
+    def slowly(run):
+        start_process(run)
+        time.sleep(0.5)  # it is dead, and its end seen, before the executor goes on
+
+    monkeypatch.setattr(slot, "_start_process", slowly)
+    for _ in range(2):
+        executor.start([dataclasses.replace(planned_runs(make_study())[0], id="a")])
+        assert executor.wait(30) == [RunEnd("a", "failed", "its process ended by signal SIGKILL")]
     executor.close()
