@@ -105,7 +105,7 @@ def test_settings_are_timed_one_by_one(tmp_path):
     out = tmp_path / "settings.json"
     bench("settings", "--tiny", "--steps=1", "--rounds=1", f"--out={out}")
     found = rows(out)["settings"]
-    assert len(found["table"]) == len(found["seconds"]) - 1 == 4
+    assert len(found["table"]) == len(found["seconds"]) - 1 == 9
     assert found["seconds_a_step"]["median"] == found["seconds"]["plain"][0]
 
 
