@@ -69,17 +69,18 @@ _compile_options, _xla_flags = compiler.get_compile_options, os.environ.get("XLA
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Compiles as the test's marker says; programs compiled the other way are forgotten."""
+    """Compiles as the test's marker says; programs compiled the other way are forgotten, and any before a slow test."""
     quick = item.get_closest_marker("optimized") is None
-    if quick == jax.config.read("jax_disable_most_optimizations"):
-        return
-    jax.config.update("jax_disable_most_optimizations", quick)
-    # JAX has no setting for other options of XLA's that can change within a process.
-    compiler.get_compile_options = _quick_options if quick else _compile_options
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
-    flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
-    os.environ["XLA_FLAGS"] = " ".join([_xla_flags, *(flags if quick else [])]).strip()
-    jax.clear_caches()
+    switched = quick != jax.config.read("jax_disable_most_optimizations")
+    if switched:
+        jax.config.update("jax_disable_most_optimizations", quick)
+        # JAX has no setting for other options of XLA's that can change within a process.
+        compiler.get_compile_options = _quick_options if quick else _compile_options
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
+        flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+        os.environ["XLA_FLAGS"] = " ".join([_xla_flags, *(flags if quick else [])]).strip()
+    if switched or item.get_closest_marker("slow") is not None:
+        forget_programs()
 
 
 def _quick_options(*args, env_options_overrides=None, **kwargs):
@@ -109,19 +110,23 @@ def resident_bytes() -> int:
 _kept = [0]  # resident after programs were last forgotten
 
 
+def forget_programs():
+    """Gives back the memory of compiled programs; those that are needed again are read from the cache on disk."""
+    jax.clear_caches()
+    gc.collect()
+    release_freed_memory()
+    _kept[0] = resident_bytes()
+
+
 @pytest.fixture(autouse=True)
 def bounded_memory():
     """Forgets compiled programs after a test that leaves more than a gigabyte: two test processes fit into 4 GB.
 
-    Not after every test, since small programs of JAX's own would have to be read again from the cache on disk; nor
-    where that gives nothing back.
+    Not after every test, since reading small programs takes time, too; nor where that gives little back.
     """
     yield
     if resident_bytes() > max(1 << 30, _kept[0] + (256 << 20)):
-        jax.clear_caches()
-        gc.collect()
-        release_freed_memory()
-        _kept[0] = resident_bytes()
+        forget_programs()
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def whole(small_config, tmp_path):
 
 
 # As on accelerators, on this machine: two programs; whole periods in one; and a scan in which the optimizer counts.
+@pytest.mark.optimized  # the same bits from several programs
 @pytest.mark.parametrize("dispatch", [Dispatch(1, 5), Dispatch(5, 5), Dispatch(3)], ids=str)
 def test_a_run_is_the_same_whole_and_stopped_within_its_calls(
     dispatch, small_config, whole, tmp_path, monkeypatch, ctrl_c_at, assert_same_run

@@ -51,6 +51,7 @@ def test_stop_names_the_step_and_saves_the_state_before_it(small_config, monkeyp
         train(small_config, tmp_path, quiet=True)
 
 
+@pytest.mark.optimized  # the same bits from two programs
 def test_skip_trains_on_as_if_the_batch_were_not_there(small_config, replace, tmp_path, monkeypatch, final_tree):
     config = replace(small_config, on_nonfinite="skip", epochs=2)
     trainer = make_trainer(config)

@@ -59,6 +59,7 @@ def one_device():
     return trainer, run_steps(trainer, trainer.init(0))
 
 
+@pytest.mark.optimized  # 20 steps to 1e-5: rounding as users have it
 @pytest.mark.parametrize("mode", ["pmap", "jit"])
 def test_four_devices_equal_one(one_device, mode):
     trainer = make_trainer(config_of(devices=4, parallel=mode))
@@ -196,6 +197,7 @@ def odd_on_one_device(make, batch_size, tests):
     return trainer, run_steps(trainer, trainer.init(0), steps=trainer.recipe.steps_per_epoch + 1)
 
 
+@pytest.mark.optimized  # to 1e-6: rounding as users have it
 @pytest.mark.parametrize("mode", ["pmap", "jit"])
 @pytest.mark.parametrize("case", ODD)
 def test_a_batch_that_does_not_divide_trains_as_on_one_device(case, mode):
