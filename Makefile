@@ -40,7 +40,7 @@ chaos: $(VENV)/.installed-test
 	$(PY) -m tests.train.study.chaos --rounds=20 --out=results/reliability.md
 
 # Those against PyTorch, then ours alone; one after another, and the page in any case from what there is.
-BENCHMARKS := resnet18 cnn gru "optimizer --torch" epoch startup agreement checkpoint
+BENCHMARKS := resnet18 cnn gru "optimizer --torch" "compile_time --out=results/performance/compile_time.json" epoch settings startup agreement checkpoint
 bench: $(VENV)/.installed-test,peers
 	@for benchmark in $(BENCHMARKS); do \
 	  echo "== benchmarks.$$benchmark"; $(PY) -m benchmarks.$$benchmark $(ARGS) || exit 1; done

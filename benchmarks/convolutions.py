@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks import harness
 from train.models.cpu.convolution import choose, convolutions
-from train.models.cpu.lowerings import LOWERINGS, Geometry, Lowering, applicable
+from train.models.cpu.geometry import Geometry, Lowering
+from train.models.cpu.lowerings import LOWERINGS, applicable
 from train.step import runtime
 
 # Model, its options, and the images of a training step of its recipe.

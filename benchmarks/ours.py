@@ -12,27 +12,30 @@ from benchmarks.rows import Row
 from train.config import Config
 from train.data import Dataset
 from train.experiment import make_recipe
-from train.run.trainer import Trainer
+from train.run.trainer import XLA, Trainer, convolutions_of
 from train.seeds.lanes import Lanes
 from train.step.parallel import Parallel, run_devices
 from train.step.steps import train_steps
 
 
-def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True) -> Trainer:
+def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True, onednn: bool = True) -> Trainer:
     """What `train.run.trainer.make_trainer` makes of a config, over a data set that is given; on one device.
 
     Args:
       config: the recipe; its learning rate stays at its first value however many rounds there are.
       dataset: the data.
       lowered: False takes XLA's own convolutions throughout.
+      onednn: False does without oneDNN; where it is not installed, all do.
     """
     optimizer = dataclasses.replace(config.optimizer, schedule="step", decay_epochs=())
-    recipe = make_recipe(dataclasses.replace(config, optimizer=optimizer), dataset)
+    parallel = Parallel.of(run_devices(1), config.parallel)
+    used = convolutions_of(config, parallel, None if lowered and onednn else XLA)
+    recipe = make_recipe(dataclasses.replace(config, optimizer=optimizer), dataset, onednn=used not in (None, XLA))
     if not lowered:
         recipe = dataclasses.replace(
             recipe, model=recipe.model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
         )
-    return Trainer(recipe, dataset, Parallel.of(run_devices(1), config.parallel))
+    return Trainer(recipe, dataset, parallel, convolutions=used)
 
 
 class TrainingSteps:
@@ -100,9 +103,7 @@ def seeds_side(trainer: Trainer, count: int, seeds: int) -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(count):
-            carried["state"], carried["metrics"], _ = programs.train(
-                carried["state"], carried["metrics"], order, last=False
-            )
+            carried["state"], carried["metrics"], _ = programs.train(carried["state"], carried["metrics"], order)
         jax.block_until_ready(carried)
 
     return run
@@ -119,14 +120,18 @@ def side(row: Row, how: frozenset[str]) -> tuple[Callable[[], Any], dict[str, An
 
     Args:
       row: what to do.
-      how: "xla" for XLA's own convolutions, "scan5" for five steps a dispatch.
+      how: "xla" for XLA's own convolutions, "plain" for the lowerings without oneDNN, "scan5" for five steps a
+        dispatch.
     """
-    trainer = make_trainer(row.config, row.dataset(), lowered="xla" not in how)
+    trainer = make_trainer(row.config, row.dataset(), lowered="xla" not in how, onednn="plain" not in how)
     scan = next((int(word.removeprefix("scan")) for word in how if word.startswith("scan")), 0)
     if row.kind == "evaluate":
-        return evaluation(trainer), {}
+        return evaluation(trainer), {"convolutions": trainer.convolutions}
     steps = ScannedSteps(trainer, scan) if scan else TrainingSteps(trainer)
-    return functools.partial(steps.run, row.steps), {"xla_bytes": xla_bytes(steps.compiled())}
+    return functools.partial(steps.run, row.steps), {
+        "xla_bytes": xla_bytes(steps.compiled()),
+        "convolutions": trainer.convolutions,
+    }
 
 
 def xla_bytes(compiled: Any) -> dict[str, int]:

@@ -16,7 +16,18 @@ from typing import Any
 from benchmarks import harness
 
 # The order of the page; files that are not named follow in the order of their names.
-ORDER = ("resnet18", "cnn", "gru", "optimizer", "epoch", "startup", "agreement", "checkpoint")
+ORDER = (
+    "resnet18",
+    "cnn",
+    "gru",
+    "optimizer",
+    "compile_time",
+    "epoch",
+    "settings",
+    "startup",
+    "agreement",
+    "checkpoint",
+)
 HEADER = ["benchmark", "ours", "torch", "ratio (quartiles)", "at least", "aim", "n"]
 
 TITLE = """# Performance

@@ -11,6 +11,7 @@ from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
 from train.models import MODELS, model_for
+from train.models.cpu.convolution import conv_general_dilated_onednn
 from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
@@ -42,13 +43,14 @@ def load_dataset(config: Config) -> Dataset:
     )
 
 
-def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recipe:
+def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, onednn: bool = False) -> Recipe:
     """Works out a run from its config.
 
     Args:
       config: validated.
       dataset: only the shapes of its arrays matter, which may be `jax.ShapeDtypeStruct`.
       share: how a batch is split over devices.
+      onednn: whether oneDNN computes convolutions (`train.models.cpu.onednn`), for programs of this process.
 
     Raises:
       UserError: model, data and settings do not fit together, or the network cannot take the inputs or does not fit
@@ -63,6 +65,8 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE) -> Recip
     per_epoch = steps_per_epoch(examples, config.batch_size)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     model = model_for(dataset, config.model, axis_name=share.axis_name)
+    if onednn:
+        model = model.clone(conv_general_dilated=conv_general_dilated_onednn)
     every = config.accumulate_steps
     averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(

@@ -101,6 +101,22 @@ def test_a_start_is_timed_in_sections(tmp_path):
 
 
 @pytest.mark.slow
+def test_settings_are_timed_one_by_one(tmp_path):
+    out = tmp_path / "settings.json"
+    bench("settings", "--tiny", "--steps=1", "--rounds=1", f"--out={out}")
+    found = rows(out)["settings"]
+    assert len(found["table"]) == len(found["seconds"]) - 1 == 9
+    assert found["seconds_a_step"]["median"] == found["seconds"]["plain"][0]
+
+
+def test_compiling_is_timed(tmp_path):
+    out = tmp_path / "compile_time.json"
+    bench("compile_time", "--leaves=2", "--rounds=1", f"--out={out}")
+    found = rows(out)["compile_time"]
+    assert len(found["table"]) == len(found["seconds"]) - 1 == 6
+    assert all(line["ratio"]["median"] > 0.2 for line in found["table"])
+
+
 def test_a_checkpoint_is_timed(tmp_path):
     out = tmp_path / "checkpoint.json"
     bench("checkpoint", "--tiny", "--steps=2", "--rounds=1", f"--out={out}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from train.errors import UserError
 
-__all__ = ["entries", "home", "read_bytes", "user_path"]
+__all__ = ["cache_folder", "entries", "home", "read_bytes", "user_path"]
 
 # Linux allows 4,096 bytes; the files in a workdir need some of them.
 _LONGEST = 3_500
@@ -51,6 +51,28 @@ def home() -> Path | None:
     """The user's home folder; None for a user who has neither HOME nor a passwd entry."""
     found = os.path.expanduser("~")
     return None if found.startswith("~") else Path(found)
+
+
+def cache_folder(name: str) -> Path | None:
+    """A folder in the user's own cache, `XDG_CACHE_HOME` or `~/.cache`, for files that are run as code.
+
+    It is made for its owner alone.
+
+    Returns:
+      The folder; None without a home to write to, or if others can write to it.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or (home() and os.path.join(str(home()), ".cache"))
+    if not caches:
+        return None
+    folder = Path(caches) / "lookahead_jax" / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return None
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return None
+    return folder
 
 
 def entries(folder: Path) -> list[Path]:

@@ -71,7 +71,7 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
                     print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics).rows)
         with ending_recorded(directory):
-            return Run(config, directory, make_trainer(config), asked, quiet=quiet).run()
+            return Run(config, directory, make_trainer(config, directory.convolutions), asked, quiet=quiet).run()
 
 
 class Run:
@@ -87,7 +87,7 @@ class Run:
     progress: Progress
 
     def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
-        directory.check_data(trainer.source, trainer.digest)
+        directory.check_data(trainer.source, trainer.digest, trainer.convolutions)
         self._config, self._directory = config, directory
         self.trainer, self._recipe = trainer, trainer.recipe
         self._stop, self._quiet = agreement.agreed(stop), quiet

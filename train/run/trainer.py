@@ -13,7 +13,9 @@ from train.config import Config
 from train.data import Dataset
 from train.data.dataset import to_facts
 from train.experiment import load_dataset, make_recipe
-from train.registry import OPTIMIZERS
+from train.hosts import agreement
+from train.models.cpu import onednn
+from train.registry import MODELS, OPTIMIZERS
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.dispatch import ONE_BY_ONE, ONE_UPDATE, Call, Dispatch, choose
@@ -25,6 +27,9 @@ from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
 from train.step.runtime import release_freed_memory
 from train.step.steps import TrainState
+
+# Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
+XLA = "XLA"
 
 
 class Trainer:
@@ -39,11 +44,19 @@ class Trainer:
       train_data: on the devices.
       test_data: on the devices.
       validation_data: on the devices; None if nothing was set aside.
+      convolutions: what computes them on the CPU, as run.json has it (`convolutions_of`).
       dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, parallel: Parallel, dispatch: Dispatch = ONE_BY_ONE):
-        self.recipe, self.parallel, self.dispatch = recipe, parallel, dispatch
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        parallel: Parallel,
+        dispatch: Dispatch = ONE_BY_ONE,
+        convolutions: str | None = XLA,
+    ):
+        self.recipe, self.parallel, self.dispatch, self.convolutions = recipe, parallel, dispatch, convolutions
         self.source, self.digest = dataset.source, dataset.digest
         self.train_data = parallel.put(to_host_arrays(dataset.train))
         self.test_data = parallel.put(to_host_arrays(dataset.test))
@@ -200,15 +213,40 @@ class Trainer:
         return not self.recipe.recalibration_batches and self.steps_since_sync(state) == 0
 
 
-def make_trainer(config: Config) -> Trainer:
+def convolutions_of(config: Config, parallel: Parallel, before: str | None = None) -> str | None:
+    """What computes a run's convolutions: oneDNN with its version where it can, `XLA`, or None if no CPU does.
+
+    oneDNN is for one process whose programs are written for one device each: XLA cannot split its calls over devices.
+
+    Args:
+      config: of the run.
+      parallel: its devices.
+      before: what computed them so far; None for a run that begins.
+    """
+    if any(device.platform != "cpu" for device in parallel.devices):
+        return None
+    model = MODELS[config.model.name]
+    convolutional = model.own and "conv_general_dilated" in model.parameters()
+    one_device_each = parallel.share.mode in ("single", "pmap") and agreement.count() == 1
+    if before == XLA or not (convolutional and one_device_each and config.dtype == "float32"):
+        return XLA
+    return onednn.version() or XLA
+
+
+def make_trainer(config: Config, convolutions: str | None = None) -> Trainer:
     """Loads the data of a config, and works out its recipe and devices.
+
+    Args:
+      config: of the run.
+      convolutions: what computed the run's convolutions so far; None for a run that begins.
 
     Raises:
       UserError: a name is unknown, the data is missing, or the batch does not fit.
     """
     dataset = load_dataset(config)
     parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
-    recipe = make_recipe(config, dataset, parallel.share)
+    used = convolutions_of(config, parallel, convolutions)
+    recipe = make_recipe(config, dataset, parallel.share, onednn=used not in (None, XLA))
     # Where gradients are accumulated, by a setting or by a user's optimizer, Lookahead does not count every step.
     counted = config.optimizer.lookahead and config.accumulate_steps == 1 and OPTIMIZERS[config.optimizer.name].own
     dispatch = choose(
@@ -217,4 +255,4 @@ def make_trainer(config: Config) -> Trainer:
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
         sync_period=config.optimizer.sync_period if counted else 0,
     )
-    return Trainer(recipe, dataset, parallel, dispatch)
+    return Trainer(recipe, dataset, parallel, dispatch, used)

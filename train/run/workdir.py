@@ -41,6 +41,7 @@ class Workdir:
         self._settings, self.disk_wait = config, config.disk_wait
         self._run: dict[str, Any] = {}
         self._data: dict[str, str] = {}
+        self._convolutions: dict[str, str] = {}
         self._before, self._since = 0.0, time.monotonic()
 
     @property
@@ -123,11 +124,11 @@ class Workdir:
         if not self._settings.resume:
             raise UserError(f"workdir {self.path} holds a run and config.resume=False; choose another workdir")
 
-    def check_data(self, source: str, digest: str) -> None:
-        """Compares the data with what the run began on, and keeps its digest for run.json and the run's id.
+    def check_data(self, source: str, digest: str, convolutions: str | None) -> None:
+        """Compares the data, and what computes convolutions, with what the run began on; keeps both for run.json.
 
         Raises:
-          UserError: the data has changed since.
+          UserError: one of them has changed since. No convolutions, an accelerator's, are not compared.
         """
         ours = {"source": source, "digest": digest}
         theirs = self._run.get("data")
@@ -137,7 +138,18 @@ class Workdir:
                 f"(SHA-256 {str(theirs.get('digest'))[:16]}), is now {ours['source']} (SHA-256 {ours['digest'][:16]}); "
                 "bring the data back, or choose another workdir"
             )
-        self._data = ours
+        if None not in (began := self.convolutions, convolutions) and began != convolutions:
+            raise UserError(
+                f"workdir {self.path} holds a run whose convolutions {began} computed, here {convolutions} would, with "
+                'other rounding; bring it back (pip install -e ".[onednn]"), or choose another workdir'
+            )
+        self._data, found = ours, convolutions or began
+        self._convolutions = {"convolutions": found} if found else {}
+
+    @property
+    def convolutions(self) -> str | None:
+        """What computed the run's convolutions so far, as run.json has it; None for a run that begins."""
+        return self._run.get("convolutions", "XLA") if self.has_run else None
 
     @property
     def run_id(self) -> str:
@@ -175,6 +187,7 @@ class Workdir:
             "wall_seconds": self._run.get("wall_seconds", 0.0),
             **{name: self._run[name] for name in ("epoch", "step", "checkpoint") if name in self._run},
             "data": self._data,
+            **self._convolutions,
             "devices": devices,
             "machine": machine_words(devices),
             "host": socket.gethostname(),

@@ -62,7 +62,7 @@ class Lanes:
         return self._call("epoch_orders", orders, (states.key, states.step))
 
     def train(
-        self, states: TrainState, metrics: Metrics, orders: jax.Array, *, last: bool
+        self, states: TrainState, metrics: Metrics, orders: jax.Array, *, last: bool = False
     ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         """One step of every lane; scalars are [lanes]. `states` and `metrics` are donated."""
 

@@ -24,7 +24,7 @@ from train.run.loop import Outcome, Run
 from train.run.records import NORM_COLUMNS, MetricsFile
 from train.run.scores import scores, timed
 from train.run.signals import StopRequest
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import XLA, Trainer, make_trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 from train.seeds.lanes import Lanes
 
@@ -60,6 +60,11 @@ class Member:
         self._directory = self._held.enter_context(open_workdir(self._workdir, self.config))
         if self._directory.finished():
             self.close(Outcome("finished", MetricsFile(self._directory.metrics).rows))
+
+    @property
+    def convolutions(self) -> str | None:
+        """What computed them so far; None for a run that begins."""
+        return self._directory.convolutions if self._directory else None
 
     def begin(self, trainer: Trainer, stop: StopRequest, *, quiet: bool) -> None:
         """Takes the run up."""
@@ -152,9 +157,15 @@ def _shared(members: Sequence[Member], action: Callable[[], Any]) -> Any:
         return None
 
 
+def _convolutions(members: Sequence[Member]) -> str:
+    """XLA's for all, as oneDNN would compute one seed after another; but what they began with if that is the same."""
+    began = {member.convolutions for member in members} - {None}
+    return next(iter(began)) or XLA if len(began) == 1 else XLA
+
+
 def _begin(members: Sequence[Member], stop: StopRequest, *, quiet: bool) -> None:
     config = members[0].config
-    trainer = _shared(members, lambda: make_trainer(config))
+    trainer = _shared(members, lambda: make_trainer(config, _convolutions(members)))
     for member in _left(members):
         with member.guarded():
             member.begin(trainer, stop, quiet=quiet)

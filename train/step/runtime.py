@@ -12,11 +12,9 @@ gives back once what compiling has used.
 
 import ctypes
 import os
-import stat
 import sys
-from pathlib import Path
 
-from train.interface.paths import home
+from train.interface.paths import cache_folder
 
 # <malloc.h>; the values are ABI.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
@@ -58,17 +56,9 @@ def enable_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    caches = os.environ.get("XDG_CACHE_HOME") or (home() and os.path.join(str(home()), ".cache"))
-    if not caches:
-        return
-    directory = Path(caches) / "lookahead_jax" / "xla"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except OSError:
-        return  # no home to write to: compile each time
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return
+    directory = cache_folder("xla")
+    if directory is None:
+        return  # compile each time
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(directory))

@@ -14,6 +14,7 @@ from train.step import evaluation
 from train.step.dispatch import Call
 from train.step.input_pipeline import slice_batch
 from train.step.metrics import Metrics
+from train.step.steps import tree_bytes
 
 
 def train_epoch(trainer, state, metrics):
@@ -137,3 +138,11 @@ def test_slow_weights_that_are_the_live_ones_are_tested_once(
     assert (asked.count(False), asked.count(True)) == (3, slow_ones)
     same = [row["slow_test_loss"] == row["test_loss"] for row in rows]
     assert same == [slow_ones == 0] * 3
+
+
+def test_the_step_takes_the_buffers_of_the_state_and_the_sums(small_config):
+    trainer = make_trainer(small_config)
+    state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
+    order = trainer.parallel.placed(jax.ShapeDtypeStruct((trainer.recipe.train_examples,), np.int32))
+    step = trainer.compiled(trainer.train_program(state, metrics, order))
+    assert step.memory_analysis().alias_size_in_bytes == tree_bytes((state, metrics))

@@ -29,6 +29,24 @@ The last line has grouped products, the file still has the form before that. On 
 32x32 took XLA 1670 ms, and the other gains were as large. Tried and slower than the best of these: one matmul per tap,
 tiles of two or four columns, the dense form along the columns only, and, for stride 2, first folding 2x2 pixels into
 the channels, before XLA's convolution or before im2col.
+
+Where oneDNN is installed (`train.models.cpu.onednn`), `conv_general_dilated_onednn` takes its kernels for the shapes in
+`ONEDNN_TABLE`. The same machine, milliseconds of the lowering in `TABLE` / oneDNN's, medians of n = 5:
+
+| batch, map, channels, kernel    | forward     | kernel gradient | input gradient |
+|---------------------------------|-------------|-----------------|----------------|
+| 128, 8x8, 64 -> 64, 3x3         | 7.2 / 5.2   | 8.8 / 3.8       | 5.9 / 4.9      |
+| 128, 8x8, 256 -> 256, 3x3       | 34 / 40     | 42 / 48         | 33 / 39        |
+| 128, 4x4, 512 -> 512, 3x3       | 42 / 53     | 41 / 140        | 41 / 68        |
+| 128, 16x16, 128 -> 128, 3x3     | 68 / 78     | 80 / 51         | 52 / 43        |
+| 128, 32x32, 64 -> 64, 3x3       | 90 / 44     | 144 / 62        | 82 / 47        |
+| 128, 32x32, 64 -> 128, 3x3/2    | 52 / 26     | 59 / 34         | 45 / 26        |
+| 128, 32x32, 64 -> 128, 1x1/2    | 6.1 / 5.4   | 9.1 / 6.0       | 6.5 / 7.0      |
+| 36, 25x25, 128 -> 256, 7x7/2    | 137 / 107   | 85 / 92         | 78 / 58        |
+| 36, 54x54, 96 -> 128, 5x5/2     | 156 / 81    | 106 / 96        | 161 / 127      |
+| 36, 224x224, 3 -> 96, 7x7/2     | 136 / 64    | 157 / 102       | not needed     |
+
+oneDNN also needs no buffers for patches and transforms, so it is chosen where it is as fast.
 """
 
 from __future__ import annotations
@@ -42,7 +60,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from train.models import create_model
-from train.models.cpu.lowerings import DIMENSION_NUMBERS, LOWERINGS, Geometry, applicable, geometry_of
+from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry, geometry_of
+from train.models.cpu.lowerings import LOWERINGS, applicable
 
 # The choice -----------------------------------------------------------------------------------------------------
 
@@ -94,35 +113,59 @@ TABLE: tuple[Rule, ...] = (
 )
 
 
-def choose(geometry: Geometry) -> Choice:
-    """The choice of the first rule of `TABLE` that applies; XLA's own for all three if none does."""
-    return next((rule.choice for rule in TABLE if rule.applies(geometry)), Choice())
+# Where oneDNN is in use (`conv_general_dilated_onednn`), these rules come before those of `TABLE`.
+ALL_ONEDNN = Choice("onednn", "onednn", "onednn")
+ONEDNN_TABLE: tuple[Rule, ...] = (
+    Rule(7, (2,), (16, 512), Choice("onednn", "onednn", "xla"), channels=(1, 4)),
+    Rule(7, (2,), (16, 64), ALL_ONEDNN, channels=(32, 1 << 30)),
+    Rule(5, (2,), (16, 128), ALL_ONEDNN, channels=(32, 1 << 30)),
+    Rule(3, (1,), (17, 64), Choice("onednn", "onednn", "im2col"), channels=(1, 4)),
+    Rule(3, (1, 2), (9, 64), ALL_ONEDNN, channels=(32, 1 << 30)),
+    Rule(3, (1, 2), (5, 8), ALL_ONEDNN, channels=(32, 127)),
+    Rule(3, (2,), (5, 8), Choice("onednn", "im2col", "im2col"), channels=(128, 1 << 30)),
+    Rule(3, (1,), (3, 4), ALL_ONEDNN, channels=(32, 255)),
+    Rule(1, (2,), (2, 64), Choice("im2col", "onednn", "im2col"), channels=(32, 1 << 30)),
+)
 
 
-def _lowered(product: str, geometry: Geometry, a: Array, b: Array) -> Array:
-    name = getattr(choose(geometry), product)
-    own = partial(getattr(LOWERINGS["xla"], product), geometry=geometry)
-    if name == "xla":
-        return own(a, b)
-    chosen = partial(getattr(LOWERINGS[name], product), geometry=geometry)
-    return lax.platform_dependent(a, b, cpu=chosen, default=own)
+def choose(geometry: Geometry, *, onednn: bool = False) -> Choice:
+    """The choice of the first rule that applies; XLA's own for all three if none does.
+
+    Args:
+      geometry: of the convolution.
+      onednn: whether `ONEDNN_TABLE` comes before `TABLE`.
+    """
+    rules = (*ONEDNN_TABLE, *TABLE) if onednn else TABLE
+    return next((rule.choice for rule in rules if rule.applies(geometry)), Choice())
+
+
+class _Convolution(NamedTuple):
+    """A convolution and how to compute it; static."""
+
+    geometry: Geometry
+    choice: Choice
+
+    def product(self, name: str, a: Array, b: Array) -> Array:
+        """One of the three products, by the chosen lowering on the CPU and by XLA's own elsewhere."""
+        chosen, own = (getattr(LOWERINGS[way], name) for way in (getattr(self.choice, name), "xla"))
+        own = partial(own, geometry=self.geometry)
+        if getattr(self.choice, name) == "xla":
+            return own(a, b)
+        return lax.platform_dependent(a, b, cpu=partial(chosen, geometry=self.geometry), default=own)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    return _lowered("forward", geometry, x, kernel)
+def _convolve(x: Array, kernel: Array, convolution: _Convolution) -> Array:
+    return convolution.product("forward", x, kernel)
 
 
-def _convolve_fwd(x: Array, kernel: Array, geometry: Geometry):
-    return _lowered("forward", geometry, x, kernel), (x, kernel)
+def _convolve_fwd(x: Array, kernel: Array, convolution: _Convolution):
+    return convolution.product("forward", x, kernel), (x, kernel)
 
 
-def _convolve_bwd(geometry: Geometry, residuals: tuple[Array, Array], dy: Array):
+def _convolve_bwd(convolution: _Convolution, residuals: tuple[Array, Array], dy: Array):
     x, kernel = residuals
-    return (
-        _lowered("input_gradient", geometry, dy, kernel),
-        _lowered("kernel_gradient", geometry, x, dy),
-    )
+    return convolution.product("input_gradient", dy, kernel), convolution.product("kernel_gradient", x, dy)
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
@@ -136,12 +179,14 @@ def conv_general_dilated(
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
+    *,
+    onednn: bool = False,
     **options: Any,
 ) -> Array:
     """`jax.lax.conv_general_dilated`, lowered on the CPU according to `TABLE`.
 
     Equal to XLA's up to rounding (1e-5 in float32). If a rule applies, it is a `custom_vjp`: differentiable once,
-    in reverse mode.
+    in reverse mode. `conv_general_dilated_onednn` has `onednn` set: float32 by `ONEDNN_TABLE` first.
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = (
@@ -153,11 +198,15 @@ def conv_general_dilated(
     )
     if plain:
         geometry = geometry_of(lhs.shape, rhs.shape, window_strides, padding)
-        if choose(geometry) != Choice():
-            return _convolve(lhs, rhs, geometry)
+        choice = choose(geometry, onednn=onednn and lhs.dtype == jnp.float32)
+        if choice != Choice():
+            return _convolve(lhs, rhs, _Convolution(geometry, choice))
     return lax.conv_general_dilated(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **options
     )
+
+
+conv_general_dilated_onednn = partial(conv_general_dilated, onednn=True)
 
 
 def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:

@@ -1,4 +1,4 @@
-"""Ways to compute a convolution and its two gradients: XLA's own, and matmuls.
+"""Ways to compute a convolution and its two gradients: XLA's own, matmuls, and oneDNN's where it is installed.
 
 Each is a `Lowering`: three functions of the operands and the static `Geometry`.
 `train.models.cpu.convolution` chooses among them by shape; `python -m benchmarks.convolutions` times them all.
@@ -7,58 +7,17 @@ Each is a `Lowering`: three functions of the operands and the static `Geometry`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from train.models.cpu import onednn
+from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry, Lowering
+
 # For larger maps the matrix has more blocks than the matmul saves.
 MAX_DENSE_SIZE = 4
-
-
-class Geometry(NamedTuple):
-    """The static side of a 2-D convolution, NHWC and HWIO."""
-
-    input_shape: tuple[int, int, int, int]
-    kernel_shape: tuple[int, int, int, int]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        height, width = (
-            (self.input_shape[1 + axis] + sum(self.padding[axis]) - self.kernel_shape[axis]) // self.strides[axis] + 1
-            for axis in (0, 1)
-        )
-        return height, width
-
-    @property
-    def output_shape(self) -> tuple[int, int, int, int]:
-        return (self.input_shape[0], *self.output_size, self.kernel_shape[3])
-
-
-def geometry_of(
-    input_shape: Sequence[int],
-    kernel_shape: Sequence[int],
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-) -> Geometry:
-    """The geometry of a call; padding may be "SAME" or "VALID"."""
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(input_shape[1:3], kernel_shape[:2], strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    return Geometry(tuple(input_shape), tuple(kernel_shape), tuple(strides), pads)  # pyright: ignore[reportArgumentType]
-
-
-class Lowering(NamedTuple):
-    """One way to compute the three products of a convolution."""
-
-    forward: Callable[[Array, Array, Geometry], Array]  # x, kernel -> y
-    kernel_gradient: Callable[[Array, Array, Geometry], Array]  # x, dy -> dkernel
-    input_gradient: Callable[[Array, Array, Geometry], Array]  # dy, kernel -> dx
 
 
 # XLA's own ------------------------------------------------------------------------------------------------------
@@ -295,6 +254,7 @@ LOWERINGS: dict[str, Lowering] = {
     "rows": Lowering(_xla_forward, _rows_kernel_gradient, _xla_input_gradient),
     "winograd": Lowering(_winograd_forward, _winograd_kernel_gradient, _winograd_input_gradient),
     "dense": Lowering(_dense_forward, _dense_kernel_gradient, _dense_input_gradient),
+    "onednn": onednn.LOWERING,
 }
 
 
@@ -309,4 +269,6 @@ def applicable(name: str, geometry: Geometry) -> bool:
         return max(kernel_size) > 1 and strides[1] == 1
     if name == "dense":
         return max(geometry.input_shape[1:3]) <= MAX_DENSE_SIZE
+    if name == "onednn":
+        return onednn.is_fast(geometry)
     return True
