@@ -15,7 +15,7 @@ from benchmarks import harness
 from benchmarks.epoch import cifar_shaped
 from benchmarks.ours import TrainingSteps, make_trainer
 from benchmarks.rows import Row
-from train.config import Config, set_name, validate
+from train.config import Config, ModelConfig, set_name, validate
 from train.step import runtime
 
 ROW = Row("settings", "a step of ResNet18", "cifar10_resnet18", 10, 3, 0, 0, image_size=32)
@@ -44,11 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_arguments(parser, "settings", rounds=7)
     parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
-    parser.add_argument("--tiny", action="store_true", help="batches of 4, to see that it runs")
+    parser.add_argument("--tiny", action="store_true", help="a small CNN, batches of 4, to see that it runs")
     flags = parser.parse_args()
     runtime.set_up()
     row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
     about, dataset, config = harness.machine(), cifar_shaped(row), row.config
+    if flags.tiny:
+        config = dataclasses.replace(config, model=ModelConfig(name="small_cnn"))
     adam = dataclasses.replace(config.optimizer, name="adam", learning_rate=0.001, lookahead=True)
     sides = {}
     for name, changed in variants(dataclasses.replace(config, optimizer=adam)).items():
