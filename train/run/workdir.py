@@ -148,8 +148,11 @@ class Workdir:
 
     @property
     def convolutions(self) -> str | None:
-        """What computed the run's convolutions so far, as run.json has it; None for a run that begins."""
-        return self._run.get("convolutions", "XLA") if self.has_run else None
+        """What computed the run's convolutions so far, as run.json has it; None if a run begins, or lost that file.
+
+        A run.json that does not say it is from before there was a choice.
+        """
+        return self._run.get("convolutions", "XLA") if self._run else None
 
     @property
     def run_id(self) -> str:
