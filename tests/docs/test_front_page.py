@@ -52,7 +52,7 @@ def test_the_speeds_are_those_of_the_performance_page():
         found = [line for line in page.splitlines() if line.startswith(f"| {model}") and f"| {number} (" in line]
         assert any(f"| {torch} (" in line and f"**{ratio} (" in line for line in found), row
     overhead = re.search(r"takes ([\d.]+) times as long as Adam's", README)[1]
-    assert re.search(rf"Lookahead\(adam\) / adam alone .*\*\*{overhead} ", page)
+    assert re.search(rf"Lookahead\(adam\) / its inner optimizer alone .*\*\*{overhead} ", page)
 
 
 def test_it_is_a_door_and_not_the_house():
