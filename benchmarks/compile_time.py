@@ -8,6 +8,7 @@ the CPU from shapes alone, in turn, without the compilation cache. Ratios are se
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ ALLOWED = 2.0
 
 def compilation(tx: optax.GradientTransformation, leaves: int, *, pairs: bool) -> Callable[[], None]:
     """Compiles an update of so many leaves; `pairs` for `optax.lookahead`, whose parameters are pairs."""
-    params = [jax.ShapeDtypeStruct((4,), jnp.float32)] * leaves
+    params: Any = [jax.ShapeDtypeStruct((4,), jnp.float32)] * leaves
     held = optax.LookaheadParams(fast=params, slow=params) if pairs else params
     state = jax.eval_shape(tx.init, held)
 
