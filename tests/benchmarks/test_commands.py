@@ -117,6 +117,7 @@ def test_compiling_is_timed(tmp_path):
     assert all(line["ratio"]["median"] > 0.2 for line in found["table"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_timed(tmp_path):
     out = tmp_path / "checkpoint.json"
     bench("checkpoint", "--tiny", "--steps=2", "--rounds=1", f"--out={out}")

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_is_found_within_its_call(small_config, replac
     assert int(final_tree(tmp_path)["['state']['step']"]) == 2
 
 
-def test_the_setting_reaches_the_loop_and_makes_no_other_run(small_config, replace, tmp_path, whole, assert_same_run):
+def test_the_setting_reaches_the_loop_and_makes_no_other_run(small_config, replace, whole):
     config = replace(small_config, steps_per_dispatch=2)
     assert make_trainer(config).dispatch == Dispatch(2)
     assert train(config, whole, quiet=True).status == "finished"
