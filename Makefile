@@ -12,7 +12,7 @@ help:
 	@echo "make demo          three optimizers on handwritten digits, tuned equally, three seeds each; a language model (4 minutes)"
 	@echo "make test          run the tests; PEERS=1 adds those that compare with PyTorch; ARGS=... goes to pytest"
 	@echo "make chaos         kill runs 100 times and disturb studies in 20 rounds; compare every bit of what they end with"
-	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 15 minutes, idle machine)"
+	@echo "make bench         every benchmark, ours against PyTorch, into results/performance.md (about 30 minutes, idle machine)"
 	@echo "make gpu           on a machine with an NVIDIA GPU: tests, benchmarks, then full runs of section 2.1 (BUDGET_S=600)"
 	@echo "make lint          ruff and pyright"
 	@echo "make docs          the documentation, into docs/_build/html; ONLINE=1 checks links to other sites, too"

@@ -7,7 +7,6 @@ trains some steps, once without a save and once with a save before the first ste
 is what a checkpoint costs, set against an epoch of 391 steps.
 """
 
-import argparse
 import dataclasses
 import tempfile
 import time
@@ -19,7 +18,7 @@ import jax
 from benchmarks import harness
 from benchmarks.epoch import cifar_shaped
 from benchmarks.ours import make_trainer
-from benchmarks.rows import Row
+from benchmarks.rows import Row, parse_arguments
 from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
 from train.run.trainer import Trainer
@@ -37,13 +36,8 @@ def make_adam_trainer(row: Row) -> Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    harness.add_arguments(parser, "checkpoint", rounds=5)
-    parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
-    parser.add_argument("--tiny", action="store_true", help="batches of 4, to see that it runs")
-    flags = parser.parse_args()
+    flags, row = parse_arguments(ROW, __doc__, rounds=5, tiny="batches of 4")
     runtime.set_up()
-    row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
     made = make_adam_trainer(row)
     position = Position(made.init(0), made.zero_metrics(), step=0)
     about = harness.machine()

@@ -56,7 +56,7 @@ def main() -> None:
     about = harness.machine()
     sides = {name: compilation(tx, flags.leaves, pairs=name.startswith("optax")) for name, tx in OPTIMIZERS.items()}
     seconds = harness.seconds_in_turn(sides, flags.rounds, warm_up=1 if flags.rounds > 1 else 0)
-    ratios = {name: harness.ratio(of, seconds["Adam"]) for name, of in seconds.items() if name != "Adam"}
+    ratios = harness.ratios_to("Adam", seconds)
     lines = [
         harness.table_line(
             f"compile time of {name} / Adam alone, {flags.leaves:,} leaves",

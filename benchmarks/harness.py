@@ -54,6 +54,11 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Summary:
     return Summary.of([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
+def ratios_to(side: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, Summary]:
+    """Of every other side, the ratio of its seconds to those of `side`."""
+    return {name: ratio(own, seconds[side]) for name, own in seconds.items() if name != side}
+
+
 def seconds_in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
     """Seconds of each call of each side, called in turn; every second round in the opposite order.
 

@@ -4,12 +4,14 @@ Ours and torch's sides both read their data here, so that both are given the ver
 augmented and normalised, float32, so that a row compares the networks and optimizers alone.
 """
 
+import argparse
 import dataclasses
 import importlib
 from typing import Literal
 
 import numpy as np
 
+from benchmarks import harness
 from train.config import Config
 from train.data import Dataset, Split
 
@@ -83,3 +85,20 @@ class Row:
             return Split(rng.integers(0, self.classes, shape).astype(np.int32), targets)
         images = rng.standard_normal((examples, self.image_size, self.image_size, 3), np.float32)
         return Split(images, targets)
+
+
+def parse_arguments(row: Row, description: str | None, *, rounds: int, tiny: str) -> tuple[argparse.Namespace, Row]:
+    """The flags of a benchmark of one row, and the row as they have it.
+
+    Args:
+      row: at its own size.
+      description: of the command.
+      rounds: by default.
+      tiny: what `--tiny` does, in words.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    harness.add_arguments(parser, row.name, rounds)
+    parser.add_argument("--steps", type=int, default=row.steps, help=f"of a round (default {row.steps})")
+    parser.add_argument("--tiny", action="store_true", help=f"{tiny}, to see that it runs")
+    flags = parser.parse_args()
+    return flags, dataclasses.replace(row.tiny() if flags.tiny else row, steps=flags.steps)

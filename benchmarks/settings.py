@@ -7,14 +7,13 @@ in turn. Ratios are seconds of a step over those of the same step without the se
 batches: every second one makes an update. Warm-up, validation split and more epochs cost nothing per step.
 """
 
-import argparse
 import dataclasses
 import functools
 
 from benchmarks import harness
 from benchmarks.epoch import cifar_shaped
 from benchmarks.ours import TrainingSteps, make_trainer
-from benchmarks.rows import Row
+from benchmarks.rows import Row, parse_arguments
 from train.config import Config, ModelConfig, set_name, validate
 from train.step import runtime
 
@@ -41,13 +40,8 @@ def variants(config: Config) -> dict[str, Config]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    harness.add_arguments(parser, "settings", rounds=7)
-    parser.add_argument("--steps", type=int, default=ROW.steps, help=f"of a round (default {ROW.steps})")
-    parser.add_argument("--tiny", action="store_true", help="a small CNN, batches of 4, to see that it runs")
-    flags = parser.parse_args()
+    flags, row = parse_arguments(ROW, __doc__, rounds=7, tiny="a small CNN, batches of 4")
     runtime.set_up()
-    row = dataclasses.replace(ROW.tiny() if flags.tiny else ROW, steps=flags.steps)
     about, dataset, config = harness.machine(), cifar_shaped(row), row.config
     if flags.tiny:
         config = dataclasses.replace(config, model=ModelConfig(name="small_cnn"))
@@ -57,7 +51,7 @@ def main() -> None:
         steps = TrainingSteps(make_trainer(validate(changed), dataset))
         sides[name] = functools.partial(steps.run, row.steps)
     seconds = harness.seconds_in_turn(sides, flags.rounds, warm_up=1)
-    ratios = {name: harness.ratio(of, seconds["plain"]) for name, of in seconds.items() if name != "plain"}
+    ratios = harness.ratios_to("plain", seconds)
     lines = [
         harness.table_line(f"time of {row.title} with config.{name} / without", "", "", found, "", "", flags.rounds)
         for name, found in ratios.items()
