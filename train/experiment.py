@@ -1,6 +1,5 @@
 """From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
 
-import math
 import os
 
 import jax
@@ -20,7 +19,7 @@ from train.step.objectives import OBJECTIVES, knows_examples
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
 from train.step.share import WHOLE, Share
-from train.step.steps import abstract_inputs, abstract_state
+from train.step.steps import abstract_inputs, abstract_state, tree_bytes
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -131,7 +130,7 @@ def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:
             f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose "
             "another model or other sizes"
         ) from error
-    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = tree_bytes(state)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise UserError(

@@ -86,20 +86,18 @@ class Position:
         workers = self.state.step.shape[0] if self.state.step.ndim else None
         checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score, "workers": workers})
 
-    def advance(self, trainer: Trainer, order: jax.Array, *, most: int | None = None) -> dict[str, jax.Array]:
+    def advance(self, trainer: Trainer, order: jax.Array, *, one_update: bool = False) -> dict[str, jax.Array]:
         """Makes the next call of the device: one update, or as many as one call does.
 
         Args:
           trainer: the programs, and how updates are put into calls.
           order: of the epoch.
-          most: updates; 1 makes them one at a time. None leaves it to the trainer.
+          one_update: makes a single one, however many the trainer would.
 
         Returns:
           The call's scalars, "loss" one for each update or a single one; they need not be there yet.
         """
-        dispatch = trainer.dispatch
-        if most is not None:
-            dispatch = dataclasses.replace(dispatch, steps=min(dispatch.steps, most))
+        dispatch = dataclasses.replace(trainer.dispatch, steps=1) if one_update else trainer.dispatch
         steps_into_epoch = self.step % trainer.recipe.steps_per_epoch
         # At an epoch's start again: seeds that train together count by their states alone.
         if dispatch.sync_period and (self.since_sync is None or not steps_into_epoch):
@@ -135,7 +133,7 @@ def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int
             order = trainer.order(position.state)
             position.metrics, position.seconds = trainer.zero_metrics(), 0.0
         before = position.copied()
-        loss = float(position.advance(trainer, order, most=1)["loss"])
+        loss = float(position.advance(trainer, order, one_update=True)["loss"])
         if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
             return before, position.step
 

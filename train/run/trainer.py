@@ -1,7 +1,6 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -252,7 +251,7 @@ def make_trainer(config: Config, convolutions: str | None = None) -> Trainer:
     dispatch = choose(
         config.steps_per_dispatch,
         platform=parallel.devices[0].platform,
-        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
         sync_period=config.optimizer.sync_period if counted else 0,
     )
     return Trainer(recipe, dataset, parallel, dispatch, used)
