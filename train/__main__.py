@@ -274,4 +274,6 @@ def start_up(config, workdir: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from train.step.compiling import end_process
+
+    end_process(main())

@@ -4,32 +4,29 @@ import collections
 import contextlib
 import dataclasses
 import io
-import logging
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from train.config import Config
-from train.errors import UserError
 from train.hosts import agreement
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, validation_score
-from train.run.recovery import NonFiniteStep, Position, Recovery
+from train.run.recovery import NonFiniteStep, Position, Recovery, check_rows
 from train.run.scores import columns_of_run, perplexities, scores, timed
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer, make_trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
-
-log = logging.getLogger(__name__)
+from train.step.compiling import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Run:
 
     Attributes:
       trainer: what it executes.
-      position: where it stands, from `opened` on.
+      position: where it stands, from `take_up` on.
       progress: what a person sees of it, within `opened`.
     """
 
@@ -101,13 +98,23 @@ class Run:
         )
         self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
+        self._saved: Position | None = None
 
     def run(self) -> Outcome:
         """Trains until the last epoch or a stop signal."""
-        with self.opened():
-            if not self._quiet:
-                self.progress.say("compiling ...")
-            self.trainer.compile()
+        with contextlib.ExitStack() as held:
+            # Processes that train a run together stop together, at a step.
+            alone = agreement.count() == 1
+            try:
+                with self.trainer.interrupted_by(self._stop) if alone else contextlib.nullcontext():
+                    self.trainer.compile_ahead(fresh=self._checkpoints.newest is None)
+                    held.enter_context(self.opened())
+                    if not self._quiet:
+                        self.progress.say("compiling ...")
+                    self.take_up()
+                    self.trainer.compile()
+            except Interrupted:
+                return self._stopped("before its first step")  # so there is nothing to save
             agreement.barrier("compiled")  # collectives wait for each other half a minute at most
             while self.goes_on and not self._stop:
                 self.advance()
@@ -125,18 +132,24 @@ class Run:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Takes the run up where its newest checkpoint is; what it has open is closed after the block."""
+        """Reads the newest checkpoint, and records that the run goes on; what it has open is closed after the block."""
         with closing(self._checkpoints):
-            self.position = self._recovery.newest()
-            self._check_rows(self.position.step)
+            self._saved = self._recovery.saved()
+            step = self._saved.step if self._saved else 0
+            check_rows(self._directory, self._metrics_file, self._checkpoints, step, self._recipe.steps_per_epoch)
             devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices]
             self._directory.start(devices, self.trainer.dataset_facts)
-            with self._shown():
+            with self._shown(step):
                 yield
 
+    def take_up(self) -> None:
+        """Takes the run up where its newest checkpoint is, or begins it."""
+        self.position = self._saved or self._recovery.beginning()
+        self._saved = None
+
     @contextlib.contextmanager
-    def _shown(self) -> Iterator[None]:
-        recipe, step, writes = self._recipe, self.position.step, self._directory.writes
+    def _shown(self, step: int) -> Iterator[None]:
+        recipe, writes = self._recipe, self._directory.writes
         self._board = TensorBoard(self._directory.tensorboard, after_epoch=step // recipe.steps_per_epoch)
         self.progress = Progress(
             total=recipe.total_steps,
@@ -172,27 +185,6 @@ class Run:
         """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
         self.position = self._recovery.after(step)
         self.progress.go_to(self.position.step)
-
-    def _check_rows(self, step: int) -> None:
-        """Drops rows that a kill left beyond the checkpoint; refuses a file, or checkpoints, of which some are gone."""
-        if not self._directory.writes:
-            return
-        metrics, checkpoints, rows = self._metrics_file, self._directory.checkpoints, len(self._metrics_file.rows)
-        saved = self._directory.last_saved
-        if rows and self._checkpoints.newest is None and (saved is not None or not checkpoints.exists()):
-            raise UserError(
-                f"{self._directory.metrics} has {rows} rows, but the checkpoints in {checkpoints} are gone; bring them "
-                f"back, or delete {self._directory.metrics} and {self._directory.run} to train again from the start"
-            )
-        if saved is not None and step < saved:
-            log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
-        self._directory.patiently(lambda: metrics.keep_until(step), self._directory.metrics)
-        found, wanted = len(metrics.rows), step // self._recipe.steps_per_epoch
-        if found != wanted:
-            raise UserError(
-                f"{self._directory.metrics} has {found} rows, but the checkpoint at step {step} comes after epoch "
-                f"{wanted}; restore the file, or choose another workdir"
-            )
 
     def _train_epoch(self) -> dict[str, float]:
         """Steps to the end of the epoch, or to the end of the call in which a stop signal arrives.
@@ -293,8 +285,12 @@ class Run:
                 said = "".join(f"; {what} is missing ({why})" for what, why in missing.items())
                 progress.say(f"finished; metrics, curves and checkpoints are in {self._directory.path}{said}")
             return Outcome("finished", rows)
+        return self._stopped(f"after step {position.step}, saved", **facts)
+
+    def _stopped(self, when: str, **facts: Any) -> Outcome:
+        """Records a stop, and says how to go on."""
         signal = self._stop.signal
         self._directory.record("stopped", patient=True, **facts, signal=signal.name if signal else "none")
         how = f"stopped by {signal.name}" if signal else "stopped"
-        progress.say(f"{how} after step {position.step}, saved; run the same command again to continue")
-        return Outcome("stopped", rows)
+        self.progress.say(f"{how} {when}; run the same command again to continue")
+        return Outcome("stopped", self._metrics_file.rows)

@@ -11,7 +11,9 @@ from train.config import Config
 from train.errors import RunFailed, UserError
 from train.hosts import agreement
 from train.run.checkpointing import Checkpoints
+from train.run.records import MetricsFile
 from train.run.trainer import Trainer
+from train.run.workdir import Workdir
 from train.step import steps
 from train.step.metrics import Metrics
 from train.step.steps import TrainState
@@ -138,6 +140,31 @@ def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int
             return before, position.step
 
 
+def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoints, step: int, per_epoch: int) -> None:
+    """Drops rows that a kill left beyond the checkpoint at `step`.
+
+    Raises:
+      UserError: rows, or checkpoints, are missing.
+    """
+    if not directory.writes:
+        return
+    rows, saved = len(metrics.rows), directory.last_saved
+    if rows and checkpoints.newest is None and (saved is not None or not directory.checkpoints.exists()):
+        raise UserError(
+            f"{directory.metrics} has {rows} rows, but the checkpoints in {directory.checkpoints} are gone; bring them "
+            f"back, or delete {directory.metrics} and {directory.run} to train again from the start"
+        )
+    if saved is not None and step < saved:
+        log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
+    directory.patiently(lambda: metrics.keep_until(step), directory.metrics)
+    found, wanted = len(metrics.rows), step // per_epoch
+    if found != wanted:
+        raise UserError(
+            f"{directory.metrics} has {found} rows, but the checkpoint at step {step} comes after epoch {wanted}; "
+            "restore the file, or choose another workdir"
+        )
+
+
 class Recovery:
     """Obeys `config.on_nonfinite`.
 
@@ -150,12 +177,17 @@ class Recovery:
         self._config_file = config_file
         self.skipped: list[int] = []
 
+    def saved(self) -> Position | None:
+        """The newest whole checkpoint; None if there is none."""
+        return Position.load(self._trainer, self._checkpoints)
+
+    def beginning(self) -> Position:
+        """The beginning of the run."""
+        return Position(self._trainer.init(self._config.seed), self._trainer.zero_metrics(), step=0)
+
     def newest(self) -> Position:
         """The newest whole checkpoint, or the beginning of the run."""
-        position = Position.load(self._trainer, self._checkpoints)
-        if position is None:
-            position = Position(self._trainer.init(self._config.seed), self._trainer.zero_metrics(), step=0)
-        return position
+        return self.saved() or self.beginning()
 
     def after(self, step: int) -> Position:
         """Where to continue after step `step` gave a loss that is not finite.

@@ -1,5 +1,6 @@
 """A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -15,6 +16,7 @@ from train.experiment import load_dataset, make_recipe
 from train.hosts import agreement
 from train.models.cpu import onednn
 from train.registry import MODELS, OPTIMIZERS
+from train.run.signals import StopRequest
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.dispatch import ONE_BY_ONE, ONE_UPDATE, Call, Dispatch, choose
@@ -74,6 +76,9 @@ class Trainer:
     def _program(self, name: str, function: Any, args: tuple[Any, ...], *, own: bool = False) -> Program:
         return Program(name, named(name, function, self.recipe), args, own=own)
 
+    def _init_program(self, key: jax.Array) -> Program:
+        return self._program("init_state", steps.init_state, (key,), own=True)._replace(once=True)
+
     def _order_program(self, state: TrainState) -> Program:
         return self._program("epoch_order", steps.epoch_order, (state.key, state.step))
 
@@ -108,30 +113,60 @@ class Trainer:
         """The compiled program."""
         return self._compiler.get(program)
 
-    def compile(self) -> None:
-        """Compiles what training will run, two programs at a time; returns when the step is there.
+    def compile_ahead(self, *, fresh: bool) -> None:
+        """Begins to compile what training will run, two programs at a time, and returns.
 
-        On one device the others are compiled while the first steps run. Several devices wait for them, as their
-        collectives and what a compilation runs would share threads.
+        On several devices `compile` does that, as their collectives and what a compilation runs would share threads.
+
+        Args:
+          fresh: whether the run begins, and needs its initial state.
         """
+        if self.parallel.share.mode == "single":
+            self._begin_compiling(fresh=fresh)
+
+    def compile(self) -> None:
+        """Compiles what training will run; returns when the first step can be.
+
+        On one device the other programs are compiled while the first steps run; several devices wait for them.
+        """
+        if not self._compiler.begun:
+            self._begin_compiling(fresh=False)
+        if self.parallel.share.mode != "single":
+            self._compiler.wait()
+        for program in self._first_programs():
+            self.compiled(program)
+
+    def interrupted_by(self, stop: StopRequest) -> contextlib.AbstractContextManager[None]:
+        """Inside the block no program is waited for once `stop` is true: see `Compiler.interrupted_by`."""
+        return self._compiler.interrupted_by(stop)
+
+    def _calls(self) -> list[Program]:
+        """The programs of all calls of a run, the one that it begins with first."""
         state, metrics = self.abstract_state(), self.abstract_metrics()
-        ordering = self._order_program(state)
         order = self.parallel.placed(jax.ShapeDtypeStruct((self.recipe.train_examples,), np.int32))
         calls = self.dispatch.calls(self.recipe.steps_per_epoch)
-        step, *others = (self.train_program(state, metrics, order, call) for call in calls)
-        programs = [step, ordering, *others, self._evaluate_program(state.params, state.batch_stats)]
+        return [self.train_program(state, metrics, order, call) for call in calls]
+
+    def _first_programs(self) -> list[Program]:
+        return [self._calls()[0], self._order_program(self.abstract_state())]
+
+    def _begin_compiling(self, *, fresh: bool) -> None:
+        state = self.abstract_state()
+        step, order = self._first_programs()
+        key = self.parallel.placed(jax.ShapeDtypeStruct((2,), np.uint32))
+        then = [*self._calls()[1:], self._evaluate_program(state.params, state.batch_stats)]
         if self.validation_data is not None:
-            programs.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
+            then.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
         if self.recipe.recalibration_batches:
-            programs.append(self._recalibrate_program(state.params, state))
-        self._compiler.ahead(programs, wait=self.parallel.share.mode != "single", done=release_freed_memory)
+            then.append(self._recalibrate_program(state.params, state))
+        first = [step, *([self._init_program(key)] if fresh else []), order]
+        self._compiler.ahead(first, then, done=release_freed_memory)
 
     # State
 
     def init(self, seed: int) -> TrainState:
         """The state before the first step."""
-        key = self.parallel.put(jax.random.PRNGKey(seed))
-        return self._compiler.call(self._program("init_state", steps.init_state, (key,), own=True))
+        return self._compiler.call(self._init_program(self.parallel.put(jax.random.PRNGKey(seed))))
 
     def zero_metrics(self) -> Metrics:
         """Sums before the first sample."""

@@ -71,6 +71,7 @@ class Member:
         assert self._directory
         self.run = Run(self.config, self._directory, trainer, stop, quiet=quiet)
         self._held.enter_context(self.run.opened())
+        self.run.take_up()
 
     def close(self, result: Outcome | Exception) -> None:
         """The run has ended: frees what it held."""

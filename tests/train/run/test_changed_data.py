@@ -11,13 +11,16 @@ from train.errors import UserError
 from train.run.loop import train
 
 
-class AtOnce:
-    """A request to stop that is there from the beginning."""
+class AfterAStep:
+    """A request to stop that comes with the first step."""
 
-    signal = None
+    signal, _asked = None, False
+
+    def poll(self):
+        self._asked = True
 
     def __bool__(self):
-        return True
+        return self._asked
 
 
 def make_text(folder):
@@ -73,14 +76,14 @@ def test_a_run_whose_data_changed_is_not_resumed(config, make, change, tmp_path)
     data.mkdir()
     make(data)
     config.data_dir = str(data)
-    assert train(config, workdir, stop=AtOnce(), quiet=True).status == "stopped"
+    assert train(config, workdir, stop=AfterAStep(), quiet=True).status == "stopped"
     facts = json.loads((workdir / "run.json").read_text())
     assert len(facts["data"]["digest"]) == 64
-    assert train(config, workdir, stop=AtOnce(), quiet=True).status == "stopped"
+    assert train(config, workdir, stop=AfterAStep(), quiet=True).status == "stopped"
     change(data)
     with pytest.raises(UserError, match=r"has changed since its run began: it was .*, is now .*; bring the data back"):
-        train(config, workdir, stop=AtOnce(), quiet=True)
+        train(config, workdir, stop=AfterAStep(), quiet=True)
     # Even where run.json is lost: the checkpoint knows.
     (workdir / "run.json").unlink()
     with pytest.raises(UserError, match="its settings or its data were others"):
-        train(config, workdir, stop=AtOnce(), quiet=True)
+        train(config, workdir, stop=AfterAStep(), quiet=True)

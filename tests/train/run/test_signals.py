@@ -1,10 +1,12 @@
 """Which signals stop a run, where handlers are allowed, and what Ctrl-C does before there is a run."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,22 @@ def test_ctrl_c_while_the_command_starts_is_one_line_and_status_130(command, mod
     assert said == ["", "interrupted before anything ran\n"]
     assert process.returncode == 130
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_compilation_ends_the_run_at_once_and_loses_nothing(number, tmp_path):
+    workdir = tmp_path / "run"
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": "", "JAX_PLATFORMS": "cpu"}
+    settings = ["--config.model.name=resnet18", "--config.train_examples=64", "--config.epochs=1"]
+    command = [sys.executable, "-m", "train", "--config=configs/digits_cnn.py", f"--workdir={workdir}", *settings]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stderr:
+            if line == "compiling ...\n":
+                break
+        process.send_signal(number)
+        began = time.monotonic()
+        status = process.wait()
+        seconds = time.monotonic() - began
+    assert status == 75
+    assert seconds < 3, "it waited for the compiler, which takes ten seconds"
+    assert json.loads((workdir / "run.json").read_text())["signal"] == number.name

@@ -5,6 +5,7 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from train import data
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.experiment import make_recipe
+from train.models import create_model
 from train.registry import MODELS, Entry
 from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
@@ -266,3 +268,20 @@ def test_more_devices_than_there_are_is_refused():
 def test_batch_larger_than_the_set_is_refused():
     with pytest.raises(UserError, match=r"config\.batch_size=2000 is larger than the 1000 training examples"):
         make_trainer(config_of(batch_size=2000))
+
+
+INPUTS = {"resnet18": jnp.zeros((1, 32, 32, 3)), "gru": jnp.zeros((1, 5), int), "bilstm": jnp.zeros((1, 5), int)}
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_initial_state_has_the_same_bits_however_fast_it_is_compiled(name):
+    options = {"vocabulary_size": 100} if name == "bilstm" else {}
+    model, key = create_model(name, num_classes=10, **options), jax.random.PRNGKey(3)
+    parallel = Parallel.of(run_devices(1), "pmap")
+    states = []
+    for once in (False, True):
+        init = parallel.compile(lambda key: model.init(key, INPUTS[name], train=False), (key,), once=once)
+        states.append(jax.tree.map(np.asarray, init(key)))
+    assert parallel.compiler_options(once=True) != parallel.compiler_options()
+    jax.tree.map(np.testing.assert_array_equal, *states)

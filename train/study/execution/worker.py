@@ -259,4 +259,6 @@ def _next(runs: "queue.Queue[list[dict[str, Any]] | None]", stop: StopRequest) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from train.step.compiling import end_process
+
+    end_process(main())
