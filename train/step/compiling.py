@@ -149,7 +149,7 @@ class Compiler:
             if not self._abandoned:
                 self._get(program)
 
-        tasks = urgent + [pool.submit(after, program) for program in then]
+        tasks = [*urgent, *(pool.submit(after, program) for program in then)]
 
         def finish() -> None:
             concurrent.futures.wait(tasks)
