@@ -110,9 +110,9 @@ def start(began: float, arguments: list[str]) -> None:
     jax.monitoring.register_event_duration_secs_listener(add)
     advance = Position.advance
 
-    def first_step(self: Position, trainer: Trainer, order: Any) -> Any:
+    def first_step(self: Position, trainer: Trainer, order: Any, *, one_update: bool = False) -> Any:
         sections.end("tensorboard, order")
-        scalars = advance(self, trainer, order)
+        scalars = advance(self, trainer, order, one_update=one_update)
         float(scalars["loss"])
         sections.end("first step")
         print(json.dumps({"sections": sections.seconds | {"total": sections.total()}, "jax": jax_seconds}), flush=True)

@@ -169,7 +169,8 @@ def bounds_table(found: Mapping[str, Facts]) -> str:
             if found_value is None:
                 cells.append("")
             else:
-                cells.append(f"{found_value:.3f}" + ("" if found_value <= bound else " (missed)"))
+                # To a thousandth: a counter of Lookahead's is no miss.
+                cells.append(f"{found_value:.3f}" + ("" if round(found_value, 3) <= bound else " (missed)"))
         lines.append([what, f"at most {bound:.2f}", *cells])
 
     def amortised(chip: Chip) -> float | None:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 25, 7
 
 
-def run_child(workdir: Path) -> None:
+def run_child(workdir: Path, epochs: int) -> None:
     """The run itself, in a process of its own."""
     from train import data
     from train.config import Config, ModelConfig, OptimizerConfig
@@ -47,11 +47,11 @@ def run_child(workdir: Path) -> None:
     trainer.load_dataset = lambda config: made_up
     runtime.set_up()
     optimizer = OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5)
-    config = Config(epochs=EPOCHS, batch_size=16, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)
+    config = Config(epochs=epochs, batch_size=16, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)
     loop.train(config, workdir, quiet=True)
 
 
-def start(workdir: Path, log: Path) -> subprocess.Popen:
+def start(workdir: Path, log: Path, epochs: int) -> subprocess.Popen:
     # A compilation cache of its own: a kill may leave an entry of it half written.
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(log.with_name("cache")),
@@ -60,7 +60,7 @@ def start(workdir: Path, log: Path) -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"} | cache
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.train.chaos", f"--child={workdir}"],
+            [sys.executable, "-m", "tests.train.chaos", f"--child={workdir}", f"--epochs={epochs}"],
             cwd=ROOT, env=environment, stdout=file, stderr=file,
         )  # fmt: skip
 
@@ -75,7 +75,7 @@ def phase(workdir: Path) -> str:
     return "training" if names else "starting"
 
 
-def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
+def torture(kills: int, seed: int, folder: Path, epochs: int = EPOCHS) -> dict[str, Any]:
     """Runs once untouched; then starts runs and kills them, each until it comes to its end, until all kills are spent.
 
     Raises:
@@ -83,10 +83,10 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """
     rng, log = random.Random(seed), folder / "log.txt"
     whole = folder / "whole"
-    start(whole, log).wait()  # fills the compilation cache
+    start(whole, log, epochs).wait()  # fills the compilation cache
     shutil.rmtree(whole)
     began = time.monotonic()
-    assert start(whole, log).wait() == 0, log.read_text()[-2000:]
+    assert start(whole, log, epochs).wait() == 0, log.read_text()[-2000:]
     duration = time.monotonic() - began
     phases: Counter[str] = Counter()
     survived = rounds = 0
@@ -94,7 +94,7 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         rounds += 1
         killed = folder / f"killed-{rounds}"
         while True:
-            process = start(killed, log)
+            process = start(killed, log, epochs)
             try:
                 # The last kill of all is followed by a start that is left alone.
                 process.wait(timeout=rng.uniform(0.0, 1.1 * duration) if survived < kills else None)
@@ -107,7 +107,7 @@ def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             print(f"kill {survived} of {kills}: {phase(killed)}", flush=True)
         assert process.returncode == 0, log.read_text()[-2000:]
         assert_same_run(killed, whole)
-        assert [int(row["epoch"]) for row in metrics_without_times(killed)] == list(range(1, EPOCHS + 1))
+        assert [int(row["epoch"]) for row in metrics_without_times(killed)] == list(range(1, epochs + 1))
         shutil.rmtree(killed)
         print(f"run {rounds} ended bit-identical", flush=True)
     seconds = round(time.monotonic() - began)
@@ -142,13 +142,14 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run")
     parser.add_argument("--out", type=Path, help="write the figures there, as sections of a Markdown file")
     flags = parser.parse_args()
     if flags.child:
-        return run_child(flags.child)
+        return run_child(flags.child, flags.epochs)
     print(f"seed {flags.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        killed = torture(flags.kills, flags.seed, Path(folder))
+        killed = torture(flags.kills, flags.seed, Path(folder), flags.epochs)
     print(f"every run ended bit-identical: {killed}")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +158,7 @@ def main() -> None:
     assert not damaged["silent"]
     if flags.out:
         phases = "\n".join(f"| {name} | {count} |" for name, count in sorted(killed.pop("phases").items()))
-        facts = {"epochs": EPOCHS, "steps": STEPS, "phases": phases, "machine": machine()}
+        facts = {"epochs": flags.epochs, "steps": STEPS, "phases": phases, "machine": machine()}
         write_section(flags.out, "Kills", KILLS.format(**killed, **facts))
         write_section(flags.out, "Damage", DAMAGE.format(**damaged, flips=1000, truncations=100))
 

@@ -39,8 +39,7 @@ def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
     """
     if sequence_length < 1:
         raise UserError(f"sequence_length={sequence_length} must be at least 1")
-    builder = prepared.open_prepared("imdb_reviews", data_dir)
-    arrays, key = decoded_cache.cached(Path(builder.data_dir), lambda: _encode(builder), form="imdb 2")
+    arrays, source = decoded_cache.decoded("imdb_reviews", data_dir, _encode, form="imdb 2")
     vocabulary = tuple(str(word) for word in arrays["vocabulary"])
 
     def split(name: str) -> Split:
@@ -58,7 +57,7 @@ def load_imdb(data_dir: str, *, sequence_length: int) -> Dataset:
         shuffle=True,
         vocab_size=len(vocabulary),
         class_names=_LABELS,
-        source=f"imdb_reviews {builder.version} prepared by TFDS, SHA-256 {key[:16]}",
+        source=source,
     )
 
 

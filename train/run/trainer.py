@@ -16,7 +16,6 @@ from train.experiment import load_dataset, make_recipe
 from train.hosts import agreement
 from train.models.cpu import onednn
 from train.registry import MODELS, OPTIMIZERS
-from train.run.signals import StopRequest
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.dispatch import ONE_BY_ONE, ONE_UPDATE, Call, Dispatch, choose
@@ -136,7 +135,7 @@ class Trainer:
         for program in self._first_programs():
             self.compiled(program)
 
-    def interrupted_by(self, stop: StopRequest) -> contextlib.AbstractContextManager[None]:
+    def interrupted_by(self, stop: object) -> contextlib.AbstractContextManager[None]:
         """Inside the block no program is waited for once `stop` is true: see `Compiler.interrupted_by`."""
         return self._compiler.interrupted_by(stop)
 
