@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -27,8 +28,77 @@ def _batch_mean(x: Array, axis_name: str | None, examples: int | Array | None) -
     real = jnp.expand_dims(is_real(x.shape[0], examples, axis_name), tuple(range(1, x.ndim)))
     total = jnp.sum(jnp.where(real, x, 0), axes)
     total = total if axis_name is None else axis_sum(total, axis_name)
-    count = examples * math.prod(x.shape[1:-1])
-    return total / (count if isinstance(count, int) else jnp.maximum(count, 1))
+    return total / _at_least_1(_count(x, axis_name, examples))
+
+
+def _count(x: Array, axis_name: str | None, examples: int | Array | None) -> int | Array:
+    """How many values a channel's statistics are of, over all devices."""
+    if examples is not None:
+        return examples * math.prod(x.shape[1:-1])
+    count = math.prod(x.shape[:-1])
+    return count if axis_name is None else count * lax.axis_size(axis_name)
+
+
+def _at_least_1(count: int | Array) -> int | Array:
+    return max(count, 1) if isinstance(count, int) else jnp.maximum(count, 1)
+
+
+def _expand(per_channel: Array, x: Array) -> Array:
+    return jnp.expand_dims(per_channel, tuple(range(x.ndim - 1)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def normalize(
+    x: Array, scale: Array, bias: Array, traced: Array | None, static: int | None, axis_name: str | None, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """`x` normalised with the statistics of its batch, and these: mean and biased variance.
+
+    Its gradient needs the input, which the layer before keeps anyway, and numbers for each channel. What JAX derives
+    from the formula also keeps what is between: a step of ResNet18 with the CIFAR stem takes 1122 MB of temporaries
+    that way, 885 MB this way (batch 128, CPU), and 4 % more time. The statistics have no gradient.
+
+    Args:
+      x: `[B, ..., C]`.
+      scale: `[C]`.
+      bias: `[C]`.
+      traced: how many of the global batch count if that is traced, or None.
+      static: the same if it is a number. None for both: all count.
+      axis_name: see `BatchNorm`.
+      epsilon: see `BatchNorm`.
+    """
+    return _normalize_forward(x, scale, bias, traced, static, axis_name, epsilon)[0]
+
+
+def _normalize_forward(x, scale, bias, traced, static, axis_name, epsilon):
+    over_batch = partial(_batch_mean, axis_name=axis_name, examples=static if traced is None else traced)
+    mean = over_batch(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    var = over_batch(lax.square(x - _expand(mean, x)))
+    inverse = lax.rsqrt(var + epsilon)
+    centered = x - _expand(mean, x)
+    y = (centered * _expand(scale * inverse, x) + _expand(bias, x)).astype(x.dtype)
+    return (y, mean, var), (x, scale, bias, mean, inverse, traced)
+
+
+def _normalize_backward(static, axis_name, epsilon, residuals, gradients):
+    del epsilon
+    x, scale, bias, mean, inverse, traced = residuals
+    examples, axes = static if traced is None else traced, tuple(range(x.ndim - 1))
+    gradient = gradients[0].astype(mean.dtype)
+    standard = (x - _expand(mean, x)) * _expand(inverse, x)
+    d_bias, d_scale = jnp.sum(gradient, axes), jnp.sum(gradient * standard, axes)
+    # What reaches the statistics comes from all devices; what reaches the parameters is added up with their gradients.
+    totals = (d_bias, d_scale) if axis_name is None else axis_sum((d_bias, d_scale), axis_name)
+    count = _at_least_1(_count(x, axis_name, examples))
+    through_mean, through_var = (_expand(total / count, x) for total in totals)
+    through = through_mean + standard * through_var
+    if examples is not None:
+        real = jnp.expand_dims(is_real(x.shape[0], examples, axis_name), tuple(range(1, x.ndim)))
+        through = jnp.where(real, through, 0)
+    d_x = _expand(scale * inverse, x) * (gradient - through)
+    return d_x.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 class BatchNorm(nn.Module):
@@ -69,29 +139,18 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, stats_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, stats_dtype)
 
-        if train:
-            axis_name = None if self.is_initializing() else self.axis_name
-            over_batch = partial(_batch_mean, axis_name=axis_name, examples=examples)
-            count = x.size // x.shape[-1]
-            if examples is not None:
-                count = count // x.shape[0] * examples
-            elif axis_name is not None:
-                count *= lax.axis_size(axis_name)
-            mean = over_batch(x.astype(stats_dtype))
-            var = over_batch(lax.square(x - self._expand(mean, x)))
-            if not self.is_initializing():
-                largest = max if isinstance(count, int) else jnp.maximum
-                unbiased = var * (count / largest(count - 1, 1))
-                keep = self.momentum if isinstance(count, int) else jnp.where(count > 0, self.momentum, 1.0)
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
-        else:
-            mean, var = running_mean.value, running_var.value
+        if not train:
+            factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+            centered = x - _expand(running_mean.value, x)
+            return (centered * _expand(factor, x) + _expand(bias, x)).astype(x.dtype)
 
-        factor = scale * lax.rsqrt(var + self.epsilon)
-        centered = x - self._expand(mean, x)
-        return (centered * self._expand(factor, x) + self._expand(bias, x)).astype(x.dtype)
-
-    @staticmethod
-    def _expand(per_channel: Array, x: Array) -> Array:
-        return jnp.expand_dims(per_channel, tuple(range(x.ndim - 1)))
+        axis_name = None if self.is_initializing() else self.axis_name
+        traced, static = (None, examples) if isinstance(examples, int) else (examples, None)
+        y, mean, var = normalize(x, scale, bias, traced, static, axis_name, self.epsilon)  # pyright: ignore[reportGeneralTypeIssues]
+        if not self.is_initializing():
+            count = _count(x, axis_name, examples)
+            unbiased = var * (count / _at_least_1(count - 1))
+            keep = self.momentum if isinstance(count, int) else jnp.where(count > 0, self.momentum, 1.0)
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        return y

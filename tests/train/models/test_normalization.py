@@ -123,3 +123,46 @@ def test_four_devices_under_jit_with_a_sharded_batch_equal_one(whole):
     value = jax.value_and_grad(functools.partial(loss_and_state, BatchNorm()), argnums=(0, 1), has_aux=True)
     (_, (y, stats)), (dv, dx) = jax.jit(value)(v, *jax.device_put((x, weights), sharding))
     assert_same(whole, y, stats, dv["params"], dx)
+
+
+def plain(x, scale, bias, examples):
+    """The formula, for JAX to derive: statistics of the first examples, by which all are normalised."""
+    axes = tuple(range(x.ndim - 1))
+    counted = x[:examples]
+    mean, var = counted.mean(axes, keepdims=True), counted.var(axes, keepdims=True)
+    scale, bias = (p.reshape(mean.shape) for p in (scale, bias))
+    return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+
+@pytest.mark.parametrize("counted", ["all", "number", "traced"])
+@pytest.mark.parametrize("shape", [(5, 1, 1, 3), (5, 3, 2, 2), (6, 4)])
+def test_the_gradient_is_that_of_the_formula(shape, counted, x64):
+    x, weights = 3 * normal(0, shape, np.float64) + 1, normal(1, shape, np.float64)
+    v = variables(shape[-1], dtype=np.float64)
+    real = shape[0] if counted == "all" else 3
+
+    def ours(params, x, examples):
+        model = BatchNorm()
+        y, _ = model.apply(v | {"params": params}, x, train=True, examples=examples, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y) * weights)  # of what is padding, too
+
+    def theirs(params, x):
+        return jnp.sum(jnp.sin(plain(x, params["scale"], params["bias"], real)) * weights)
+
+    given = {"all": None, "number": 3, "traced": jnp.asarray(3)}[counted]
+    gradient = jax.grad(ours, argnums=(0, 1))
+    found = gradient(v["params"], x, given) if counted != "traced" else jax.jit(gradient)(v["params"], x, given)
+    expected = jax.grad(theirs, argnums=(0, 1))(v["params"], jnp.asarray(x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
+
+
+def test_an_empty_share_of_the_batch_has_no_statistics_and_finite_gradients():
+    x, v = jnp.asarray(normal(0, (4, 2, 2, 3))), variables(3)
+
+    def loss(x, examples):
+        y, updated = BatchNorm().apply(v, x, train=True, examples=examples, mutable=["batch_stats"])
+        return jnp.sum(y * 0), updated
+
+    gradient, updated = jax.jit(jax.grad(loss, has_aux=True))(x, jnp.asarray(0))
+    np.testing.assert_array_equal(gradient, 0)
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], v["batch_stats"])
