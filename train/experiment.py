@@ -62,10 +62,10 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, onedn
     test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
     test_batch_size = test_batch_size or share.devices
     per_epoch = steps_per_epoch(examples, config.batch_size)
-    schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     model = model_for(dataset, config.model, axis_name=share.axis_name)
     if onednn:
         model = model.clone(conv_general_dilated=conv_general_dilated_onednn)
+    schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     every = config.accumulate_steps
     averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(

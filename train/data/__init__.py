@@ -71,7 +71,8 @@ def load(
         "skip_corrupt": skip_corrupt,
         "add_unk": add_unk,
     }
-    return limited(_whole(name, data_dir, given), train_examples, test_examples, validation_examples)
+    dataset = _whole(name, data_dir, given)
+    return limited(dataset, train_examples, test_examples, validation_examples)
 
 
 def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
