@@ -193,6 +193,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
                 tally = Tally(tally.finished + later.finished, tally.failed + later.failed, later.open)
                 planned = planned + more
             patiently(lambda: write_runs(flags.out, study, runs))
+            runs = read_runs(flags.out)  # in the file's order: what --report_only draws is the same to the bit
         results = assemble(study, runs, read_facts(flags.out))
         patiently(lambda: write_tables(flags.out, results))
         if tally.open:
