@@ -107,14 +107,14 @@ class Run:
             alone = agreement.count() == 1
             try:
                 with self.trainer.interrupted_by(self._stop) if alone else contextlib.nullcontext():
-                    self.trainer.compile_ahead(fresh=self._checkpoints.newest is None)
+                    self.trainer.compile_ahead(fresh=not self._checkpoints.steps())
                     held.enter_context(self.opened())
                     if not self._quiet:
                         self.progress.say("compiling ...")
                     self.take_up()
                     self.trainer.compile()
             except Interrupted:
-                return self._stopped("before its first step")  # so there is nothing to save
+                return self._stopped("while compiling")  # no step was made since the last save
             agreement.barrier("compiled")  # collectives wait for each other half a minute at most
             while self.goes_on and not self._stop:
                 self.advance()

@@ -124,7 +124,7 @@ class Trainer:
             self._begin_compiling(fresh=fresh)
 
     def compile(self) -> None:
-        """Compiles what training will run; returns when the first step can be.
+        """Compiles what training will run; returns when the first step can run.
 
         On one device the other programs are compiled while the first steps run; several devices wait for them.
         """

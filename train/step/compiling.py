@@ -16,7 +16,7 @@ _COMPILING: set[int] = set()
 
 
 class Interrupted(Exception):
-    """A program was waited for no longer, see `Compiler.interrupted_by`."""
+    """The wait for a program was given up, see `Compiler.interrupted_by`."""
 
 
 def end_process(status: int) -> NoReturn:
@@ -37,7 +37,7 @@ class Program(NamedTuple):
       args: arrays, or their shapes, dtypes and places.
       donate: indices of the arguments whose buffers the outputs may take.
       own: which outputs are each worker's own, see `train.step.parallel.Parallel.compile`.
-      once: it runs once in a process, so that it is to compile fast rather than to run fast.
+      once: it runs once in a process, so fast compilation matters more than fast execution.
     """
 
     name: Hashable

@@ -121,6 +121,7 @@ def test_ctrl_c_while_the_command_starts_is_one_line_and_status_130(command, mod
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.optimized  # so that compiling takes longer than the signal
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_compilation_ends_the_run_at_once_and_loses_nothing(number, tmp_path):
     workdir = tmp_path / "run"
@@ -136,5 +137,6 @@ def test_a_signal_during_compilation_ends_the_run_at_once_and_loses_nothing(numb
         status = process.wait()
         seconds = time.monotonic() - began
     assert status == 75
-    assert seconds < 3, "it waited for the compiler, which takes ten seconds"
+    assert seconds < 8, "it waited for the compiler"
+    assert not list((workdir / "checkpoints").iterdir())
     assert json.loads((workdir / "run.json").read_text())["signal"] == number.name

@@ -79,11 +79,11 @@ def test_a_stop_signal_ends_the_wait_and_what_has_not_begun(ahead, slow):
     compiler, stop = Compiler(slow), []
     if ahead:
         compiler.ahead([program("step")], [program("evaluate")], done=lambda: None)
-    threading.Timer(0.3, stop.append, [True]).start()
     began = time.monotonic()
+    threading.Timer(0.3, stop.append, [True]).start()
     with pytest.raises(Interrupted), compiler.interrupted_by(stop):
         compiler.get(program("step"))
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < 10
     slow.release()
     assert compiler.get(program("step"))() == ("step",)  # what was begun is finished, and can be used
     assert compiler.compilations == 1
@@ -110,6 +110,7 @@ def test_an_error_is_raised_where_its_program_is_used(slow):
 
 def test_a_process_does_not_wait_for_what_is_compiled(slow, monkeypatch):
     compiler, left = Compiler(slow), []
+    monkeypatch.setattr(compiling, "_COMPILING", set())  # without threads that earlier tests left behind
     monkeypatch.setattr("train.step.compiling.os._exit", left.append)
     compiler.ahead([program("step")], [], done=lambda: None)
     until(lambda: slow.began)

@@ -314,7 +314,7 @@ def test_ctrl_c_saves_all_runs_says_how_to_go_on_and_leaves_no_process(study_fil
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(study_file, tmp_path):
-    out, study = tmp_path / "out", study_file(25)
+    out, study = tmp_path / "out", study_file(60)
     process = start(study, out, "--seeds=1")
     (pid,) = wait_for_epochs(out, 3)
     study.write_text("raise RuntimeError('edited meanwhile')")  # what runs is the plan as it was read
@@ -324,7 +324,7 @@ def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(study_file
     assert "failed, is tried again: its process ended by signal SIGKILL" in printed
     assert sorted(json.loads(path.read_text())["starts"] for path in (out / "runs").glob("*/run.json")) == [1, 2]
     for path in (out / "runs").glob("*/metrics.csv"):
-        assert [int(r["epoch"]) for r in records(path)] == list(range(1, 26))
+        assert [int(r["epoch"]) for r in records(path)] == list(range(1, 61))
 
 
 @pytest.mark.slow
