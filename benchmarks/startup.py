@@ -123,8 +123,9 @@ def start(began: float, arguments: list[str]) -> None:
 
     section(train.run.trainer, "load_dataset", "config, workdir", "data")
     section(train.run.loop, "make_trainer", "config, workdir", "model, data to device")
-    section(Recovery, "newest", "checkpoints opened", "initial state")
-    section(Trainer, "compile", "run.json", "compile or load")
+    section(Recovery, "saved", "checkpoints opened", "restore")
+    section(Recovery, "beginning", "run.json", "initial state")
+    section(Trainer, "compile", "initial state", "compile or load")
     Position.advance = first_step
     sys.exit(main(arguments))
 
