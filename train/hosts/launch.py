@@ -152,10 +152,3 @@ def is_loss(error: BaseException | None) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and any(
         word in str(error) for word in ("Gloo", "gloo", "NCCL", "Connection", "coordination", "heartbeat")
     )
-
-
-def leave(status: int) -> None:
-    """Ends this process without waiting for the others, which JAX does at an ordinary end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

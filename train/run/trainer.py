@@ -132,7 +132,7 @@ class Trainer:
             self._begin_compiling(fresh=False)
         if self.parallel.share.mode != "single":
             self._compiler.wait()
-        for program in self._first_programs():
+        for program in (self._calls()[0], self._order_program(self.abstract_state())):
             self.compiled(program)
 
     def interrupted_by(self, stop: object) -> contextlib.AbstractContextManager[None]:
@@ -146,19 +146,16 @@ class Trainer:
         calls = self.dispatch.calls(self.recipe.steps_per_epoch)
         return [self.train_program(state, metrics, order, call) for call in calls]
 
-    def _first_programs(self) -> list[Program]:
-        return [self._calls()[0], self._order_program(self.abstract_state())]
-
     def _begin_compiling(self, *, fresh: bool) -> None:
         state = self.abstract_state()
-        step, order = self._first_programs()
+        step, *others = self._calls()
         key = self.parallel.placed(jax.ShapeDtypeStruct((2,), np.uint32))
-        then = [*self._calls()[1:], self._evaluate_program(state.params, state.batch_stats)]
+        then = [*others, self._evaluate_program(state.params, state.batch_stats)]
         if self.validation_data is not None:
             then.append(self._evaluate_program(state.params, state.batch_stats, validation=True))
         if self.recipe.recalibration_batches:
             then.append(self._recalibrate_program(state.params, state))
-        first = [step, *([self._init_program(key)] if fresh else []), order]
+        first = [step, *([self._init_program(key)] if fresh else []), self._order_program(state)]
         self._compiler.ahead(first, then, done=release_freed_memory)
 
     # State

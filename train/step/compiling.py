@@ -3,11 +3,12 @@
 import concurrent.futures
 import contextlib
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
+
+from train.interface.output import leave
 
 # Seconds between two looks at whether to go on waiting for a program.
 LOOK = 0.1
@@ -22,9 +23,7 @@ class Interrupted(Exception):
 def end_process(status: int) -> NoReturn:
     """Ends the process with this status, without waiting for threads that compile: nothing can interrupt them."""
     if _COMPILING:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        leave(status)
     sys.exit(status)
 
 
