@@ -1,6 +1,5 @@
 """Our side of a comparison: the trainer's own compiled programs, called as the trainer calls them."""
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -11,15 +10,15 @@ import jax
 from benchmarks.rows import Row
 from train.config import Config
 from train.data import Dataset
-from train.experiment import make_recipe
-from train.run.trainer import XLA, Trainer, convolutions_of
+from train.experiment import XLA, make_experiment
+from train.run.trainer import Trainer
 from train.seeds.lanes import Lanes
-from train.step.parallel import Parallel, run_devices
+from train.step.dispatch import lagging
 from train.step.steps import train_steps
 
 
 def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True, onednn: bool = True) -> Trainer:
-    """What `train.run.trainer.make_trainer` makes of a config, over a data set that is given; on one device.
+    """The trainer of a config, over a data set that is given; on one device.
 
     Args:
       config: the recipe; its learning rate stays at its first value however many rounds there are.
@@ -28,14 +27,13 @@ def make_trainer(config: Config, dataset: Dataset, *, lowered: bool = True, oned
       onednn: False does without oneDNN; where it is not installed, all do.
     """
     optimizer = dataclasses.replace(config.optimizer, schedule="step", decay_epochs=())
-    parallel = Parallel.of(run_devices(1), config.parallel)
-    used = convolutions_of(config, parallel, None if lowered and onednn else XLA)
-    recipe = make_recipe(dataclasses.replace(config, optimizer=optimizer), dataset, onednn=used not in (None, XLA))
+    config = dataclasses.replace(config, optimizer=optimizer, devices=1)
+    experiment = make_experiment(config, dataset, convolutions=None if lowered and onednn else XLA)
     if not lowered:
-        recipe = dataclasses.replace(
-            recipe, model=recipe.model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
-        )
-    return Trainer(recipe, dataset, parallel, convolutions=used)
+        model = experiment.recipe.model.clone(conv_general_dilated=jax.lax.conv_general_dilated)
+        recipe = dataclasses.replace(experiment.recipe, model=model)
+        experiment = dataclasses.replace(experiment, recipe=recipe)
+    return Trainer(experiment)
 
 
 class TrainingSteps:
@@ -48,16 +46,14 @@ class TrainingSteps:
 
     def run(self, steps: int) -> list[float]:
         """Takes so many steps; returns their losses."""
-        in_flight: collections.deque[jax.Array] = collections.deque()
-        losses = []
-        for _ in range(steps):
-            self.state, self.metrics, scalars = self.trainer.train(self.state, self.metrics, self.order)
-            in_flight.append(scalars["loss"])
-            if len(in_flight) >= self.trainer.parallel.max_in_flight:
-                losses.append(float(in_flight.popleft()))
-        losses += map(float, in_flight)
+        dispatched = (self._step() for _ in range(steps))
+        losses = [float(loss) for loss in lagging(dispatched, self.trainer.parallel.max_in_flight)]
         jax.block_until_ready((self.state, self.metrics))
         return losses
+
+    def _step(self) -> jax.Array:
+        self.state, self.metrics, scalars = self.trainer.train(self.state, self.metrics, self.order)
+        return scalars["loss"]
 
     def compiled(self) -> Any:
         """The program of a step."""

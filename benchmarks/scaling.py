@@ -24,13 +24,12 @@ from benchmarks import harness, ours
 from benchmarks.aot.collectives import collectives
 from train.config import Config
 from train.data import Dataset, Split
-from train.experiment import make_recipe
+from train.experiment import XLA, make_experiment
 from train.files import read_json, write_atomic, write_json
 from train.run.provenance import machine_words
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.dispatch import Call
-from train.step.parallel import Parallel, run_devices
 
 FOLDER, PAGE = Path("results/scaling"), Path("results/scaling.md")
 DEVICES = (1, 2, 3, 4, 8)
@@ -60,8 +59,8 @@ def made_up(row: str, batch_size: int) -> tuple[Config, Dataset]:
 
 def trainer_of(config: Config, dataset: Dataset, devices: int, mode: str) -> Trainer:
     """The trainer on the first devices of this process."""
-    parallel = Parallel.of(run_devices(devices), mode)
-    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+    config = dataclasses.replace(config, devices=devices, parallel=mode)
+    return Trainer(make_experiment(config, dataset, convolutions=XLA))
 
 
 def collectives_stage(rows: list[str], rounds: int) -> dict[str, Any]:

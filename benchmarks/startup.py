@@ -95,8 +95,8 @@ def start(began: float, arguments: list[str]) -> None:
     sections.end("python")
     import jax
 
+    import train.experiment
     import train.run.loop
-    import train.run.trainer
     from train.__main__ import main
     from train.run.recovery import Position, Recovery
     from train.run.trainer import Trainer
@@ -121,8 +121,9 @@ def start(began: float, arguments: list[str]) -> None:
     def section(owner: Any, function: str, before: str, name: str) -> None:
         setattr(owner, function, sections.around(before, name, getattr(owner, function)))
 
-    section(train.run.trainer, "load_dataset", "config, workdir", "data")
-    section(train.run.loop, "make_trainer", "config, workdir", "model, data to device")
+    section(train.experiment, "load_dataset", "config, workdir", "data")
+    section(train.run.loop, "make_experiment", "config, workdir", "model")
+    section(Trainer, "__init__", "model", "data to device")
     section(Recovery, "saved", "checkpoints opened", "restore")
     section(Recovery, "beginning", "run.json", "initial state")
     section(Trainer, "compile", "initial state", "compile or load")

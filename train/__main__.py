@@ -145,8 +145,8 @@ def _overridden(config, arguments: Sequence[str]):
     from absl import flags
     from ml_collections import config_flags
 
-    from train.config import leaves, wanted
     from train.interface.nearest import did_you_mean
+    from train.setting import leaves, wanted
 
     values = flags.FlagValues()
     command = ["train", *arguments]
@@ -169,7 +169,8 @@ def _overridden(config, arguments: Sequence[str]):
 
 
 def _help(path: Path | None) -> None:
-    from train.config import Config, described, leaves
+    from train.config import Config
+    from train.setting import described, leaves
 
     config = Config() if path is None else _load(path)
     whose = "their defaults; --config=FILE --help shows a file's" if path is None else f"their values in {path}"

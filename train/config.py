@@ -8,12 +8,8 @@ Annotations stay real types here (no `from __future__ import annotations`): ml_c
 """
 
 import dataclasses
-import math
-import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from train.data import DATASETS
 from train.errors import UserError
@@ -21,7 +17,7 @@ from train.interface.nearest import did_you_mean
 from train.models import MODELS
 from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
 from train.registry import OPTIMIZERS
-from train.setting import setting
+from train.setting import check_value, leaves, make_plain, setting
 
 __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
 
@@ -37,10 +33,6 @@ FORMER: dict[str, Any] = {
     "optimizer.warmup_epochs": 0.0,
     "validation_examples": 0,
 }
-
-# Steps, periods and sizes are int32 on the device, and rates float32.
-INT32_MAX = 2**31 - 1
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 OPTIMIZERS.own("sgd", "train.optimizers:sgd", "SGD, with momentum if asked for; L2 weight decay")
 OPTIMIZERS.own("adam", "train.optimizers:adam", "Adam; L2 weight decay")
@@ -190,83 +182,6 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
-    """Yields (dotted name, value, field) for every setting, nested ones and options included."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
-        elif "identity" in field.metadata:
-            yield f"{prefix}{field.name}", value, field
-        elif value is not None:
-            yield f"{prefix}{field.name}", value, _as_setting(config, field)
-
-
-def _as_setting(owner: Any, field: dataclasses.Field) -> dataclasses.Field:
-    """A field that was not made by `setting`, of a user's options, as if it were."""
-    made = setting(field.default)
-    made.name, made.type = field.name, typing.get_type_hints(type(owner))[field.name]
-    return made
-
-
-def _plain(value: Any) -> Any:
-    """The same value as a Python int, float, str, bool or tuple; what is none of these, nor NumPy's, stays as it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    for kind in (bool, int, float, str):  # a subclass may print as something that cannot be read back
-        if isinstance(value, kind):
-            return value if type(value) is kind else kind(value)
-    return value
-
-
-def _make_plain(config: Any) -> None:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            _make_plain(value)
-        else:
-            setattr(config, field.name, _plain(value))
-
-
-def _has_type(value: Any, kind: Any) -> bool:
-    if kind is float:
-        # abs of a whole number may be too large for a float, which math.isfinite would raise at.
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind in (str, bool):
-        return isinstance(value, kind)
-    if kind == tuple[int, ...]:
-        return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
-    return isinstance(value, int | float | str | tuple)  # options: whatever JSON can store
-
-
-def described(field: dataclasses.Field) -> str:
-    """What a setting is, and its allowed values, in a line."""
-    rules = field.metadata
-    allowed = [f"one of {', '.join(rules['choices'])}"] if rules["choices"] else []
-    for rule, words in (("at_least", "at least"), ("above", "above"), ("at_most", "at most")):
-        allowed += [f"{words} {rules[rule]}"] if rules[rule] is not None else []
-    return "; ".join(filter(None, (", ".join(allowed), rules["help"])))
-
-
-_WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
-
-
-def wanted(field: dataclasses.Field) -> str:
-    """What kind of value a setting takes, in words."""
-    return _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
-
-
-def _largest(name: str, kind: Any) -> float:
-    """The largest value of a setting that states no bound of its own."""
-    if ".options." in name:
-        return math.inf  # what becomes of a user's option is the user's
-    return {int: INT32_MAX, tuple[int, ...]: INT32_MAX, float: FLOAT32_MAX}.get(kind, math.inf)
-
-
 def validate(config: Config) -> Config:
     """Checks type and range of every field, and makes NumPy's scalars plain Python values.
 
@@ -279,27 +194,9 @@ def validate(config: Config) -> Config:
     if not isinstance(config, Config):
         raise UserError(f"get_config() must return a train.config.Config, not {type(config).__name__}")
     fill_options(config)
-    _make_plain(config)
+    make_plain(config)
     for name, value, field in leaves(config):
-        if not _has_type(value, field.type):
-            raise UserError(f"config.{name}={value!r} must be {wanted(field)}")
-        rules = field.metadata
-        for element in value if isinstance(value, tuple) else (value,):
-            largest = _largest(name, field.type)
-            if rules["at_most"] is None and not isinstance(element, str) and abs(element) > largest:
-                shown = repr(value) if abs(element) < 1e300 else "..."  # Python refuses to print the largest of them
-                raise UserError(f"config.{name}={shown} must be at most {largest:.10g}: it is a 32-bit number")
-            if rules["at_least"] is not None and element < rules["at_least"]:
-                raise UserError(f"config.{name}={value!r} must be at least {rules['at_least']}")
-            if rules["at_most"] is not None and element > rules["at_most"]:
-                raise UserError(f"config.{name}={value!r} must be at most {rules['at_most']}")
-            if rules["above"] is not None and element <= rules["above"]:
-                raise UserError(f"config.{name}={value!r} must be greater than {rules['above']}")
-            if rules["choices"] and element not in rules["choices"]:
-                raise UserError(
-                    f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}"
-                    f"{did_you_mean(element, rules['choices'])}"
-                )
+        check_value(name, value, field)
     decay = config.optimizer.decay_epochs
     if list(decay) != sorted(set(decay)):
         raise UserError(f"config.optimizer.decay_epochs={decay} must increase from one to the next")

@@ -1,5 +1,6 @@
-"""From a config and the shape of its data to a `Recipe`: everything that is decided before a run is decided here."""
+"""From a config to an `Experiment`: everything that is decided before a run is decided here."""
 
+import dataclasses
 import os
 
 import jax
@@ -9,17 +10,84 @@ from train import data
 from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
+from train.hosts import agreement
 from train.models import MODELS, model_for
+from train.models.cpu import onednn
 from train.models.cpu.convolution import conv_general_dilated_onednn
-from train.models.precision import in_bfloat16
 from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
+from train.step.dispatch import ONE_BY_ONE, Dispatch, choose
 from train.step.input_pipeline import Preprocessing, shapes_of
 from train.step.objectives import OBJECTIVES, knows_examples
+from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
 from train.step.share import WHOLE, Share
 from train.step.steps import abstract_inputs, abstract_state, tree_bytes
+
+# Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
+XLA = "XLA"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run before it begins: what it computes, from which data, on which devices.
+
+    Attributes:
+      recipe: what its programs are functions of.
+      dataset: in host memory.
+      parallel: the devices.
+      dispatch: how updates are put into calls of the devices.
+      convolutions: what computes them on the CPU, as run.json has it: oneDNN with its version, or `XLA`; None on other
+        devices.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    parallel: Parallel
+    dispatch: Dispatch = ONE_BY_ONE
+    convolutions: str | None = XLA
+
+
+def make_experiment(config: Config, dataset: Dataset | None = None, *, convolutions: str | None = None) -> Experiment:
+    """Decides what a config leaves open, on this machine.
+
+    Args:
+      config: validated.
+      dataset: its data; loaded if not given.
+      convolutions: what computed the run's convolutions so far; None for a run that begins.
+
+    Raises:
+      UserError: the data is missing, there are fewer devices, or the settings do not fit together.
+    """
+    parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
+    dataset = load_dataset(config) if dataset is None else dataset
+    convolutions = _convolutions(config, parallel, convolutions)
+    recipe = make_recipe(config, dataset, parallel.share, convolutions=convolutions)
+    # Where gradients are accumulated, by a setting or by a user's optimizer, Lookahead does not count every step.
+    counted = config.optimizer.lookahead and config.accumulate_steps == 1 and OPTIMIZERS[config.optimizer.name].own
+    dispatch = choose(
+        config.steps_per_dispatch,
+        platform=parallel.devices[0].platform,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(abstract_state(recipe).params)),
+        sync_period=config.optimizer.sync_period if counted else 0,
+    )
+    return Experiment(recipe, dataset, parallel, dispatch, convolutions)
+
+
+def _convolutions(config: Config, parallel: Parallel, before: str | None) -> str | None:
+    """What computes a run's convolutions, given what did so far.
+
+    oneDNN is for one process whose programs are written for one device each: XLA cannot split its calls over devices.
+    """
+    if any(device.platform != "cpu" for device in parallel.devices):
+        return None
+    model = MODELS[config.model.name]
+    convolutional = model.own and "conv_general_dilated" in model.parameters()
+    one_device_each = parallel.share.mode in ("single", "pmap") and agreement.count() == 1
+    if before == XLA or not (convolutional and one_device_each and config.dtype == "float32"):
+        return XLA
+    return onednn.version() or XLA
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -42,14 +110,14 @@ def load_dataset(config: Config) -> Dataset:
     )
 
 
-def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, onednn: bool = False) -> Recipe:
-    """Works out a run from its config.
+def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convolutions: str | None = XLA) -> Recipe:
+    """Works out what a config and the shape of its data decide.
 
     Args:
       config: validated.
       dataset: only the shapes of its arrays matter, which may be `jax.ShapeDtypeStruct`.
       share: how a batch is split over devices.
-      onednn: whether oneDNN computes convolutions (`train.models.cpu.onednn`), for programs of this process.
+      convolutions: what computes them; anything but `XLA` and None is oneDNN, for programs of this process.
 
     Raises:
       UserError: model, data and settings do not fit together, or the network cannot take the inputs or does not fit
@@ -62,8 +130,8 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, onedn
     test_batch_size = min(config.test_batch_size or config.batch_size, tests) // share.devices * share.devices
     test_batch_size = test_batch_size or share.devices
     per_epoch = steps_per_epoch(examples, config.batch_size)
-    model = model_for(dataset, config.model, axis_name=share.axis_name)
-    if onednn:
+    model = model_for(dataset, config.model, axis_name=share.axis_name, dtype=config.dtype)
+    if convolutions not in (None, XLA):
         model = model.clone(conv_general_dilated=conv_general_dilated_onednn)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     every = config.accumulate_steps
@@ -83,7 +151,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, onedn
         train_data=shapes_of(dataset.train),
         test_data=shapes_of(dataset.test),
         validation_data=shapes_of(dataset.validation) if dataset.validation else None,
-        model=in_bfloat16(model) if config.dtype == "bfloat16" else model,
+        model=model,
         batch_size=config.batch_size,
         test_batch_size=test_batch_size,
         epochs=config.epochs,

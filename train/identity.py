@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.config import FORMER, Config, differences, from_dict, leaves
+from train.config import FORMER, Config, differences, from_dict
 from train.errors import UserError
+from train.setting import leaves
 
 # Raise it when the same settings come to mean another run.
 SCHEMA = 2

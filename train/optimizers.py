@@ -23,10 +23,11 @@ import optax
 
 import lookahead_jax as la
 from train.averages import with_ema
-from train.config import INT32_MAX, OptimizerConfig
+from train.config import OptimizerConfig
 from train.errors import UserError
 from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
 from train.registry import OPTIMIZERS
+from train.setting import INT32_MAX
 
 
 class ScaleByRAdamState(NamedTuple):

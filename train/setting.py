@@ -1,8 +1,19 @@
-"""A field of a config: its default, its range, and whether it makes another run."""
+"""A field of a config: its type, its default, its range, and whether it makes another run."""
 
 import dataclasses
-from collections.abc import Collection
+import math
+import typing
+from collections.abc import Collection, Iterator
 from typing import Any
+
+import numpy as np
+
+from train.errors import UserError
+from train.interface.nearest import did_you_mean
+
+# Steps, periods and sizes are int32 on the device, and rates float32.
+INT32_MAX = 2**31 - 1
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def setting(
@@ -35,3 +46,113 @@ def setting(
         "identity": identity,
     }
     return dataclasses.field(default=default, metadata=rules)
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    """Yields (dotted name, value, field) for every setting, nested ones and options included."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        elif "identity" in field.metadata:
+            yield f"{prefix}{field.name}", value, field
+        elif value is not None:
+            yield f"{prefix}{field.name}", value, _as_setting(config, field)
+
+
+def _as_setting(owner: Any, field: dataclasses.Field) -> dataclasses.Field:
+    """A field that was not made by `setting`, of a user's options, as if it were."""
+    made = setting(field.default)
+    made.name, made.type = field.name, typing.get_type_hints(type(owner))[field.name]
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """The same value as a Python int, float, str, bool or tuple; what is none of these, nor NumPy's, stays as it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    for kind in (bool, int, float, str):  # a subclass may print as something that cannot be read back
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)
+    return value
+
+
+def make_plain(config: Any) -> None:
+    """Makes NumPy's scalars, and values of subclasses, plain Python values."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            make_plain(value)
+        else:
+            setattr(config, field.name, _plain(value))
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    if kind is float:
+        # abs of a whole number may be too large for a float, which math.isfinite would raise at.
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (str, bool):
+        return isinstance(value, kind)
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
+    return isinstance(value, int | float | str | tuple)  # options: whatever JSON can store
+
+
+def described(field: dataclasses.Field) -> str:
+    """What a setting is, and its allowed values, in a line."""
+    rules = field.metadata
+    allowed = [f"one of {', '.join(rules['choices'])}"] if rules["choices"] else []
+    for rule, words in (("at_least", "at least"), ("above", "above"), ("at_most", "at most")):
+        allowed += [f"{words} {rules[rule]}"] if rules[rule] is not None else []
+    return "; ".join(filter(None, (", ".join(allowed), rules["help"])))
+
+
+_WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
+
+
+def wanted(field: dataclasses.Field) -> str:
+    """What kind of value a setting takes, in words."""
+    return _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
+
+
+def _largest(name: str, kind: Any) -> float:
+    """The largest value of a setting that states no bound of its own."""
+    if ".options." in name:
+        return math.inf  # what becomes of a user's option is the user's
+    return {int: INT32_MAX, tuple[int, ...]: INT32_MAX, float: FLOAT32_MAX}.get(kind, math.inf)
+
+
+def check_value(name: str, value: Any, field: dataclasses.Field) -> None:
+    """Checks the type and the range of a setting.
+
+    Args:
+      name: dotted.
+      value: the one to check.
+      field: made by `setting`.
+
+    Raises:
+      UserError: names the setting, its value and what is allowed.
+    """
+    if not _has_type(value, field.type):
+        raise UserError(f"config.{name}={value!r} must be {wanted(field)}")
+    rules = field.metadata
+    for element in value if isinstance(value, tuple) else (value,):
+        largest = _largest(name, field.type)
+        if rules["at_most"] is None and not isinstance(element, str) and abs(element) > largest:
+            shown = repr(value) if abs(element) < 1e300 else "..."  # Python refuses to print the largest of them
+            raise UserError(f"config.{name}={shown} must be at most {largest:.10g}: it is a 32-bit number")
+        if rules["at_least"] is not None and element < rules["at_least"]:
+            raise UserError(f"config.{name}={value!r} must be at least {rules['at_least']}")
+        if rules["at_most"] is not None and element > rules["at_most"]:
+            raise UserError(f"config.{name}={value!r} must be at most {rules['at_most']}")
+        if rules["above"] is not None and element <= rules["above"]:
+            raise UserError(f"config.{name}={value!r} must be greater than {rules['above']}")
+        if rules["choices"] and element not in rules["choices"]:
+            raise UserError(
+                f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}"
+                f"{did_you_mean(element, rules['choices'])}"
+            )

@@ -32,9 +32,9 @@ EPOCHS, STEPS = 25, 7
 
 def run_child(workdir: Path, epochs: int) -> None:
     """The run itself, in a process of its own."""
-    from train import data
+    from train import data, experiment
     from train.config import Config, ModelConfig, OptimizerConfig
-    from train.run import loop, trainer
+    from train.run import loop
     from train.step import runtime
 
     rng = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def run_child(workdir: Path, epochs: int) -> None:
 
     mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
     made_up = data.Dataset("made-up", "image", split(100), split(20), 10, "pad_crop_flip", mean, std, True)
-    trainer.load_dataset = lambda config: made_up
+    experiment.load_dataset = lambda config: made_up
     runtime.set_up()
     optimizer = OptimizerConfig(name="adam", learning_rate=0.001, lookahead=True, sync_period=5)
     config = Config(epochs=epochs, batch_size=16, devices=1, model=ModelConfig(name="small_cnn"), optimizer=optimizer)

@@ -13,11 +13,11 @@ from train.config import (
     OptimizerConfig,
     differences,
     from_dict,
-    leaves,
     to_dict,
     validate,
 )
 from train.errors import UserError
+from train.setting import leaves
 
 
 def with_field(name, value):

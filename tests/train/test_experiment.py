@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from train.config import INT32_MAX, Config, ModelConfig, OptimizerConfig, validate
+from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.data import Dataset, Split
 from train.errors import UserError
 from train.experiment import make_recipe
 from train.registry import MODELS, Entry
+from train.setting import INT32_MAX
 from train.step import steps
 
 FLOAT32_MAX = 3.4028234663852886e38

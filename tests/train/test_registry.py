@@ -15,7 +15,7 @@ import pytest
 import train
 from train import data
 from train.__main__ import parse
-from train.config import Config, ModelConfig, OptimizerConfig, differences, from_dict, leaves, to_dict, validate
+from train.config import Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict, validate
 from train.errors import UserError
 from train.experiment import make_recipe
 from train.identity import run_id
@@ -24,6 +24,7 @@ from train.optimizer_options import Lion
 from train.optimizers import make_inner_optimizer
 from train.registry import DATASETS, OPTIMIZERS
 from train.run.loop import train as train_run
+from train.setting import leaves
 
 
 def test_the_names_are_known_without_importing_jax():

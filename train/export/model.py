@@ -17,11 +17,11 @@ from train import averages
 from train.config import Config, from_dict, validate
 from train.data.dataset import from_facts
 from train.errors import UserError
-from train.experiment import make_recipe
+from train.experiment import make_experiment, make_recipe
 from train.files import read_json
 from train.interface.paths import user_path
 from train.run.checkpointing import Checkpoints
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 from train.step.input_pipeline import DeviceSplit, slice_batch
 from train.step.metrics import Metrics
 from train.step.parallel import Parallel
@@ -108,7 +108,7 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
     trained = chosen == "live" and not averages.is_schedule_free(state.opt_state)
     params, batch_stats = _weights(recipe, state, chosen), state.batch_stats
     if recipe.recalibration_batches and not trained:
-        trainer = make_trainer(dataclasses.replace(config, devices=1))
+        trainer = Trainer(make_experiment(dataclasses.replace(config, devices=1)))
         batch_stats = trainer.recalibrated_batch_stats(state, params)
     variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
     return LoadedModel(config, variables, step, chosen, dataset.class_names, recipe)

@@ -12,11 +12,12 @@ import numpy as np
 
 from train.config import Config, to_dict
 from train.errors import UserError
+from train.experiment import make_experiment
 from train.insight.landscape import Plane, flat, plane_through, project, score, score_points
 from train.insight.points import Insight, Point
 from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.step.steps import TrainState
 
 # Where the line is scored: 0 is the slow weights, 1 the fast ones, and each point is where that slow step size leads.
@@ -192,8 +193,10 @@ def measure(
     """
     check(config)
     config = dataclasses.replace(config, devices=1)
-    trainer = make_trainer(config)
-    plain = make_trainer(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lookahead=False)))
+    trainer = Trainer(make_experiment(config))
+    plain = Trainer(
+        make_experiment(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lookahead=False)))
+    )
     start = start_of_cycle(trainer, workdir)
     state, first, period = start.state, start.step, config.optimizer.sync_period
     bare = dataclasses.replace(state, opt_state=state.opt_state.fast_state)

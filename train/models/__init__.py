@@ -28,13 +28,14 @@ MODELS.own("bilstm", "train.models.bilstm:BiLSTMClassifier", "two-layer bidirect
 _KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
 
 
-def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None) -> nn.Module:
+def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
     """The Flax module for a config's model settings and a data set's sizes.
 
     Args:
       dataset: decides the task and the width of the output.
       settings: a `train.config.ModelConfig`.
       axis_name: as in `create_model`.
+      dtype: of its computation, "float32" or "bfloat16"; its parameters and outputs are float32.
 
     Raises:
       UserError: the model is unknown, is for a different task than the data set's, or does not accept a value.
@@ -47,7 +48,12 @@ def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None) 
         )
     names = [field.name for field in dataclasses.fields(settings) if field.name != "name"]
     sizes = {"vocabulary_size": dataset.vocab_size, "num_classes": dataset.num_classes, "axis_name": axis_name}
-    return _made(entry, {name: getattr(settings, name) for name in names} | sizes)
+    model = _made(entry, {name: getattr(settings, name) for name in names} | sizes)
+    if dtype == "float32":
+        return model
+    from train.models.precision import in_bfloat16
+
+    return in_bfloat16(model)
 
 
 def create_model(name: str, *, num_classes: int, axis_name: str | None = None, **options: Any) -> nn.Module:

@@ -12,11 +12,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, leaves, to_dict
+from train.config import Config, to_dict
 from train.errors import UserError
 from train.files import read_json, write_atomic, write_json
 from train.reproduction.logs import report_runs
 from train.run.records import Row, read_rows
+from train.setting import leaves
 
 ABOUT = "about.json"
 _FILE = re.compile(r"(?P<name>\w+)_seed(?P<seed>\d+)\.csv")

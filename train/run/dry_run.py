@@ -5,11 +5,12 @@ from pathlib import Path
 
 import jax
 
-from train.config import Config, leaves
+from train.config import Config
 from train.experiment import load_dataset, make_recipe
 from train.interface.words import duration_words
 from train.run.records import Row, read_rows, seconds_per_epoch
 from train.run.workdir import Workdir
+from train.setting import leaves
 from train.step.steps import abstract_state, tree_bytes
 
 __all__ = ["dry_run"]

@@ -1,6 +1,5 @@
 """The loop of one run: epochs, evaluation, rows, checkpoints and resume."""
 
-import collections
 import contextlib
 import dataclasses
 import io
@@ -14,19 +13,21 @@ import jax
 import numpy as np
 
 from train.config import Config
+from train.experiment import make_experiment
 from train.hosts import agreement
 from train.interface.output import Extras
 from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
-from train.run.records import NORM_COLUMNS, MetricsFile, Row, validation_score
+from train.run.records import NORM_COLUMNS, MetricsFile, Row, columns_of, validation_score
 from train.run.recovery import NonFiniteStep, Position, Recovery, check_rows
-from train.run.scores import columns_of_run, perplexities, scores, timed
+from train.run.scores import perplexities, scores, timed
 from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 from train.step.compiling import Interrupted
+from train.step.dispatch import lagging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
                     print(f"{directory.path} is finished; choose another workdir to train again")
             return Outcome("finished", MetricsFile(directory.metrics).rows)
         with ending_recorded(directory):
-            return Run(config, directory, make_trainer(config, directory.convolutions), asked, quiet=quiet).run()
+            trainer = Trainer(make_experiment(config, convolutions=directory.convolutions))
+            return Run(config, directory, trainer, asked, quiet=quiet).run()
 
 
 class Run:
@@ -89,7 +91,12 @@ class Run:
         self.trainer, self._recipe = trainer, trainer.recipe
         self._stop, self._quiet = agreement.agreed(stop), quiet
         self._language_model = self._recipe.task == "text"
-        self._metrics_file = MetricsFile(directory.metrics, columns_of_run(self._recipe))
+        columns = columns_of(
+            language_model=self._language_model,
+            ema=bool(self._recipe.ema_decay),
+            validation=self._recipe.validation_data is not None,
+        )
+        self._metrics_file = MetricsFile(directory.metrics, columns)
         self._checkpoints = Checkpoints(
             directory.checkpoints,
             run=directory.run_id,
@@ -197,29 +204,11 @@ class Run:
         """
         trainer, per_epoch, position = self.trainer, self._recipe.steps_per_epoch, self.position
         order = trainer.order(position.state)
-        in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
-        began = time.monotonic()
-
-        def wait_for_oldest() -> dict[str, jax.Array]:
-            first, scalars = in_flight.popleft()
+        scalars, began = {}, time.monotonic()
+        for first, scalars in lagging(self._dispatched(order), trainer.parallel.max_in_flight):
             finite = np.isfinite(np.atleast_1d(scalars["loss"]))
             if not finite.all():
                 raise NonFiniteStep(first + int(finite.argmin()))
-            return scalars
-
-        scalars, end = {}, (position.step // per_epoch + 1) * per_epoch
-        while position.step < end:
-            before = position.step
-            in_flight.append((before + 1, position.advance(trainer, order)))
-            # The next call is dispatched before this one is done, and no further ahead.
-            if len(in_flight) >= trainer.parallel.max_in_flight:
-                scalars = wait_for_oldest()
-            self.progress.step(position.step - before)
-            self._stop.poll()
-            if self._stop:
-                break
-        while in_flight:
-            scalars = wait_for_oldest()
         jax.block_until_ready(position.metrics)
         position.seconds += time.monotonic() - began
         if position.step % per_epoch:
@@ -228,6 +217,18 @@ class Run:
         if not all(map(math.isfinite, norms.values())):
             raise NonFiniteStep(position.step)
         return norms
+
+    def _dispatched(self, order: jax.Array) -> Iterator[tuple[int, dict[str, jax.Array]]]:
+        """The first step of each call to the end of the epoch, or to a stop signal, and the call's scalars."""
+        position, per_epoch = self.position, self._recipe.steps_per_epoch
+        end = (position.step // per_epoch + 1) * per_epoch
+        while position.step < end:
+            before = position.step
+            yield before + 1, position.advance(self.trainer, order)
+            self.progress.step(position.step - before)
+            self._stop.poll()
+            if self._stop:
+                return
 
     def finish_epoch(self, norms: dict[str, float], scored: Row, seconds: float) -> None:
         """Writes the row, and saves a checkpoint if one is due.

@@ -4,18 +4,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from train.run.records import Row, columns_of, perplexity
+from train.run.records import Row, perplexity
 from train.run.trainer import Trainer
 from train.step.recipe import Recipe
 from train.step.steps import TrainState
 
 T = TypeVar("T")
-
-
-def columns_of_run(recipe: Recipe) -> tuple[str, ...]:
-    """The columns of metrics.csv."""
-    validation = recipe.validation_data is not None
-    return columns_of(language_model=recipe.task == "text", ema=bool(recipe.ema_decay), validation=validation)
 
 
 def scores(trainer: Trainer, state: TrainState) -> Row:

@@ -1,4 +1,4 @@
-"""A recipe's programs, compiled for the devices at hand, over data that is on them. Holds no maths and no state."""
+"""An experiment's programs, compiled, over data that is on the devices. Holds no maths and no state."""
 
 import contextlib
 import dataclasses
@@ -9,27 +9,18 @@ import numpy as np
 
 import lookahead_jax as la
 from train import averages
-from train.config import Config
-from train.data import Dataset
-from train.data.dataset import to_facts
-from train.experiment import load_dataset, make_recipe
-from train.hosts import agreement
-from train.models.cpu import onednn
-from train.registry import MODELS, OPTIMIZERS
+from train.data.dataset import Split, to_facts
+from train.experiment import Experiment
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
-from train.step.dispatch import ONE_BY_ONE, ONE_UPDATE, Call, Dispatch, choose
+from train.step.dispatch import ONE_UPDATE, Call
 from train.step.evaluation import evaluate
 from train.step.input_pipeline import DeviceSplit, to_host_arrays
 from train.step.metrics import Metrics
-from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import recalibrate
 from train.step.recipe import Recipe
 from train.step.runtime import release_freed_memory
 from train.step.steps import TrainState
-
-# Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
-XLA = "XLA"
 
 
 class Trainer:
@@ -44,26 +35,22 @@ class Trainer:
       train_data: on the devices.
       test_data: on the devices.
       validation_data: on the devices; None if nothing was set aside.
-      convolutions: what computes them on the CPU, as run.json has it (`convolutions_of`).
+      convolutions: what computes them on the CPU, as in `Experiment`.
       dataset_facts: all of the data set but its examples (`train.data.dataset.to_facts`).
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        dataset: Dataset,
-        parallel: Parallel,
-        dispatch: Dispatch = ONE_BY_ONE,
-        convolutions: str | None = XLA,
-    ):
-        self.recipe, self.parallel, self.dispatch, self.convolutions = recipe, parallel, dispatch, convolutions
+    def __init__(self, experiment: Experiment):
+        self.recipe, self.parallel, self.dispatch = experiment.recipe, experiment.parallel, experiment.dispatch
+        self.convolutions, dataset = experiment.convolutions, experiment.dataset
         self.source, self.digest = dataset.source, dataset.digest
-        self.train_data = parallel.put(to_host_arrays(dataset.train))
-        self.test_data = parallel.put(to_host_arrays(dataset.test))
-        validation = dataset.validation
-        self.validation_data = None if validation is None else parallel.put(to_host_arrays(validation))
+
+        def on_devices(split: Split) -> DeviceSplit:
+            return self.parallel.put(to_host_arrays(split))
+
+        self.train_data, self.test_data = on_devices(dataset.train), on_devices(dataset.test)
+        self.validation_data = on_devices(dataset.validation) if dataset.validation else None
         self.dataset_facts = to_facts(dataset)
-        self._compiler = Compiler(parallel.compile)
+        self._compiler = Compiler(self.parallel.compile)
 
     @property
     def compilations(self) -> int:
@@ -241,48 +228,3 @@ class Trainer:
         their own.
         """
         return not self.recipe.recalibration_batches and self.steps_since_sync(state) == 0
-
-
-def convolutions_of(config: Config, parallel: Parallel, before: str | None = None) -> str | None:
-    """What computes a run's convolutions: oneDNN with its version where it can, `XLA`, or None if no CPU does.
-
-    oneDNN is for one process whose programs are written for one device each: XLA cannot split its calls over devices.
-
-    Args:
-      config: of the run.
-      parallel: its devices.
-      before: what computed them so far; None for a run that begins.
-    """
-    if any(device.platform != "cpu" for device in parallel.devices):
-        return None
-    model = MODELS[config.model.name]
-    convolutional = model.own and "conv_general_dilated" in model.parameters()
-    one_device_each = parallel.share.mode in ("single", "pmap") and agreement.count() == 1
-    if before == XLA or not (convolutional and one_device_each and config.dtype == "float32"):
-        return XLA
-    return onednn.version() or XLA
-
-
-def make_trainer(config: Config, convolutions: str | None = None) -> Trainer:
-    """Loads the data of a config, and works out its recipe and devices.
-
-    Args:
-      config: of the run.
-      convolutions: what computed the run's convolutions so far; None for a run that begins.
-
-    Raises:
-      UserError: a name is unknown, the data is missing, or the batch does not fit.
-    """
-    dataset = load_dataset(config)
-    parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
-    used = convolutions_of(config, parallel, convolutions)
-    recipe = make_recipe(config, dataset, parallel.share, onednn=used not in (None, XLA))
-    # Where gradients are accumulated, by a setting or by a user's optimizer, Lookahead does not count every step.
-    counted = config.optimizer.lookahead and config.accumulate_steps == 1 and OPTIMIZERS[config.optimizer.name].own
-    dispatch = choose(
-        config.steps_per_dispatch,
-        platform=parallel.devices[0].platform,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(steps.abstract_state(recipe).params)),
-        sync_period=config.optimizer.sync_period if counted else 0,
-    )
-    return Trainer(recipe, dataset, parallel, dispatch, used)

@@ -6,7 +6,6 @@ that left its lane since its numbers were not finite, catches up with the others
 epoch move, until all are at an epoch's start again.
 """
 
-import collections
 import contextlib
 import dataclasses
 import time
@@ -19,14 +18,16 @@ import numpy as np
 
 from train.config import Config, differences, to_dict, validate
 from train.errors import UserError
+from train.experiment import XLA, make_experiment
 from train.hosts import agreement
 from train.run.loop import Outcome, Run
 from train.run.records import NORM_COLUMNS, MetricsFile
 from train.run.scores import scores, timed
 from train.run.signals import StopRequest
-from train.run.trainer import XLA, Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 from train.seeds.lanes import Lanes
+from train.step.dispatch import lagging
 
 
 class Member:
@@ -158,15 +159,15 @@ def _shared(members: Sequence[Member], action: Callable[[], Any]) -> Any:
         return None
 
 
-def _convolutions(members: Sequence[Member]) -> str:
+def _convolutions(members: Sequence[Member]) -> str | None:
     """XLA's for all, as oneDNN would compute one seed after another; but what they began with if that is the same."""
     began = {member.convolutions for member in members} - {None}
-    return next(iter(began)) or XLA if len(began) == 1 else XLA
+    return began.pop() if len(began) == 1 else XLA
 
 
 def _begin(members: Sequence[Member], stop: StopRequest, *, quiet: bool) -> None:
     config = members[0].config
-    trainer = _shared(members, lambda: make_trainer(config, _convolutions(members)))
+    trainer = _shared(members, lambda: Trainer(make_experiment(config, convolutions=_convolutions(members))))
     for member in _left(members):
         with member.guarded():
             member.begin(trainer, stop, quiet=quiet)
@@ -194,33 +195,29 @@ def _advance(members: Sequence[Member], stop: StopRequest) -> None:
     runs = [member.run for member in members]
     trainer = runs[0].trainer
     lanes, per_epoch = Lanes(trainer, len(runs)), trainer.recipe.steps_per_epoch
-    began, first, steps_done = time.monotonic(), runs[0].steps_into_epoch, 0
+    began, first = time.monotonic(), runs[0].steps_into_epoch
     states = lanes.stack([run.position.state for run in runs])
     metrics = lanes.stack([run.position.metrics for run in runs])
     orders = lanes.order(states)
-    in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
     bad: dict[int, int] = {}  # lane -> how many steps from here its numbers were not finite
+    steps_done = 0
 
-    def wait_for_oldest() -> dict[str, np.ndarray]:
-        step, scalars = in_flight.popleft()
-        found = jax.device_get(scalars)
-        for lane in np.flatnonzero(~np.isfinite(found["loss"])):
-            bad.setdefault(int(lane), step)
-        return found
+    def dispatched() -> Iterator[tuple[int, dict[str, jax.Array]]]:
+        nonlocal states, metrics, steps_done
+        for step in range(first, per_epoch):
+            states, metrics, scalars = lanes.train(states, metrics, orders, last=step + 1 == per_epoch)
+            steps_done += 1
+            yield steps_done, scalars
+            for run in runs:
+                run.progress.step(1)
+            if stop or len(bad) == len(runs):
+                return
 
     scalars: dict[str, np.ndarray] = {}
-    for step in range(first, per_epoch):
-        states, metrics, losses = lanes.train(states, metrics, orders, last=step + 1 == per_epoch)
-        steps_done += 1
-        in_flight.append((steps_done, losses))
-        if len(in_flight) >= trainer.parallel.max_in_flight:
-            scalars = wait_for_oldest()
-        for run in runs:
-            run.progress.step(1)
-        if stop or len(bad) == len(runs):
-            break
-    while in_flight:
-        scalars = wait_for_oldest()
+    for step, results in lagging(dispatched(), trainer.parallel.max_in_flight):
+        scalars = jax.device_get(results)
+        for lane in np.flatnonzero(~np.isfinite(scalars["loss"])):
+            bad.setdefault(int(lane), step)
     whole = first + steps_done == per_epoch
     norms = {name: scalars[name] for name in NORM_COLUMNS if whole and name in scalars}
     for lane in range(len(runs)):

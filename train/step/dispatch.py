@@ -16,9 +16,12 @@ about 8 million parameters. ResNet18 has 11 million, the other models at most 2.
 counts there, and LLVM leaves the slow weights alone between syncs.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 STEPS = {"tpu": 20}
 LARGE = 8_000_000  # parameters
@@ -79,6 +82,24 @@ class Dispatch:
 
 
 ONE_BY_ONE = Dispatch()
+
+
+def lagging(dispatched: Iterable[T], most: int) -> Iterator[T]:
+    """Yields each item when `most` of them are dispatched, the last ones at the end.
+
+    Waiting for the results of what it yields keeps at most `most` calls in flight: the next one is dispatched before
+    the last is done, and no further ahead.
+
+    Args:
+      dispatched: dispatches a call whenever it is asked for the next item.
+      most: at least 1.
+    """
+    waiting: collections.deque[T] = collections.deque()
+    for item in dispatched:
+        waiting.append(item)
+        if len(waiting) >= most:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def choose(steps_per_dispatch: int, *, platform: str, parameters: int, sync_period: int) -> Dispatch:

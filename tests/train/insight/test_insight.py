@@ -11,6 +11,7 @@ import pytest
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
+from train.experiment import make_experiment
 from train.insight import landscape
 from train.insight import measure as insight_measure
 from train.insight.__main__ import main
@@ -18,7 +19,7 @@ from train.insight.figure import draw_insight
 from train.insight.measure import Effort, Scorer, measure
 from train.insight.points import Insight, read, write
 from train.run.loop import train as train_run
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 from train.step import input_pipeline, recalibration
 from train.step.objectives import sample_losses
 from train.step.steps import epoch_order
@@ -83,7 +84,7 @@ def test_weights_that_stand_still_or_go_straight_span_no_plane(step):
 
 
 def test_score_is_that_of_the_network_with_batch_statistics_of_its_own(config):
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     state = trainer.init(3)
     scorer = Scorer(config, trainer, state.batch_stats, Effort(examples=100, batches=3))
     plane = landscape.Plane(*(landscape.flat(state.params) * factor for factor in (1.0, 0.0, 0.0)))
@@ -109,7 +110,7 @@ def test_score_is_that_of_the_network_with_batch_statistics_of_its_own(config):
 
 
 def test_a_point_of_the_grid_scores_as_its_weights_do(config):
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     states = [trainer.init(seed) for seed in range(3)]
     scorer = Scorer(config, trainer, states[0].batch_stats, Effort(examples=50, batches=1))
     plane = landscape.plane_through(*(landscape.flat(state.params) for state in states))

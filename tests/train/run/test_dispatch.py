@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 
-import train.run.trainer as trainer_module
 from tests.train.run import test_nonfinite
+from train import experiment
 from train.errors import RunFailed
+from train.experiment import make_experiment
 from train.run.loop import train
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.step.dispatch import LARGE, Dispatch, choose
 
 
@@ -70,7 +71,7 @@ def whole(small_config, tmp_path):
 def test_a_run_is_the_same_whole_and_stopped_within_its_calls(
     dispatch, small_config, whole, tmp_path, monkeypatch, ctrl_c_at, assert_same_run
 ):
-    monkeypatch.setattr(trainer_module, "choose", lambda *_, **__: dispatch)
+    monkeypatch.setattr(experiment, "choose", lambda *_, **__: dispatch)
     calls = []
     train_of = Trainer.train
 
@@ -94,7 +95,7 @@ def test_a_run_is_the_same_whole_and_stopped_within_its_calls(
 
 def test_a_loss_that_is_not_finite_is_found_within_its_call(small_config, replace, tmp_path, monkeypatch, final_tree):
     config = replace(small_config, steps_per_dispatch=4)
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     order = trainer.order(trainer.init(config.seed))
     monkeypatch.setattr(test_nonfinite, "POISONED", int(order[2 * 16 + 5]))  # the third of the first call's updates
     test_nonfinite.poison_batches(monkeypatch)
@@ -105,5 +106,5 @@ def test_a_loss_that_is_not_finite_is_found_within_its_call(small_config, replac
 
 def test_the_setting_reaches_the_loop_and_makes_no_other_run(small_config, replace, whole):
     config = replace(small_config, steps_per_dispatch=2)
-    assert make_trainer(config).dispatch == Dispatch(2)
+    assert Trainer(make_experiment(config)).dispatch == Dispatch(2)
     assert train(config, whole, quiet=True).status == "finished"

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from train.errors import RunFailed
+from train.experiment import make_experiment
 from train.run.loop import train
 from train.run.records import read_rows
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 from train.step import input_pipeline
 from train.step.dispatch import Call
 
@@ -37,7 +38,7 @@ def bad_step_of_epoch(trainer, state):
 
 def test_stop_names_the_step_and_saves_the_state_before_it(small_config, monkeypatch, tmp_path, final_tree):
     poison_batches(monkeypatch)
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     bad = bad_step_of_epoch(trainer, trainer.init(small_config.seed))
     with pytest.raises(RunFailed, match=rf"step {bad} \(epoch 1\) left a loss.*checkpoint {bad - 1} .*learning_rate"):
         train(small_config, tmp_path, quiet=True)
@@ -54,7 +55,7 @@ def test_stop_names_the_step_and_saves_the_state_before_it(small_config, monkeyp
 @pytest.mark.optimized  # the same bits from two programs
 def test_skip_trains_on_as_if_the_batch_were_not_there(small_config, replace, tmp_path, monkeypatch, final_tree):
     config = replace(small_config, on_nonfinite="skip", epochs=2)
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     state, skipped = trainer.init(config.seed), []
     for epoch in range(2):
         bad, order = bad_step_of_epoch(trainer, state), trainer.order(state)

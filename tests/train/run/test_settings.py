@@ -11,11 +11,11 @@ import pytest
 
 from tests.train.step.test_parallel import assert_trees_close, config_of, run_steps
 from train.config import OptimizerConfig
-from train.experiment import load_dataset
+from train.experiment import load_dataset, make_experiment
 from train.models import create_model
 from train.run.loop import train
 from train.run.records import read_rows
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 
 
 def mean_loss(config, params, batch_stats, split="test"):
@@ -88,7 +88,7 @@ def test_schedule_free_is_evaluated_at_its_average(small_config, tmp_path, final
 
 
 def test_averaged_weights_get_statistics_of_their_own_if_asked_for(small_config, replace):
-    trainer = make_trainer(replace(small_config, ema_decay=0.9, recalibrate_batch_stats=True))
+    trainer = Trainer(make_experiment(replace(small_config, ema_decay=0.9, recalibrate_batch_stats=True)))
     state = run_steps(trainer, trainer.init(0), 4)[0]
     average = trainer.weights(state, ema=True)
     own = state.replace(params=average, batch_stats=trainer.recalibrated_batch_stats(state, average))
@@ -104,7 +104,7 @@ def test_accumulation_clipping_and_average_on_four_devices_equal_one():
     settings = {"train_examples": 104, "batch_size": 16, "accumulate_steps": 3, "ema_decay": 0.5, "epochs": 2}
     states = []
     for devices in (1, 4):
-        trainer = make_trainer(config_of(optimizer=optimizer, devices=devices, **settings))
+        trainer = Trainer(make_experiment(config_of(optimizer=optimizer, devices=devices, **settings)))
         states.append(run_steps(trainer, trainer.init(0), 8)[0])
     assert_trees_close(states[1], states[0], 1e-5)
     lookahead = states[0].opt_state.inner_state
@@ -125,7 +125,7 @@ def primitives(jaxpr):
 def test_bfloat16_computes_in_it_and_keeps_everything_in_float32(small_config, replace):
     losses, states = [], []
     for dtype in ("float32", "bfloat16"):
-        trainer = make_trainer(replace(small_config, dtype=dtype))
+        trainer = Trainer(make_experiment(replace(small_config, dtype=dtype)))
         state, _, found = run_steps(trainer, trainer.init(0), 7)
         losses.append(found)
         states.append(state)
@@ -144,7 +144,7 @@ def test_bfloat16_gradients_are_those_of_a_network_cast_by_hand(small_config, re
     """Forward and backward in bfloat16 by `dtype=` of Flax's own layers, on the same weights and images."""
     import flax.linen as nn
 
-    trainer = make_trainer(replace(small_config, dtype="bfloat16"))
+    trainer = Trainer(make_experiment(replace(small_config, dtype="bfloat16")))
     state = trainer.init(0)
 
     class ByHand(nn.Module):

@@ -15,10 +15,10 @@ import train.run.loop
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.data.imdb import prepare_imdb
 from train.errors import UserError
-from train.experiment import load_dataset
+from train.experiment import load_dataset, make_experiment
 from train.models.normalization import BatchNorm
 from train.run.records import validation_score
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 from train.step.dispatch import Call
 from train.step.input_pipeline import draw, load, slice_batch
 
@@ -143,7 +143,7 @@ def test_the_cnn_learns_an_image_folder(image_config):
         model=ModelConfig(name="cnn"),
         optimizer=dataclasses.replace(RADAM, learning_rate=1e-3),
     )
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     state, epochs = run_epochs(trainer, trainer.init(0), 3)
     assert epochs[-1][0] < 0.5 * epochs[0][0]
     assert int(trainer.evaluate(state).count) == 15
@@ -152,7 +152,7 @@ def test_the_cnn_learns_an_image_folder(image_config):
 
 
 def test_the_bilstm_learns_reviews_and_its_vocabulary_is_the_sets(review_config):
-    trainer = make_trainer(review_config)
+    trainer = Trainer(make_experiment(review_config))
     state = trainer.init(0)
     # The four special ids, good, bad, film, plot.
     assert state.params["embedding"].shape == (8, 6)
@@ -176,13 +176,13 @@ def test_the_language_model_learns_and_its_metrics_count_tokens(text_config, tmp
 
 
 def test_the_untrained_language_model_finds_every_word_as_likely(text_config):
-    trainer = make_trainer(text_config)
+    trainer = Trainer(make_experiment(text_config))
     perplexity = math.exp(trainer.evaluate(trainer.init(0)).means()[0])
     assert perplexity == pytest.approx(VOCABULARY, rel=0.02)
 
 
 def test_batches_of_text_are_the_next_segments_of_each_row(text_config, text_dir):
-    trainer = make_trainer(text_config)
+    trainer = Trainer(make_experiment(text_config))
     words = (text_dir / "train.txt").read_text().replace("\n", " <eos> ").split()
     names = load_dataset(text_config).class_names
     table = np.array([names.index(word) for word in words])[: len(words) // ROWS * ROWS].reshape(ROWS, -1)
@@ -204,7 +204,7 @@ def test_batches_of_text_are_the_next_segments_of_each_row(text_config, text_dir
 
 def test_evaluation_of_text_is_the_mean_over_every_token(text_config):
     # 24 segments in batches of 5: the last batch overlaps, and must not count twice.
-    trainer = make_trainer(dataclasses.replace(text_config, test_examples=24))
+    trainer = Trainer(make_experiment(dataclasses.replace(text_config, test_examples=24)))
     trainer.recipe = dataclasses.replace(trainer.recipe, test_batch_size=5)
     state, _ = run_epochs(trainer, trainer.init(0), 1)
     batch = slice_batch(trainer.test_data, 0, 24, trainer.recipe.preprocessing)
@@ -227,7 +227,7 @@ def test_four_devices_equal_one(task, mode, text_config, image_config):
         config = dataclasses.replace(image_config, batch_size=16, test_batch_size=8)
     # SGD: an adaptive rule would divide two roundings of a near-zero gradient by each other.
     config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, lookahead=True)
-    ours, single = (make_trainer(dataclasses.replace(config, devices=n, parallel=mode)) for n in (4, 1))
+    ours, single = (Trainer(make_experiment(dataclasses.replace(config, devices=n, parallel=mode))) for n in (4, 1))
     (state4, epochs4), (state1, epochs1) = (run_epochs(p, p.init(0), 1) for p in (ours, single))
     np.testing.assert_allclose(epochs4, epochs1, rtol=1e-4)
     for a, b in zip(jax.tree.leaves(state4), jax.tree.leaves(state1), strict=True):
@@ -250,7 +250,7 @@ def test_a_stopped_run_of_each_task_is_the_run_that_was_not(task, request, tmp_p
 
 
 def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(text_config):
-    trainer = make_trainer(text_config)
+    trainer = Trainer(make_experiment(text_config))
     state = trainer.init(0)
     state = jax.tree.map(lambda x: 5 * x if x.dtype == jnp.float32 else x, state)
 
@@ -294,7 +294,7 @@ def test_recalibrated_statistics_are_those_of_the_slow_weights_over_training_bat
     config = dataclasses.replace(
         image_config, batch_size=8, recalibrate_batch_stats=True, devices=devices, parallel=mode
     )
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     trainer.recipe = dataclasses.replace(trainer.recipe, recalibration_batches=3)
     # In the second epoch, to see that its order is taken; of its four full batches the first three.
     state = with_other_slow_weights(trainer.init(0).replace(step=trainer.parallel.put(jnp.int32(5))))
@@ -320,7 +320,10 @@ def test_recalibrated_statistics_are_those_of_the_slow_weights_over_training_bat
 
 def test_recalibration_leaves_out_the_short_batch_and_is_for_the_slow_weights_alone(small_config):
     config = dataclasses.replace(small_config, recalibrate_batch_stats=True, train_examples=20)
-    trainer, plain = make_trainer(config), make_trainer(dataclasses.replace(config, recalibrate_batch_stats=False))
+    trainer, plain = (
+        Trainer(make_experiment(config)),
+        Trainer(make_experiment(dataclasses.replace(config, recalibrate_batch_stats=False))),
+    )
     state = with_other_slow_weights(trainer.init(0))
     trainer.compile()
     compiled = trainer.compilations
@@ -345,4 +348,4 @@ def test_recalibration_leaves_out_the_short_batch_and_is_for_the_slow_weights_al
 )
 def test_what_does_not_fit_together_is_refused_in_words(text_config, changes, message):
     with pytest.raises(UserError, match=message):
-        make_trainer(dataclasses.replace(text_config, **changes))
+        Trainer(make_experiment(dataclasses.replace(text_config, **changes)))

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from train.experiment import make_experiment
 from train.run.loop import train
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.step import evaluation
 from train.step.dispatch import Call
 from train.step.input_pipeline import slice_batch
@@ -27,7 +28,7 @@ def train_epoch(trainer, state, metrics):
 
 
 def test_the_second_epoch_compiles_nothing_and_copies_nothing_to_the_device(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, _ = train_epoch(trainer, trainer.init(0), trainer.zero_metrics())
     trainer.evaluate(state)
     compiled, fresh = trainer.compilations, trainer.zero_metrics()
@@ -43,7 +44,7 @@ def test_the_second_epoch_compiles_nothing_and_copies_nothing_to_the_device(smal
 
 
 def test_compiling_ahead_leaves_nothing_to_compile(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, metrics = trainer.init(0), trainer.zero_metrics()
     trainer.compile()
     compiled = trainer.compilations
@@ -53,7 +54,7 @@ def test_compiling_ahead_leaves_nothing_to_compile(small_config):
 
 
 def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, metrics = trainer.init(0), trainer.zero_metrics()
     order, losses = trainer.order(state), []
     for step in range(trainer.recipe.steps_per_epoch):
@@ -66,7 +67,7 @@ def test_an_epoch_counts_every_sample_once_the_short_batch_included(small_config
 
 def test_evaluation_equals_one_pass_over_the_whole_set(small_config):
     # 50 test examples in batches of 16: the last one overlaps, and must not count twice.
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, _ = train_epoch(trainer, trainer.init(0), trainer.zero_metrics())
     batch = slice_batch(trainer.test_data, 0, 50, trainer.recipe.preprocessing)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -79,7 +80,7 @@ def test_evaluation_equals_one_pass_over_the_whole_set(small_config):
 
 
 def test_slow_weights_are_evaluated_and_not_the_live_ones(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, _ = train_epoch(trainer, trainer.init(0), trainer.zero_metrics())  # 7 steps: two after the sync
     live, slow = trainer.evaluate(state), trainer.evaluate(state, slow=True)
     assert live.means() != slow.means()
@@ -88,8 +89,8 @@ def test_slow_weights_are_evaluated_and_not_the_live_ones(small_config):
 
 
 def test_variants_of_a_seed_start_alike_and_see_the_same_order(small_config, replace):
-    plain = make_trainer(replace(small_config, optimizer={"lookahead": False}))
-    ours = make_trainer(small_config)
+    plain = Trainer(make_experiment(replace(small_config, optimizer={"lookahead": False})))
+    ours = Trainer(make_experiment(small_config))
     first, second = plain.init(11), ours.init(11)
     for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -98,7 +99,7 @@ def test_variants_of_a_seed_start_alike_and_see_the_same_order(small_config, rep
 
 
 def test_the_form_of_the_state_is_known_without_computing_it(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, form = trainer.init(0), trainer.abstract_state()
     assert jax.tree.structure(state) == jax.tree.structure(form)
     for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(form), strict=True):
@@ -106,7 +107,7 @@ def test_the_form_of_the_state_is_known_without_computing_it(small_config):
 
 
 def test_eval_step_leaves_out_what_only_fills_the_batch(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state = trainer.init(0)
     batch = slice_batch(trainer.test_data, 0, 8, trainer.recipe.preprocessing)
     weights = jnp.arange(8) < 5
@@ -141,7 +142,7 @@ def test_slow_weights_that_are_the_live_ones_are_tested_once(
 
 
 def test_the_step_takes_the_buffers_of_the_state_and_the_sums(small_config):
-    trainer = make_trainer(small_config)
+    trainer = Trainer(make_experiment(small_config))
     state, metrics = trainer.abstract_state(), trainer.abstract_metrics()
     order = trainer.parallel.placed(jax.ShapeDtypeStruct((trainer.recipe.train_examples,), np.int32))
     step = trainer.compiled(trainer.train_program(state, metrics, order))

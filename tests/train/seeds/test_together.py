@@ -11,9 +11,10 @@ from tests.train import runs
 from train.__main__ import main
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import InUse, RunFailed, UserError
+from train.experiment import make_experiment
 from train.run.loop import train
 from train.run.signals import StopRequest
-from train.run.trainer import make_trainer
+from train.run.trainer import Trainer
 from train.run.workdir import open_workdir
 from train.seeds.lanes import Lanes
 from train.seeds.together import seed_runs, train_together
@@ -107,7 +108,7 @@ def test_a_stop_saves_all_seeds_and_each_resumes_alone_or_with_the_others(separa
 def test_a_seed_whose_numbers_are_not_finite_stops_no_other(on_nonfinite, separate, tmp_path, monkeypatch):
     """Batches that begin with a certain example are infinite; only seed 8 has one, at step 3."""
     config = config_of(on_nonfinite=on_nonfinite)
-    trainer = make_trainer(config)
+    trainer = Trainer(make_experiment(config))
     orders = [np.asarray(trainer.order(trainer.init(seed))) for seed in SEEDS]
     poisoned = orders[1][2 * 16]
     assert poisoned not in orders[0][::16]

@@ -13,12 +13,11 @@ from tests.train import runs
 from train import data
 from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.errors import UserError
-from train.experiment import make_recipe
+from train.experiment import make_experiment
 from train.run.loop import train
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.dispatch import Call
-from train.step.parallel import Parallel, run_devices
 
 TOKENS = np.random.default_rng(3).integers(0, 30, (20, 2, 6)).astype(np.int32)
 
@@ -31,9 +30,11 @@ def text_trainer(mode, *, devices=4, batch_size=8, sync_period=3, slow_step_size
         name=inner, learning_rate=0.5, lookahead=True, sync_period=sync_period, slow_step_size=slow_step_size
     )
     model = ModelConfig(name="gru", embedding_size=4, hidden_size=4, dropout=dropout)
-    config = Config(dataset="text", epochs=5, batch_size=batch_size, model=model, optimizer=optimizer)
-    parallel = Parallel.of(run_devices(devices), mode)
-    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+    of_devices = {"local_steps": True} if mode == "local" else {"parallel": mode}
+    config = Config(
+        dataset="text", epochs=5, batch_size=batch_size, model=model, optimizer=optimizer, devices=devices, **of_devices
+    )
+    return Trainer(make_experiment(config, dataset))
 
 
 def run_steps(trainer, count):
@@ -125,7 +126,7 @@ def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path
     before = runs.final_tree(tmp_path)
     assert before["['state']['step']"].tolist() == [5] * 4
     assert before["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 4
-    monkeypatch.setattr("train.run.trainer.run_devices", lambda count: jax.devices()[:3])
+    monkeypatch.setattr("train.experiment.run_devices", lambda count: jax.devices()[:3])
     assert runs.train_some(CONFIG, tmp_path, 0, monkeypatch).status == "finished"
     assert "the run goes on with 3 workers, from the slow weights of 4" in caplog.text
     after = runs.final_tree(tmp_path)

@@ -12,12 +12,12 @@ import pytest
 from train import data
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
-from train.experiment import make_recipe
+from train.experiment import XLA, make_experiment
 from train.models import create_model
 from train.registry import MODELS, Entry
 from train.run.checkpointing import Checkpoints
 from train.run.recovery import Position
-from train.run.trainer import Trainer, make_trainer
+from train.run.trainer import Trainer
 from train.step.dispatch import Call
 from train.step.parallel import Parallel, run_devices
 
@@ -59,14 +59,14 @@ def assert_trees_close(ours, theirs, tolerance):
 
 @pytest.fixture(scope="module")
 def one_device():
-    trainer = make_trainer(config_of(devices=1))
+    trainer = Trainer(make_experiment(config_of(devices=1)))
     return trainer, run_steps(trainer, trainer.init(SEED))
 
 
 @pytest.mark.optimized  # 20 steps to 1e-5: rounding as users have it
 @pytest.mark.parametrize("mode", ["pmap", "jit"])
 def test_four_devices_equal_one(one_device, mode):
-    trainer = make_trainer(config_of(devices=4, parallel=mode))
+    trainer = Trainer(make_experiment(config_of(devices=4, parallel=mode)))
     assert len(trainer.parallel.devices) == 4
     # 1000 = 15 * 64 + 40: the short batch is among the steps.
     assert (trainer.recipe.steps_per_epoch, trainer.recipe.last_batch_size) == (16, 40)
@@ -101,8 +101,8 @@ def test_resnet18_on_two_devices_equals_one_in_float64(x64):
     config = Config(dataset="cifar10", epochs=1, batch_size=16, model=model, optimizer=optimizer)
 
     def trainer(devices, mode):
-        parallel = Parallel.of(run_devices(devices), mode)
-        return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+        on = dataclasses.replace(config, devices=devices, parallel=mode)
+        return Trainer(make_experiment(on, dataset, convolutions=XLA))
 
     def run(made):
         state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, made.init(0))
@@ -116,6 +116,14 @@ def test_resnet18_on_two_devices_equals_one_in_float64(x64):
     assert int(metrics2.correct) == int(metrics.correct)
 
 
+def narrow_trainer(config, dataset, features):
+    """The trainer of a small CNN with fewer features than a config can say."""
+    experiment = make_experiment(config, dataset, convolutions=XLA)
+    recipe = experiment.recipe
+    recipe = dataclasses.replace(recipe, model=recipe.model.clone(features=features))
+    return Trainer(dataclasses.replace(experiment, recipe=recipe))
+
+
 def modern_trainer(devices, mode, cutout=12):
     """The small CNN on images of one colour each: crops, flips, cutout, and statistics of the slow weights' own."""
     rng = np.random.default_rng(1)
@@ -124,10 +132,16 @@ def modern_trainer(devices, mode, cutout=12):
     mean = (125.3, 123.0, 113.9)
     dataset = data.Dataset("made-up", "image", split, split, 10, "pad_crop_flip", mean, (63.0, 62.1, 66.7), True)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, weight_decay=5e-4, lookahead=True)
-    config = config_of(epochs=5, batch_size=16, cutout=cutout, recalibrate_batch_stats=True, optimizer=optimizer)
-    parallel = Parallel.of(run_devices(devices), mode)
-    recipe = make_recipe(config, dataset, parallel.share)
-    return Trainer(dataclasses.replace(recipe, model=recipe.model.clone(features=8)), dataset, parallel)
+    config = config_of(
+        epochs=5,
+        batch_size=16,
+        cutout=cutout,
+        recalibrate_batch_stats=True,
+        optimizer=optimizer,
+        devices=devices,
+        parallel=mode,
+    )
+    return narrow_trainer(config, dataset, features=8)
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +185,8 @@ def odd_images(devices, mode, batch_size, tests, statistics):
     images, labels = rng.integers(0, 17, (20, 8, 8, 1), np.uint8), rng.integers(0, 10, 20).astype(np.int32)
     split, test = data.Split(images, labels), data.Split(images[:tests], labels[:tests])
     dataset = data.Dataset("made-up", "image", split, test, 10, "pad_crop_flip", (8.0,), (6.0,), True)
-    config = config_of(batch_size=batch_size, recalibrate_batch_stats=statistics)
-    parallel = Parallel.of(run_devices(devices), mode)
-    recipe = make_recipe(config, dataset, parallel.share)
-    return Trainer(dataclasses.replace(recipe, model=recipe.model.clone(features=4)), dataset, parallel)
+    config = config_of(batch_size=batch_size, recalibrate_batch_stats=statistics, devices=devices, parallel=mode)
+    return narrow_trainer(config, dataset, features=4)
 
 
 def odd_text(devices, mode, batch_size, tests, statistics):
@@ -184,9 +196,8 @@ def odd_text(devices, mode, batch_size, tests, statistics):
     split, test = data.Split(tokens[:, 0], tokens[:, 1]), data.Split(tokens[:tests, 0], tokens[:tests, 1])
     dataset = data.Dataset("made-up", "text", split, test, 30, "none", (), (), False, vocab_size=30)
     model = ModelConfig(name="gru", embedding_size=4, hidden_size=4)
-    config = config_of(batch_size=batch_size, label_smoothing=0.1, model=model)
-    parallel = Parallel.of(run_devices(devices), mode)
-    return Trainer(make_recipe(config, dataset, parallel.share), dataset, parallel)
+    config = config_of(batch_size=batch_size, label_smoothing=0.1, model=model, devices=devices, parallel=mode)
+    return Trainer(make_experiment(config, dataset))
 
 
 ODD = {
@@ -240,8 +251,8 @@ def test_a_model_that_would_count_padding_in_its_statistics_is_refused(monkeypat
     with pytest.raises(
         UserError, match=r"config\.batch_size of 30 does not divide over 4 devices, and the model plain"
     ):
-        make_trainer(config)
-    make_trainer(dataclasses.replace(config, batch_size=40))
+        Trainer(make_experiment(config))
+    Trainer(make_experiment(dataclasses.replace(config, batch_size=40)))
 
 
 def test_a_checkpoint_is_the_same_bits_on_any_number_of_devices(tmp_path):
@@ -269,7 +280,7 @@ def test_more_devices_than_there_are_is_refused():
 
 def test_batch_larger_than_the_set_is_refused():
     with pytest.raises(UserError, match=r"config\.batch_size=2000 is larger than the 1000 training examples"):
-        make_trainer(config_of(batch_size=2000))
+        Trainer(make_experiment(config_of(batch_size=2000)))
 
 
 INPUTS = {"resnet18": jnp.zeros((1, 32, 32, 3)), "gru": jnp.zeros((1, 5), int), "bilstm": jnp.zeros((1, 5), int)}

@@ -7,8 +7,9 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
-from train.config import Config, leaves
+from train.config import Config
 from train.run.records import Row
+from train.setting import leaves
 from train.study.page.data import test_quantities, train_quantity
 from train.study.page.figures import LABELS, reference_rows
 from train.study.page.summary import Summary

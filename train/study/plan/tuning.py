@@ -8,9 +8,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from train.config import Config, leaves, validate
+from train.config import Config, validate
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
+from train.setting import leaves
 
 SEED = 99_999  # beyond those that --seeds can ask for
 

@@ -24,13 +24,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.config import FORMER, Config, from_dict, leaves
+from train.config import FORMER, Config, from_dict
 from train.errors import RunFailed, UserError
 from train.files import csv_text, read_json, read_text, write_atomic
 from train.identity import run_id
 from train.locks import exclusive
 from train.registry import MODELS, OPTIMIZERS, Registry
 from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
+from train.setting import leaves
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
 from train.study.results.records import RunRecord

@@ -14,11 +14,12 @@ import time
 
 import pytest
 
-from train.config import Config, ModelConfig, OptimizerConfig, leaves, to_dict
+from train.config import Config, ModelConfig, OptimizerConfig, to_dict
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_json
 from train.run.records import MetricsFile
 from train.run.signals import StopRequest
+from train.setting import leaves
 from train.study.execution import worker
 from train.study.execution.executor import LocalExecutor, RunEnd, shares_of_cores
 from train.study.execution.live import Live
