@@ -46,6 +46,7 @@ class ResNet18(nn.Module):
       axis_name: axis over which BatchNorm averages, under `pmap` and `shard_map`.
       stem: `"imagenet"`, a 7x7/2 convolution and a 3x3/2 max-pool (the report's, on 32x32 images too), or
         `"cifar"`, one 3x3/1 convolution.
+      num_filters: of the stem and the first stage; the next ones have 2, 4 and 8 times as many.
       conv_general_dilated: what computes the convolutions; `jax.lax.conv_general_dilated` is XLA's own.
 
     A training step at batch 128 on 32x32 images under the ImageNet stem takes 366 to 402 ms of processor time with the
@@ -59,6 +60,7 @@ class ResNet18(nn.Module):
     num_classes: int
     axis_name: str | None = None
     stem: str = "imagenet"
+    num_filters: int = 64
     conv_general_dilated: Callable[..., Array] = conv_general_dilated
 
     def __post_init__(self):
@@ -76,13 +78,14 @@ class ResNet18(nn.Module):
         )
         norm = partial(BatchNorm, axis_name=self.axis_name)
         if self.stem == "imagenet":
-            x = conv(64, (7, 7), 2, padding=3, name="stem_conv")(x)
+            x = conv(self.num_filters, (7, 7), 2, padding=3, name="stem_conv")(x)
             x = nn.relu(norm(name="stem_norm")(x, train, examples))
             x = max_pool(x, window=3, stride=2, padding=1)
         else:
-            x = conv(64, (3, 3), 1, padding=1, name="stem_conv")(x)
+            x = conv(self.num_filters, (3, 3), 1, padding=1, name="stem_conv")(x)
             x = nn.relu(norm(name="stem_norm")(x, train, examples))
-        for stage, features in enumerate((64, 128, 256, 512), start=1):
+        for stage in (1, 2, 3, 4):
+            features = self.num_filters * 2 ** (stage - 1)
             for block in (1, 2):
                 stride = 2 if stage > 1 and block == 1 else 1
                 x = BasicBlock(features, stride, conv, norm, name=f"stage{stage}_block{block}")(x, train, examples)

@@ -3,6 +3,8 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -247,6 +249,17 @@ def test_decoded_arrays_are_cached_and_the_cache_is_used(small_set, monkeypatch)
     again = data.load("cifar10", data_dir=str(small_set.parents[1]))
     np.testing.assert_array_equal(first.train.inputs, again.train.inputs)
     np.testing.assert_array_equal(first.test.targets, again.test.targets)
+
+
+def test_a_cached_set_is_read_without_tfds(small_set):
+    data_dir = str(small_set.parents[1])
+    first = data.load("cifar10", data_dir=data_dir)
+    code = (
+        "import sys; sys.modules['tensorflow_datasets'] = None\n"  # its import would fail
+        "from train import data; print(data.load('cifar10', data_dir=sys.argv[1]).digest)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, data_dir], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == first.digest
 
 
 def test_the_cache_of_another_content_is_not_used(small_set, published, tmp_path):

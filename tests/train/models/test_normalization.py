@@ -159,10 +159,16 @@ def test_the_gradient_is_that_of_the_formula(shape, counted, x64):
 def test_an_empty_share_of_the_batch_has_no_statistics_and_finite_gradients():
     x, v = jnp.asarray(normal(0, (4, 2, 2, 3))), variables(3)
 
-    def loss(x, examples):
-        y, updated = BatchNorm().apply(v, x, train=True, examples=examples, mutable=["batch_stats"])
-        return jnp.sum(y * 0), updated
+    def loss(params, x, examples, weight):
+        y, updated = BatchNorm().apply(
+            v | {"params": params}, x, train=True, examples=examples, mutable=["batch_stats"]
+        )
+        return jnp.sum(jnp.sin(y) * weight), updated
 
-    gradient, updated = jax.jit(jax.grad(loss, has_aux=True))(x, jnp.asarray(0))
-    np.testing.assert_array_equal(gradient, 0)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    found, updated = gradient(v["params"], x, jnp.asarray(0), 1.0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], v["batch_stats"])
+    # As in training, where the loss leaves out what is padding.
+    found, _ = gradient(v["params"], x, jnp.asarray(0), 0.0)
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), found)
