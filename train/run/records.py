@@ -9,7 +9,8 @@ from typing import Any
 from train.errors import UserError
 from train.files import csv_text, read_csv, write_atomic
 
-COLUMNS = (
+# Every metrics.csv has these; columns of later metrics are empty in rows from before them.
+_ALWAYS = (
     "epoch",
     "step",
     "learning_rate",
@@ -21,12 +22,10 @@ COLUMNS = (
     "slow_test_accuracy",
     "examples_per_second",
     "seconds",
-    # Beyond the fixed ones: Euclidean norms over all parameters at the last step of the epoch.
-    "gradient_norm",
-    "update_norm",
-    "parameter_norm",
-    "slow_distance",
 )
+# Euclidean norms over all parameters at the last step of the epoch.
+NORM_COLUMNS = ("gradient_norm", "update_norm", "parameter_norm", "slow_distance")
+COLUMNS = _ALWAYS + NORM_COLUMNS
 PERPLEXITIES = ("train_perplexity", "test_perplexity", "slow_test_perplexity")
 # Weights and split, of runs that keep a moving average of the weights, or set examples aside for validation.
 FURTHER = ("ema_test", "validation", "slow_validation", "ema_validation")
@@ -34,7 +33,6 @@ FURTHER_COLUMNS = tuple(f"{name}_{what}" for name in FURTHER for what in ("loss"
 # The columns that say how fast the machine was; all others are a function of the config.
 TIMING_COLUMNS = ("examples_per_second", "seconds")
 _NUMBERS = {*COLUMNS, *PERPLEXITIES, *FURTHER_COLUMNS}
-NORM_COLUMNS = ("gradient_norm", "update_norm", "parameter_norm", "slow_distance")
 
 Row = dict[str, Any]
 
@@ -121,10 +119,12 @@ def read_rows(path: Path) -> list[Row]:
 
 def _read(path: Path) -> tuple[tuple[str, ...], list[Row]]:
     columns, rows = read_csv(path)
-    if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns):
+    if not set(_ALWAYS) <= set(columns) or len(set(columns)) < len(columns):
         raise UserError(f"{path} does not have the columns of a metrics.csv; move it away")
     try:
-        return columns, [{name: _parse(name, cell) for name, cell in row.items()} for row in rows]
+        return columns, [
+            dict.fromkeys(COLUMNS) | {name: _parse(name, cell) for name, cell in row.items()} for row in rows
+        ]
     except ValueError as error:
         raise UserError(f"{path} cannot be read as metrics ({error}); move it away") from error
 
