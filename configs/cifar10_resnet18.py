@@ -10,10 +10,10 @@ runs Lookahead(RAdam), k = 5, alpha = .8, at learning rate .1. For the others, a
     --config.optimizer.name=sgd                                                    Lookahead(SGD), no momentum
     --config.optimizer.learning_rate=0.3                                           the logged runs at lr .3
 
-Cost: 72 s per epoch (721 images/s plus the test set, results/performance.md) on two otherwise idle AMD Zen 4 cores; 200
-epochs not measured. First epochs compared with the report's: results/fidelity.md; 12 epochs of a quarter of the images:
-results/report. Accuracy after 200 epochs: not measured here; the report's one seed has .869 (live weights). At lr .3 it
-has .730 (RAdam) and .797 (Lookahead(RAdam)).
+Cost: about a minute per epoch (852 images/s, results/performance.md) plus the test set, on two otherwise idle AMD Zen 4
+cores; 200 epochs not measured. First epochs compared with the report's: results/fidelity.md; 12 epochs of a quarter of
+the images: results/report. Accuracy after 200 epochs: not measured here; the report's one seed has .869 (live
+weights). At lr .3 it has .730 (RAdam) and .797 (Lookahead(RAdam)).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

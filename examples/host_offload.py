@@ -1,11 +1,11 @@
-"""Slow weights in host memory: Lookahead then takes no memory of the accelerator between syncs.
+"""Slow weights in host memory: Lookahead then uses no accelerator memory between syncs.
 
     python examples/host_offload.py
 
 With Adam inside, parameters and moments take 3 buffers of the parameters' size, and the gradients one more; the slow
 weights would be the fifth. Steps without a sync (``sync=False``) do not touch them, so they may stay in `pinned_host`
-memory: the compiled step hands them through. Only the program of the sync, every k-th step, moves them in and out.
-All the library needs for this is the static `sync`; where the slow weights lie is said by shardings.
+memory: the compiled step passes them through unchanged. Only the program of the sync, every k-th step, moves them in
+and out. All the library needs for this is the static `sync`; shardings say where the slow weights are.
 """
 
 import functools

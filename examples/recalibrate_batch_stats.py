@@ -12,7 +12,7 @@ from flax import nnx
 
 
 def recalibrated(update, batch_stats, batches, momentum=0.99):
-    """The mean over `batches`, all of one size, of the statistics of each: a tree like `batch_stats`.
+    """Averages the statistics of each of `batches`, which must have equal sizes; returns a tree like `batch_stats`.
 
     `update(batch_stats, batch)` is a forward pass in training mode, and returns the statistics; `momentum` is theirs.
     """
@@ -22,7 +22,7 @@ def recalibrated(update, batch_stats, batches, momentum=0.99):
 
 
 def linen_update(model: nn.Module, params):
-    """Of a Linen module with `__call__(inputs, train)` and these weights."""
+    """Returns the `update` function for a Linen module with `__call__(inputs, train)` and these weights."""
 
     def update(stats, x):
         _, updated = model.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
@@ -32,7 +32,7 @@ def linen_update(model: nn.Module, params):
 
 
 def nnx_update(model: nnx.Module):
-    """Of an NNX module, such as a clone with slow weights."""
+    """Returns the `update` function for an NNX module, such as a clone with slow weights."""
     graph, _, rest = nnx.split(model, nnx.BatchStat, ...)
 
     def update(stats, x):

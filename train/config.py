@@ -81,11 +81,11 @@ class OptimizerConfig:
     decay_factor: float = setting(0.2, above=0.0, at_most=1.0)
     decay_delay: int = setting(0, help="delay each drop of the rate by this many epochs", at_least=0)
     schedule_epochs: int = setting(
-        0, help="cosine schedule: it restarts after each of so many epochs; 0: it spans them all", at_least=0
+        0, help="cosine schedule: restart every this many epochs; 0: one cosine over all epochs", at_least=0
     )
     warmup_epochs: float = setting(0.0, help="epochs in which the rate rises linearly from 0", at_least=0.0)
     clip_norm: float = setting(
-        0.0, help="scale a gradient down whose norm over all parameters is larger; 0: never", at_least=0.0
+        0.0, help="scale the gradient down to this norm (over all parameters) if it is larger; 0: never", at_least=0.0
     )
     lookahead: bool = setting(False, help="put Lookahead around the optimizer")
     sync_period: int = setting(5, help="of Lookahead: k", at_least=1)
@@ -115,12 +115,12 @@ class Config:
         at_least=0,
     )
     skip_corrupt: bool = setting(
-        False, help="image folders: pass over an image that cannot be read, instead of refusing"
+        False, help="image folders: skip images that cannot be read instead of rejecting the data set"
     )
     add_unk: bool = setting(
         True,
-        help="text: words of valid.txt that train.txt lacks become <unk>, which train.txt need not have; false refuses "
-        "such a text",
+        help="text: if train.txt has no <unk>, add it for words of valid.txt that train.txt lacks; false: reject such "
+        "a text",
         identity=False,  # a text that both values take gives the same data
     )
     image_size: int = setting(224, help="image folders: height and width of what the network sees", at_least=1)
@@ -153,7 +153,7 @@ class Config:
     devices: int = setting(0, help="devices of each process to use; 0: all", at_least=0)
     seeds_per_program: int = setting(
         1,
-        help="train so many seeds, from config.seed on, in one program; each has its workdir, DIR/seedN",
+        help="train this many seeds, starting at config.seed, in one program; each has its own workdir, DIR/seedN",
         at_least=1,
         identity=False,
     )
@@ -166,7 +166,8 @@ class Config:
     )
     on_nonfinite: str = setting(
         "stop",
-        help="what a loss or parameter that is not finite does: stop, skip its batch, or restore the last checkpoint",
+        help="what to do when a loss or parameter becomes NaN or infinite: stop, skip that batch, or restore the last "
+        "checkpoint",
         choices=("stop", "skip", "restore"),
     )
     disk_wait: float = setting(
@@ -176,7 +177,7 @@ class Config:
         1, help="epochs between checkpoints; the last epoch always saves one", at_least=1, identity=False
     )
     resume: bool = setting(
-        True, help="continue the run that the workdir holds; false refuses such a workdir", identity=False
+        True, help="continue the run in the workdir; false: reject a workdir that has one", identity=False
     )
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -205,14 +206,14 @@ def validate(config: Config) -> Config:
     if config.local_steps and not config.optimizer.lookahead:
         raise UserError("config.local_steps=True needs config.optimizer.lookahead=True, whose outer step averages")
     if config.optimizer.schedule_epochs and config.optimizer.schedule != "cosine":
-        raise UserError("config.optimizer.schedule_epochs is of the cosine schedule; leave it at 0 for step")
+        raise UserError("config.optimizer.schedule_epochs is only for schedule=cosine; leave it at 0 for schedule=step")
     name = config.optimizer.name
     if config.optimizer.momentum and name != "sgd" and OPTIMIZERS[name].own:
         raise UserError(f"config.optimizer.momentum is for sgd; {name} has its own: leave it at 0")
     if config.optimizer.lookahead and name == "schedule_free_adamw":
         raise UserError(
-            "config.optimizer.lookahead=True does not go with schedule_free_adamw: its average would not follow the "
-            "weights at a sync; use adamw"
+            "config.optimizer.lookahead=True cannot be combined with schedule_free_adamw, whose average would not "
+            "follow the weights at a sync; use adamw"
         )
     return config
 

@@ -164,7 +164,7 @@ def with_patience(action: Callable[[], None], *, seconds: float, what: str) -> N
                 raise
             reason = next((os.strerror(n) for n in _FULL if os.strerror(n) in str(error)), str(error).splitlines()[0])
             if not full or now >= deadline:
-                do = "make room" if full else "see to that"
+                do = "make room" if full else "fix this"
                 raise RunFailed(
                     f"{what} could not be written: {reason}; what was saved before is intact: {do}, then run the "
                     "same command again"

@@ -45,10 +45,11 @@ def cycle_epochs(config: Config) -> int:
 
 
 def earlier_configs(config: Config) -> Iterator[Config]:
-    """Configs of fewer epochs, most first, whose runs `config` continues, each epoch being the same.
+    """Configs with fewer epochs, most first, whose runs `config` continues: the epochs that they share are identical.
 
-    With a step schedule all that differ in `epochs` alone. A cosine schedule that spans all epochs depends on their
-    number; one of `schedule_epochs` does not, and until the first restart it is that of a run of so many epochs.
+    With a step schedule, these are all configs that differ only in `epochs`. A cosine schedule that spans all epochs
+    depends on their number; one of `schedule_epochs` does not, and until the first restart it is that of a run of so
+    many epochs.
     """
     optimizer = config.optimizer
     cosine, cycle = optimizer.schedule == "cosine", cycle_epochs(config)

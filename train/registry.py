@@ -192,7 +192,7 @@ def register_optimizer(name: str, *, help: str = "") -> Callable[[Callable[..., 
 def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a Flax Linen module class, or a function that returns a module: `config.model.name`.
 
-    It gets those of these arguments that it takes: num_classes, vocabulary_size, options, and the fields of
+    It receives whichever of these arguments it accepts: num_classes, vocabulary_size, options, and the fields of
     `train.config.ModelConfig`. One with BatchNorm takes axis_name, the axis over which to average under pmap. The
     module is called `module(inputs, train=...)`. If `__call__` also takes `examples`, it gets `examples=N` in training
     when only the first N of the global batch are real and the rest pads it to a multiple of the devices: hand it on to
@@ -213,7 +213,7 @@ def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callabl
 def register_dataset(name: str, *, help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a function that returns a `train.data.Dataset`: `config.dataset`.
 
-    It gets those of these arguments that it takes: name, data_dir, batch_size, test_batch_size, sequence_length,
+    It receives whichever of these arguments it accepts: name, data_dir, batch_size, test_batch_size, sequence_length,
     skip_corrupt, add_unk.
 
     Args:

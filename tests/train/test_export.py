@@ -91,7 +91,7 @@ def test_recalibrated_statistics_are_made_again(small_config, replace, tmp_path)
     row = train_run(config, tmp_path, quiet=True).rows[-1]
     model = train.load_model(tmp_path)
     assert loss_and_accuracy(model, load_dataset(config).test)[0] == pytest.approx(row["slow_test_loss"], rel=1e-5)
-    with pytest.raises(UserError, match=r"no config\.validation_examples to choose by"):
+    with pytest.raises(UserError, match=r"has no best checkpoint: the run had no validation set"):
         train.load_model(tmp_path, weights="best")
     with pytest.raises(UserError, match=r"has no ema weights: its config\.ema_decay is off"):
         train.load_model(tmp_path, weights="ema")

@@ -101,7 +101,7 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
     chosen = _chosen(config, weights, directory)
     if weights == "best" and not config.validation_examples:
         raise UserError(
-            f"no checkpoint in {directory} is the best: the run has no config.validation_examples to choose by; use "
+            f"{directory} has no best checkpoint: the run had no validation set (config.validation_examples=0); use "
             "slow or live"
         )
     state, step = _restored(recipe, directory, best=weights == "best")

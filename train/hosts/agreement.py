@@ -85,7 +85,7 @@ def on_first(action: Callable[[], T]) -> T | None:
     """
     if not is_first():
         if not from_first(0):
-            raise UserError("process 0 could not take the run up; its last line says why")
+            raise UserError("process 0 could not start or resume the run; its last line says why")
         return None
     try:
         result = action()

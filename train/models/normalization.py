@@ -112,8 +112,8 @@ class BatchNorm(nn.Module):
     Statistics are taken in float32 at least, the variance as the mean of squared deviations (not as
     `E[x^2] - E[x]^2`, which cancels).
 
-    With `examples`, only so many of the batch count, and the rest, at its end, is padding: of the global batch a
-    number, of a worker's own batch a traced one, which may be 0 and then leaves the statistics as they are.
+    If `examples` is given, only the first `examples` of the batch count; the rest is padding. For the global batch it
+    is a Python int. For a worker's own batch it is traced and may be 0, which leaves the statistics unchanged.
 
     Attributes:
       axis_name: the `pmap`/`shard_map` axis to average over; `n` is then the global count. Under plain

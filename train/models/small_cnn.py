@@ -19,7 +19,7 @@ class SmallCNN(nn.Module):
     """Images `[B, H, W, C]` of about 8x8 to logits `[B, num_classes]`: three 3x3 convolutions with
     BatchNorm, the second and third of stride 2, and a linear layer on what is left of the map.
 
-    About 99 % on scikit-learn's digits within a few epochs; 20,202 parameters at 8x8x1 and ten classes.
+    About 96 % on scikit-learn's digits (`configs/digits_cnn.py`); 20,202 parameters at 8x8x1 and ten classes.
     """
 
     num_classes: int

@@ -197,10 +197,10 @@ class Checkpoints:
     def _check_identity(self, step: int, progress: dict[str, Any]) -> None:
         """Compares what a whole checkpoint says it is with where it lies."""
         if progress.get("step") != step:
-            raise DamagedCheckpoint(f"it is of step {progress.get('step')}")
+            raise DamagedCheckpoint(f"it belongs to step {progress.get('step')}")
         if self._run is not None and progress.get("run") != self._run and progress.get("run") not in self._continued:
             raise DamagedCheckpoint(
-                f"it is of run {progress.get('run')}, not of {self._run}: its settings or its data were others"
+                f"it belongs to run {progress.get('run')}, not {self._run}: that run had other settings or other data"
             )
 
     def restore(self, abstract: Any, *, only: int | None = None) -> Restored | None:

@@ -43,12 +43,16 @@ def new_figure(columns: int, title: str):
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def save_figure(figure, path: Path) -> None:
-    """Writes the figure atomically; the ending of the path gives the format."""
+def save_figure(figure, path: Path, *, dpi: int = 150) -> None:
+    """Writes the figure atomically, as .png or .svg, without anything that changes from one drawing to the next."""
     import io
 
-    data = io.BytesIO()
-    figure.savefig(data, format=path.suffix[1:], dpi=150)
+    from matplotlib import rc_context
+
+    kind, data = path.suffix[1:], io.BytesIO()
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    with rc_context({"svg.hashsalt": "lookahead_jax"}):
+        figure.savefig(data, format=kind, dpi=dpi, metadata=metadata)
     write_atomic(path, data.getvalue())
 
 

@@ -70,14 +70,17 @@ class Position:
         restored = checkpoints.restore(stored_form)
         if agreement.from_first(step := restored.step if restored else 0) != step:
             raise UserError(
-                f"process {agreement.index()} finds checkpoint {step}, process 0 another; the workdir must be on a "
-                "file system that all processes share"
+                f"process {agreement.index()} found checkpoint {step}, but process 0 found a different one; the "
+                "workdir must be on a file system that all processes share"
             )
         if restored is None:
             return None
         tree, progress = restored.tree, restored.progress
         if progress.get("workers") not in (None, workers):
-            log.warning("the run goes on with %d workers, from the slow weights of %d", workers, progress["workers"])
+            log.warning(
+                "continuing with %d workers from the slow weights; the checkpoint was saved with %d",
+                *(workers, progress["workers"]),
+            )
             tree["state"] = steps.for_workers(tree["state"], workers)
         tree = trainer.parallel.loaded(tree, abstract)
         return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"])
@@ -151,8 +154,8 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
     rows, saved = len(metrics.rows), directory.last_saved
     if rows and checkpoints.newest is None and (saved is not None or not directory.checkpoints.exists()):
         raise UserError(
-            f"{directory.metrics} has {rows} rows, but the checkpoints in {directory.checkpoints} are gone; bring them "
-            f"back, or delete {directory.metrics} and {directory.run} to train again from the start"
+            f"{directory.metrics} has {rows} rows, but the checkpoints in {directory.checkpoints} are gone; restore "
+            f"them, or delete {directory.metrics} and {directory.run} to train again from the start"
         )
     if saved is not None and step < saved:
         log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
@@ -202,7 +205,7 @@ class Recovery:
         agreement.barrier("the newest checkpoint")
         position, bad = replay(self._trainer, self.newest(), step)
         epoch = (bad - 1) // self._trainer.recipe.steps_per_epoch + 1
-        what = f"step {bad} (epoch {epoch}) left a loss or a parameter that is not finite"
+        what = f"after step {bad} (epoch {epoch}) a loss or a parameter is NaN or infinite"
         if self._config.on_nonfinite == "stop" or self._skipped_since(bad - 2 * MAX_SKIPS) >= MAX_SKIPS:
             position.save(self._checkpoints)
             self._checkpoints.wait()

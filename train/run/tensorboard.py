@@ -12,9 +12,9 @@ from train.run.records import Row
 class TensorBoard:
     """An event file with a scalar for each column and epoch.
 
-    Its records are tensorboardX's (no TensorFlow), its writing is not: tensorboardX writes in a thread, which dies of
-    the first error. Here an epoch that could not be written is written with the next one, and a record cut off in the
-    middle, behind which TensorBoard reads no further, is taken back. The file is opened, and tensorboardX imported (a
+    The records come from tensorboardX (no TensorFlow), but are written here, because tensorboardX writes in a thread
+    that dies at the first error. An epoch that could not be written is written with the next one, and a partly written
+    record, past which TensorBoard would not read, is removed. The file is opened, and tensorboardX imported (a
     second), when there is a row for it: not before the first step.
 
     Args:

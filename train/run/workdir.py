@@ -140,8 +140,9 @@ class Workdir:
             )
         if None not in (began := self.convolutions, convolutions) and began != convolutions:
             raise UserError(
-                f"workdir {self.path} holds a run whose convolutions {began} computed, here {convolutions} would, with "
-                'other rounding; bring it back (pip install -e ".[onednn]"), or choose another workdir'
+                f"workdir {self.path} holds a run whose convolutions were computed by {began}; here {convolutions} "
+                f"would compute them, with different rounding; make {began} available again "
+                '(pip install -e ".[onednn]"), or choose another workdir'
             )
         self._data, found = ours, convolutions or began
         self._convolutions = {"convolutions": found} if found else {}

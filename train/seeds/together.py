@@ -1,9 +1,9 @@
 """Several seeds of one config in one program; each keeps a workdir of its own, and may start, fail and end by itself.
 
-Seeds that are as many steps into an epoch as each other train together, in lanes of one program (`train.seeds.lanes`),
-to the end of that epoch. One that is alone there takes the ordinary program. So a seed that was stopped elsewhere, or
-that left its lane since its numbers were not finite, catches up with the others by itself: only the furthest into an
-epoch move, until all are at an epoch's start again.
+Seeds that have done the same number of steps of their epoch train together, in lanes of one program
+(`train.seeds.lanes`), to the end of that epoch. One that is alone there takes the ordinary program. So a seed that was
+stopped elsewhere, or that left its lane because its numbers were not finite, catches up with the others by itself: only
+the seeds furthest into their epoch advance, until all are at the start of an epoch.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
 """python -m train.study --study=configs/studies/quick.py --out=DIR [--scale=S] [--only=2.1,2.4:cifar100] [--jobs=N] ...
 
-Runs every variant of a study at every seed, and writes tables, verdicts, figures and index.html to DIR. What DIR has
-published already (runs.csv, curves.csv.gz) is not run again, even where the workdirs under DIR/runs are gone; the same
-command again continues where it was stopped, with more --seeds or another --only it adds to what is there. Study files
-are Python and run as such: use only those you trust.
+Runs every variant of a study at every seed, and writes tables, verdicts, figures and index.html to DIR. Runs already
+published in DIR (runs.csv, curves.csv.gz) are not repeated, even if their workdirs under DIR/runs were deleted. Running
+the same command again continues a stopped study; more --seeds or another --only adds runs to it. Study files are
+Python and run as such: use only those you trust.
 
-Exit status: 0 done, 1 runs or the disk failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
+Exit status: 0 done, 1 a run or the disk failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
 interrupted while it drew figures and page (--report_only draws them). If only figures or page fail, runs and tables
 are whole, the status is 1, and --report_only draws what is missing.
 """

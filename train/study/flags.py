@@ -25,7 +25,9 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
         "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
     )
     parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; on a CPU as many as it has cores")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of parallel runs; on a CPU, use the number of cores"
+    )
     parser.add_argument(
         "--seeds_per_program", type=int, default=1, help="seeds of a variant that are trained in one program"
     )
@@ -40,9 +42,9 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
     )
     cluster.add_flags(parser)
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again")
-    parser.add_argument("--keep_checkpoints", action="store_true", help="keep those of finished runs")
+    parser.add_argument("--keep_checkpoints", action="store_true", help="keep the checkpoints of finished runs")
     parser.add_argument(
-        "--report_only", action="store_true", help="run nothing; tables, figures, page of what is there"
+        "--report_only", action="store_true", help="run nothing; make tables, figures and page from what is there"
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"

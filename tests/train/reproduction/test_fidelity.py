@@ -168,7 +168,7 @@ def test_seeds_and_trials_that_are_filed_stand_beside_the_log(all_runs, check):
     assert "the training loss is 1.8822 with a standard deviation of 0.0400" in words
     assert "the log's 1.8022 lies 2.0 standard deviations below" in words
     # Seeds 1 % above PyTorch's mean, and 1.9 % below.
-    assert "lie 3.3% and 0.3% above the report's log" in words
+    assert "are 3.3% and 0.3% above the report's log" in words
 
 
 def test_with_no_runs_at_all_nothing_holds(tmp_path, check):

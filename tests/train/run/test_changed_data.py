@@ -85,5 +85,5 @@ def test_a_run_whose_data_changed_is_not_resumed(config, make, change, tmp_path)
         train(config, workdir, stop=AfterAStep(), quiet=True)
     # Even where run.json is lost: the checkpoint knows.
     (workdir / "run.json").unlink()
-    with pytest.raises(UserError, match="its settings or its data were others"):
+    with pytest.raises(UserError, match="that run had other settings or other data"):
         train(config, workdir, stop=AfterAStep(), quiet=True)

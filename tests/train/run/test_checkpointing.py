@@ -123,10 +123,10 @@ def test_a_damaged_directory_does_not_stop_a_new_save_of_its_step(checkpoints):
 @pytest.mark.parametrize(
     ("move", "said"),
     [
-        (lambda root: os.rename(root / "2", root / "7"), "7 is passed over: it is of step 2"),
-        (lambda root: shutil.copytree(root / "1", root / "9"), "9 is passed over: it is of step 1"),
-        (lambda root: replace(root / "2", root.with_name("other") / "2"), "2 is passed over: it is of run b, not of a"),
-        (lambda root: replace(root / "2", root.with_name("before") / "2"), "2 is passed over: it is of run None"),
+        (lambda root: os.rename(root / "2", root / "7"), "7 is passed over: it belongs to step 2"),
+        (lambda root: shutil.copytree(root / "1", root / "9"), "9 is passed over: it belongs to step 1"),
+        (lambda root: replace(root / "2", root.with_name("other") / "2"), "2 is passed over: it belongs to run b, not"),
+        (lambda root: replace(root / "2", root.with_name("before") / "2"), "2 is passed over: it belongs to run None"),
     ],
     ids=["renamed", "copied", "another run's", "of no run"],
 )

@@ -58,7 +58,7 @@ def test_a_run_that_began_with_onednn_is_refused_without_it(small_config, tmp_pa
     version, before = onednn.version(), final_tree(tmp_path)
     assert convolutions(tmp_path) == version
     remove_onednn()
-    with pytest.raises(UserError, match=rf"whose convolutions {version} computed, here XLA would.*\[onednn\]"):
+    with pytest.raises(UserError, match=rf"whose convolutions were computed by {version}; here XLA would.*\[onednn\]"):
         train.run.loop.train(small_config, tmp_path, quiet=True)
     assert convolutions(tmp_path) == version
     assert final_tree(tmp_path).keys() == before.keys()

@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_is_found_within_its_call(small_config, replac
     order = trainer.order(trainer.init(config.seed))
     monkeypatch.setattr(test_nonfinite, "POISONED", int(order[2 * 16 + 5]))  # the third of the first call's updates
     test_nonfinite.poison_batches(monkeypatch)
-    with pytest.raises(RunFailed, match=r"step 3 \(epoch 1\) left a loss.*checkpoint 2 "):
+    with pytest.raises(RunFailed, match=r"after step 3 \(epoch 1\) a loss.*checkpoint 2 "):
         train(config, tmp_path, quiet=True)
     assert int(final_tree(tmp_path)["['state']['step']"]) == 2
 

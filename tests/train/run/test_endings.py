@@ -282,7 +282,7 @@ def test_checkpoints_that_are_gone_do_not_cost_the_rows(case, copied, at_once):
     config, workdir = copied
     GONE[case](workdir)
     rows = (workdir / "metrics.csv").read_bytes()
-    with pytest.raises(UserError, match=r"has 2 rows, but the checkpoints in .* are gone; bring them back, or delete"):
+    with pytest.raises(UserError, match=r"has 2 rows, but the checkpoints in .* are gone; restore them, or delete"):
         train(config, workdir, stop=at_once, quiet=True)
     assert (workdir / "metrics.csv").read_bytes() == rows
 

@@ -40,7 +40,7 @@ def test_stop_names_the_step_and_saves_the_state_before_it(small_config, monkeyp
     poison_batches(monkeypatch)
     trainer = Trainer(make_experiment(small_config))
     bad = bad_step_of_epoch(trainer, trainer.init(small_config.seed))
-    with pytest.raises(RunFailed, match=rf"step {bad} \(epoch 1\) left a loss.*checkpoint {bad - 1} .*learning_rate"):
+    with pytest.raises(RunFailed, match=rf"after step {bad} \(epoch 1\) a loss.*checkpoint {bad - 1} .*learning_rate"):
         train(small_config, tmp_path, quiet=True)
     saved = final_tree(tmp_path)
     assert int(saved["['state']['step']"]) == bad - 1

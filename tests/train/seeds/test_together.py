@@ -128,7 +128,7 @@ def test_a_seed_whose_numbers_are_not_finite_stops_no_other(on_nonfinite, separa
     np.testing.assert_allclose(float(ours["train_loss"]), float(theirs["train_loss"]), rtol=1e-5)
     if on_nonfinite == "stop":
         assert isinstance(results[1], RunFailed)
-        assert "step 3 (epoch 1) left a loss" in str(results[1])
+        assert "after step 3 (epoch 1) a loss" in str(results[1])
         assert json.loads((tmp_path / "seed8" / "run.json").read_text())["status"] == "failed"
         assert int(runs.final_tree(tmp_path / "seed8")["['state']['step']"]) == 2
     else:

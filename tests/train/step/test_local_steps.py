@@ -128,7 +128,7 @@ def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path
     assert before["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 4
     monkeypatch.setattr("train.experiment.run_devices", lambda count: jax.devices()[:3])
     assert runs.train_some(CONFIG, tmp_path, 0, monkeypatch).status == "finished"
-    assert "the run goes on with 3 workers, from the slow weights of 4" in caplog.text
+    assert "continuing with 3 workers from the slow weights; the checkpoint was saved with 4" in caplog.text
     after = runs.final_tree(tmp_path)
     assert after["['state']['step']"].tolist() == [6] * 3
     assert after["['state']['opt_state']['steps_since_sync']"].tolist() == [1] * 3

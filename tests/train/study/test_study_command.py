@@ -180,9 +180,9 @@ def test_a_run_that_cannot_be_done_is_reported_with_its_log_and_the_others_go_on
     failed = next(r for r in records(out / "runs.csv") if r["status"] == "failed")
     assert said.err.startswith("failed:  1:digits broken, seed 0: ")
     assert f"log: {out / failed['log']}" in said.err
-    assert "left a loss or a parameter that is not finite" in (out / failed["log"]).read_text()
+    assert "a loss or a parameter is NaN or infinite" in (out / failed["log"]).read_text()
     assert [r["status"] for r in records(out / "runs.csv")] == ["finished", "finished", "failed"]
-    assert said.out.count("failed, is tried again") == 1
+    assert said.out.count("failed, will be retried") == 1
     assert (out / "index.html").exists()
 
 
@@ -321,7 +321,7 @@ def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(study_file
     os.kill(pid, signal.SIGKILL)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert "failed, is tried again: its process ended by signal SIGKILL" in printed
+    assert "failed, will be retried: its process ended by signal SIGKILL" in printed
     assert sorted(json.loads(path.read_text())["starts"] for path in (out / "runs").glob("*/run.json")) == [1, 2]
     for path in (out / "runs").glob("*/metrics.csv"):
         assert [int(r["epoch"]) for r in records(path)] == list(range(1, 61))

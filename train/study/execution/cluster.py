@@ -154,7 +154,9 @@ class SlurmExecutor:
             since = self._going[run] = since or now
             end = self._end(run, job)
             if end is None and now - since > PATIENCE:
-                end = RunEnd(run, FAILED, f"Slurm's job {job} ended without a word; see {self._out / 'slurm' / job}")
+                end = RunEnd(
+                    run, FAILED, f"Slurm job {job} ended without reporting a result; see {self._out / 'slurm' / job}"
+                )
             if end is not None:
                 del self._going[run]
                 ends.append(end)
@@ -180,7 +182,7 @@ class SlurmExecutor:
                 with _outside_of_jobs():
                     submitted = self._map(jobs)
             except Exception as error:
-                raise RunFailed(f"Slurm took no jobs: {' '.join(str(error).split())}") from error
+                raise RunFailed(f"Slurm did not accept the jobs: {' '.join(str(error).split())}") from error
             for runs, job in zip(groups, submitted, strict=True):
                 self._jobs |= {run.id: {"job": job, "name": run.name} for run in runs}
             write_json(self._out / JOBS, self._jobs)

@@ -93,7 +93,7 @@ class Live:
             self._left.pop(run.id, None)
             self._total -= 1
             self._epochs -= run.config.epochs
-        what = "failed, is tried again" if again else "failed"
+        what = "failed, will be retried" if again else "failed"
         self.say(f"{run.name}: {what}: {message}; log: {self._out / log_name(run.id)}")
 
     def stopped(self, run: PlannedRun) -> None:

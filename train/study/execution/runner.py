@@ -1,4 +1,4 @@
-"""Gets a study's runs done: those there are skipped, those that failed tried again, those done published at once."""
+"""Runs a study: skips published runs, retries failed ones, and publishes each one as soon as it finishes."""
 
 import contextlib
 import dataclasses
@@ -117,7 +117,9 @@ class Runner:
                     self._live.started(member)
             if stop and not asked:
                 asked = True
-                self._live.say(f"{stop.signal.name if stop.signal else 'stop'}: the runs in flight save and stop ...")
+                self._live.say(
+                    f"{stop.signal.name if stop.signal else 'stop'}: waiting for the active runs to save and stop ..."
+                )
                 self._executor.stop()
             for end in self._executor.wait(POLL_SECONDS):
                 if end.id not in going:

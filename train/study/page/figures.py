@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.files import write_atomic
 from train.interface.output import Extras
-from train.run.figures import own_style, plain
+from train.run.figures import own_style, plain, save_figure
 from train.run.records import Row
 from train.study.plan import Section, Variant
 from train.study.results.records import RunRecord, StudyResults
@@ -124,19 +123,11 @@ def reference_rows(section: Section, variant: Variant) -> Sequence[Row]:
 
 
 def save_both(figure: Any, folder: Path, stem: str) -> list[Path]:
-    """Writes stem.png and stem.svg, without anything that changes from one drawing to the next."""
-    import io
-
-    from matplotlib import rc_context
-
-    paths = []
+    """Writes stem.png and stem.svg."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        data = io.BytesIO()
-        with rc_context({"svg.hashsalt": "lookahead_jax"}):
-            figure.savefig(data, format=kind, dpi=120, metadata=metadata)
-        paths.append(folder / f"{stem}.{kind}")
-        write_atomic(paths[-1], data.getvalue())
+    paths = [folder / f"{stem}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        save_figure(figure, path, dpi=120)
     return paths
 
 

@@ -1,6 +1,6 @@
 """index.html of a study: one file that opens from the disk, with verdicts, interactive curves, settings and runs.
 
-Nothing is loaded from anywhere: style, script, chart library (uPlot, see `page/README.md`), curves and the picture of
+Nothing is loaded from anywhere: style, script, chart library (uPlot, see `assets/README.md`), curves and the picture of
 `train.insight` are in the file, and its Content-Security-Policy admits these scripts by their hashes and nothing
 else. Without JavaScript all tables are there, and the sections show their figures, where those lie beside the page.
 """

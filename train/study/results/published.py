@@ -59,7 +59,7 @@ def open_directory(out: Path, study: Study) -> Iterator[None]:
     with exclusive(out, f"--out={out}", by="study", disk_wait=Config().disk_wait):
         facts = read_facts(out)
         if not facts and (out / RUNS).exists():
-            raise UserError(f"{out} has {RUNS} but no {FACTS}; bring it back, e.g. from git, or choose another --out")
+            raise UserError(f"{out} has {RUNS} but no {FACTS}; restore it, e.g. from git, or choose another --out")
         for what in ("name", "scale"):
             theirs, ours = facts.get(what), getattr(study, what)
             if facts and theirs != ours:
@@ -89,7 +89,7 @@ def read_facts(out: Path) -> dict[str, Any]:
                 raise ValueError(f"a session in it is {session!r}, without its seconds")
         return facts
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); bring it back, or choose another --out") from error
+        raise UserError(f"{path} cannot be read ({error}); restore it, or choose another --out") from error
 
 
 def read_runs(out: Path) -> dict[str, RunRecord]:
@@ -100,14 +100,12 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
     """
     if not (out / RUNS).exists():
         if (out / CURVES).exists():
-            raise UserError(f"{out} has {CURVES} but no {RUNS}; bring it back, e.g. from git, or choose another --out")
+            raise UserError(f"{out} has {CURVES} but no {RUNS}; restore it, e.g. from git, or choose another --out")
         return {}
     try:
         return _parse(read_text(out / RUNS), (out / CURVES).read_bytes())
     except _UNREADABLE as error:
-        raise UserError(
-            f"{out / RUNS} and {CURVES} cannot be read ({error}); bring them back, e.g. from git"
-        ) from error
+        raise UserError(f"{out / RUNS} and {CURVES} cannot be read ({error}); restore them, e.g. from git") from error
 
 
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, UserError, zlib.error, csv.Error)
@@ -168,17 +166,19 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
         ("variant_id", run_id(dataclasses.replace(config, seed=0), cells["data"])),
     ):
         if cells[column] != expected:
-            raise ValueError(f"the settings of run {run} have the {column} {expected}: a cell of its row has changed")
+            raise ValueError(
+                f"by its settings, the {column} of run {run} should be {expected}: a cell of its row has changed"
+            )
     if status not in ("finished", "failed"):
         raise ValueError(f"run {run} has the status {status!r}, not finished or failed")
     if [row["epoch"] for row in rows] != list(range(1, int(cells["epochs_done"]) + 1)):
         raise ValueError(f"run {run} does not have the epochs 1 to {cells['epochs_done']}, in this order, in {CURVES}")
     if status == "finished" and int(cells["epochs_done"]) != config.epochs:
-        raise ValueError(f"run {run} is finished after {cells['epochs_done']} epochs, of {config.epochs}")
+        raise ValueError(f"run {run} is marked finished but has only {cells['epochs_done']} of {config.epochs} epochs")
     for name in (name for name in (*FINAL, *FURTHER_COLUMNS) if name in cells):
         last = short(rows[-1].get(name)) if rows else ""
         if rows and cells[name] != last:
-            raise ValueError(f"run {run} has {name} {cells[name]} in {RUNS}, and {last} in {CURVES}")
+            raise ValueError(f"{name} of run {run} is {cells[name]} in {RUNS} but {last} in {CURVES}")
     return RunRecord(
         id=run,
         variant_id=cells["variant_id"],

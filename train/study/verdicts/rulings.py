@@ -17,7 +17,7 @@ p-value there enters the second look's correction; a comparison that got no more
 p-values in Holm's correction at the second look are never smaller than min(1, 2 min(p1, p2)), with p1 and p2 from the
 two looks, which is itself a valid p-value (Bonferroni): both looks together err no more often than one Holm procedure.
 The numbers of seeds at which a claim is looked at must not depend on what is seen between the two
-(`train.study.verdicts.seeds`).
+(`train.study.verdicts.resolve`).
 """
 
 from collections.abc import Callable, Sequence

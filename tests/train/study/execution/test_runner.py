@@ -243,7 +243,7 @@ def test_a_failed_run_is_tried_again_and_then_given_up_while_the_others_go_on(ou
         (NAMES[2], "its numbers gave out"),
     ]
     assert {run.status for run in read_runs(out).values()} == {"finished", "failed"}
-    assert f"{NAMES[1]}: failed, is tried again: its numbers gave out; log: {out}/logs/" in said
+    assert f"{NAMES[1]}: failed, will be retried: its numbers gave out; log: {out}/logs/" in said
     # A later session tries them again.
     assert run_all(make_study(), out)[1].started == [NAMES[1], NAMES[2]]
     assert {run.status for run in read_runs(out).values()} == {"finished"}
@@ -404,7 +404,7 @@ def other_curves(out):
 DAMAGES = {
     "curves cut off": (lambda out: (out / CURVES).write_bytes((out / CURVES).read_bytes()[:-20]), "ended before"),
     "no curves": (lambda out: (out / CURVES).unlink(), "No such file"),
-    "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; bring it back"),
+    "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; restore it"),
     "empty runs": (lambda out: (out / RUNS).write_text(""), "has no column"),
     "another table": (lambda out: (out / RUNS).write_text("x,y\n1,2\n"), "has no column"),
     "a run lost in a merge": (drop_last_run, "runs.csv has lost the runs [0-9a-f]{12}, whose curves"),
@@ -415,8 +415,8 @@ DAMAGES = {
     "another seed": (edit_runs("mini,1:digits,plain,,0", "mini,1:digits,plain,,5"), "a cell of its row has changed"),
     "another setting": (edit_runs("digits,2,128", "digits,2,64"), "a cell of its row has changed"),
     "other data": (edit_runs(",DATA,", ",ATAD,"), "a cell of its row has changed"),
-    "variants swapped": (swap_variants, "have the variant_id [0-9a-f]{12}"),
-    "another result": (edit_runs(",0.5,", ",0.9,"), "has test_accuracy 0.9 in runs.csv, and 0.5 in curves.csv.gz"),
+    "variants swapped": (swap_variants, "the variant_id of run [0-9a-f]{12} should be [0-9a-f]{12}"),
+    "another result": (edit_runs(",0.5,", ",0.9,"), "is 0.9 in runs.csv but 0.5 in curves.csv.gz"),
     "an epoch twice": (
         edit_curves(lambda lines: [*lines[:2], lines[1], *lines[3:]]),
         "does not have the epochs 1 to 2",
