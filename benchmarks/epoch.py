@@ -106,8 +106,8 @@ class Trainer:
         self.seconds: list[float] = []  # of the whole run: also evaluation, row, checkpoint and figure
 
     def epoch(self) -> None:
+        from train.interface.signals import StopRequest
         from train.run.loop import Run
-        from train.run.signals import StopRequest
         from train.run.workdir import open_workdir
 
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):

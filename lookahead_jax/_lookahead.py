@@ -86,9 +86,9 @@ def lookahead(
     argument to sync before an evaluation or at the end of an epoch.
 
     **Weights that you change yourself.** The first update copies its `params` to the slow weights, so you can load
-    weights between `init` and training (unless that update is given ``sync=False``, which does not touch the slow
-    weights). After any later change that does not go through `update`, such as pruning or loading, call
-    :func:`resync`; otherwise the next sync pulls the parameters back.
+    weights between `init` and training. It does not if it is given ``sync=False``, which leaves the slow weights
+    alone, or, with `axis_name`, any `sync`. Then, and after any later change that does not go through `update`, such as
+    pruning or loading, call :func:`resync`; otherwise the next sync pulls the parameters back.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, any :class:`optax.GradientTransformation`. Extra arguments
@@ -229,7 +229,7 @@ def lookahead(
         base = state.slow_params
         if axis_name is None:
             base = _sync.start(first, own_params, base)
-        elif given is None:
+        elif given is None:  # otherwise the workers would have to agree on their first parameters, at each step
             base = _workers.start(first, own_params, base, axis_name)
         slow_updates, slow_state, alpha = outer_step(
             now, state, grads, own_params, updates, base, fast_state, extra_args

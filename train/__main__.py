@@ -20,7 +20,7 @@ from train.errors import RunFailed, UserError
 from train.hosts.launch import LOST, is_loss, join, split, take_flags
 from train.interface.installed import require
 from train.interface.output import accept_any_text, leave, tolerant_output
-from train.run.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
+from train.interface.signals import EXIT_STOPPED, end_at_interrupt, raise_at_interrupt
 
 EXAMPLES = """Trains one run in a folder, and continues it when the same command is given again. Three examples:
 

@@ -16,7 +16,7 @@ from train.errors import UserError
 from train.interface.nearest import did_you_mean
 from train.models import MODELS
 from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
-from train.registry import OPTIMIZERS
+from train.registry import OPTIMIZERS, PARTS
 from train.setting import check_value, leaves, make_plain, setting
 
 __all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
@@ -218,12 +218,9 @@ def validate(config: Config) -> Config:
     return config
 
 
-_REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
-
-
 def fill_options(config: Config) -> None:
     """Gives a model and an optimizer that take options their defaults if the config has none."""
-    for part, registry in _REGISTRIES.items():
+    for part, registry in PARTS.items():
         owner = getattr(config, part)
         if owner.name not in registry:
             continue  # refused as every wrong value is
@@ -240,7 +237,7 @@ def fill_options(config: Config) -> None:
 
 def set_name(config: Config, part: str, name: str) -> None:
     """Changes the name of a config's "model" or "optimizer", and takes away options that do not fit it."""
-    owner, registry = getattr(config, part), _REGISTRIES[part]
+    owner, registry = getattr(config, part), PARTS[part]
     owner.name = name
     kind = registry[name].options_type() if name in registry else None
     if kind is None or not isinstance(owner.options, kind):
@@ -251,7 +248,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested plain values, tuples as lists: what config.json holds."""
     as_dict = dataclasses.asdict(config)
     as_dict["optimizer"]["decay_epochs"] = list(config.optimizer.decay_epochs)
-    for part in _REGISTRIES:
+    for part in PARTS:
         if as_dict[part]["options"] is None:
             del as_dict[part]["options"]
     return as_dict
@@ -292,7 +289,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     if not isinstance(values, Mapping):
         raise UserError(f"a config must be a JSON object of settings, not {type(values).__name__}")
     config = Config()
-    for part, registry in _REGISTRIES.items():
+    for part, registry in PARTS.items():
         nested = values.get(part)
         if isinstance(nested, Mapping) and "options" in nested:
             kind = registry[str(nested.get("name", ""))].options_type()

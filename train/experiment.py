@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from train import data
+from train import averages, data
 from train.config import Config
 from train.data import Dataset
 from train.errors import UserError
@@ -27,6 +28,18 @@ from train.step.steps import abstract_inputs, abstract_state, tree_bytes
 
 # Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
 XLA = "XLA"
+# The arguments of `data.load` after the name.
+_DATA_SETTINGS = (
+    "data_dir",
+    "train_examples",
+    "test_examples",
+    "validation_examples",
+    "batch_size",
+    "test_batch_size",
+    "sequence_length",
+    "skip_corrupt",
+    "add_unk",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,18 +109,12 @@ def load_dataset(config: Config) -> Dataset:
     Raises:
       UserError: it is missing or damaged, or the config asks for more examples than it has.
     """
-    return data.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        train_examples=config.train_examples,
-        test_examples=config.test_examples,
-        validation_examples=config.validation_examples,
-        batch_size=config.batch_size,
-        test_batch_size=config.test_batch_size,
-        sequence_length=config.sequence_length,
-        skip_corrupt=config.skip_corrupt,
-        add_unk=config.add_unk,
-    )
+    return data.load(config.dataset, **data_settings(config))
+
+
+def data_settings(config: Config) -> dict[str, Any]:
+    """What decides, besides its name, what `load_dataset` gives."""
+    return {name: getattr(config, name) for name in _DATA_SETTINGS}
 
 
 def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convolutions: str | None = XLA) -> Recipe:
@@ -135,7 +142,6 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
         model = model.clone(conv_general_dilated=conv_general_dilated_onednn)
     schedule = make_schedule(config.optimizer, steps_per_epoch=per_epoch, epochs=config.epochs)
     every = config.accumulate_steps
-    averaged = config.optimizer.lookahead or config.ema_decay or config.optimizer.name == "schedule_free_adamw"
     recipe = Recipe(
         task=dataset.task,
         tx=make_optimizer(
@@ -157,11 +163,16 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
         epochs=config.epochs,
         lookahead=config.optimizer.lookahead,
         label_smoothing=config.label_smoothing,
-        recalibration_batches=BATCHES if config.recalibrate_batch_stats and averaged else 0,
+        recalibration_batches=BATCHES if config.recalibrate_batch_stats else 0,
         ema_decay=config.ema_decay,
         share=share,
     )
     _check_network(recipe, config, dataset.name)
+    if config.optimizer.lookahead and averages.is_schedule_free(abstract_state(recipe).opt_state):
+        raise UserError(
+            f"config.optimizer.lookahead=True cannot be combined with {config.optimizer.name}, which is Schedule-Free: "
+            "its average would not follow the weights at a sync; use adamw"
+        )
     _check_batch_stats(recipe, config)
     return recipe
 

@@ -155,6 +155,8 @@ class UnknownName(UserError, KeyError):
 
 
 OPTIMIZERS, MODELS, DATASETS = Registry("optimizer"), Registry("model"), Registry("dataset")
+# The parts of a config that have a name and options.
+PARTS = {"model": MODELS, "optimizer": OPTIMIZERS}
 
 
 def _decorator(

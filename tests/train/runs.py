@@ -5,11 +5,11 @@ import csv
 import jax
 import numpy as np
 
+from train.interface.signals import StopRequest
 from train.run.checkpointing import Checkpoints
 from train.run.loop import train
 from train.run.progress import Progress
 from train.run.records import TIMING_COLUMNS
-from train.run.signals import StopRequest
 
 
 def final_tree(workdir):

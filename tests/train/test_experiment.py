@@ -1,16 +1,19 @@
 """What is checked when a run is worked out, before anything of it is compiled."""
 
 import dataclasses
+import inspect
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from train import data
 from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.data import Dataset, Split
 from train.errors import UserError
-from train.experiment import make_recipe
-from train.registry import MODELS, Entry
+from train.experiment import data_settings, make_recipe
+from train.registry import MODELS, OPTIMIZERS, Entry
 from train.setting import INT32_MAX
 from train.step import steps
 
@@ -148,3 +151,18 @@ def test_the_largest_numbers_are_taken(settings):
     given.epochs = INT32_MAX // 8
     given.batch_size = 100
     make_recipe(validate(given), images(8, 8, examples=800))
+
+
+def test_lookahead_around_a_registered_schedule_free_optimizer_is_refused(monkeypatch):
+    """By what it is, whatever its name."""
+    entries = dict(OPTIMIZERS._entries) | {"mine": Entry("mine", lambda rate, _: optax.contrib.schedule_free_sgd(0.1))}
+    monkeypatch.setattr(OPTIMIZERS, "_entries", entries)
+    make_recipe(validate(config(optimizer={"name": "mine"})), images(8, 8))
+    given = config(optimizer={"name": "mine", "lookahead": True})
+    with pytest.raises(UserError, match="cannot be combined with mine, which is Schedule-Free"):
+        make_recipe(validate(given), images(8, 8))
+
+
+def test_every_data_setting_is_an_argument_of_load():
+    """So that two variants with other data never count as having the same."""
+    assert {"name", *data_settings(Config())} == set(inspect.signature(data.load).parameters)

@@ -21,12 +21,13 @@ from train.experiment import make_experiment, make_recipe
 from train.files import read_json
 from train.interface.paths import user_path
 from train.run.checkpointing import Checkpoints
+from train.run.recovery import stored_state
 from train.run.trainer import Trainer
 from train.step.input_pipeline import DeviceSplit, slice_batch
 from train.step.metrics import Metrics
 from train.step.parallel import Parallel
 from train.step.recipe import Recipe
-from train.step.steps import TrainState, abstract_state
+from train.step.steps import TrainState, for_workers
 
 Weights = Literal["slow", "live", "ema", "best"]
 
@@ -120,6 +121,10 @@ def _chosen(config: Config, weights: str | None, directory: Path) -> str:
         raise UserError(f"weights={weights!r} must be one of {', '.join(get_args(Weights))}")
     if weights in (None, "best"):
         return "slow" if lookahead else "live"
+    if config.local_steps and weights != "slow":
+        raise UserError(
+            f"weights={weights!r}: with config.local_steps=True each worker has its own; use slow, which all share"
+        )
     for name, there, setting in (("slow", lookahead, "optimizer.lookahead"), ("ema", config.ema_decay, "ema_decay")):
         if weights == name and not there:
             raise UserError(f"the run in {directory} has no {name} weights: its config.{setting} is off; use live")
@@ -131,13 +136,17 @@ def _restored(recipe: Recipe, directory: Path, *, best: bool) -> tuple[TrainStat
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
         step = checkpoints.best() if best else None
-        form = {"state": abstract_state(recipe), "metrics": jax.eval_shape(Metrics.zeros)}
-        found = checkpoints.restore(parallel.placed(form), only=step)
+
+        def form(progress):
+            return parallel.placed({"state": stored_state(recipe, progress), "metrics": jax.eval_shape(Metrics.zeros)})
+
+        found = checkpoints.restore(form, only=step)
     finally:
         checkpoints.close()
     if found is None:
         raise UserError(f"{directory} has no checkpoints; a study keeps those of finished runs with --keep_checkpoints")
-    return found.tree["state"], found.step
+    state, workers = found.tree["state"], found.progress.get("workers")
+    return (state if workers is None else for_workers(state, workers, None)), found.step
 
 
 def _weights(recipe: Recipe, state: TrainState, chosen: str) -> Any:

@@ -97,7 +97,7 @@ def on_first(action: Callable[[], T]) -> T | None:
 
 
 class Stop(Protocol):
-    """What asks a run to save and end; see `train.run.signals.StopRequest`."""
+    """What asks a run to save and end; see `train.interface.signals.StopRequest`."""
 
     @property
     def signal(self) -> signal.Signals | None: ...

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 
 from train.errors import UserError
 from train.hosts import agreement
+from train.interface.signals import EXIT_STOPPED, stop_signals
 
 # A process that has been silent so long is lost. JAX's own default is 100.
 HEARTBEAT_SECONDS = 20
 # What the child ends with if it notices itself that another process is gone.
 LOST = 76
-# EX_TEMPFAIL of sysexits.h: run the same command again.
-TRY_AGAIN = 75
 
 _FLAGS = ("coordinator_address", "num_processes", "process_id")
 # <sys/prctl.h>
@@ -104,9 +103,9 @@ def split(place: Place) -> int | None:
         if sys.platform.startswith("linux"):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(TRY_AGAIN)
+            os._exit(EXIT_STOPPED)
         return None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in {signal.SIGINT, *stop_signals()}:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os.kill(child, number))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -119,7 +118,7 @@ def split(place: Place) -> int | None:
         file=sys.stderr,
         flush=True,
     )
-    return TRY_AGAIN
+    return EXIT_STOPPED
 
 
 def join(place: Place) -> None:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     from train.insight.figure import draw_insight
     from train.insight.measure import Effort, check, measure
     from train.insight.points import write
-    from train.run.signals import EXIT_STOPPED, StopRequest
+    from train.interface.signals import EXIT_STOPPED, StopRequest
 
     accept_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -34,7 +34,7 @@ def dry_run(config: Config, workdir: Path) -> str:
     recipe = make_recipe(config, dataset)
     state = abstract_state(recipe)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    held = [split.inputs.nbytes + split.targets.nbytes for split in (dataset.train, dataset.test)]
+    held = [tree_bytes(split) for split in (recipe.train_data, recipe.test_data, recipe.validation_data) if split]
     lines = ["settings"]
     lines += [f"  {name} = {value!r}" for name, value, _ in leaves(config)]
     lines += [

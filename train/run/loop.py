@@ -16,13 +16,13 @@ from train.config import Config
 from train.experiment import make_experiment
 from train.hosts import agreement
 from train.interface.output import Extras
+from train.interface.signals import StopRequest
 from train.run.checkpointing import Checkpoints, closing
 from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, columns_of, validation_score
 from train.run.recovery import NonFiniteStep, Position, Recovery, check_rows
 from train.run.scores import perplexities, scores, timed
-from train.run.signals import StopRequest
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
@@ -190,7 +190,7 @@ class Run:
 
     def go_back(self, step: int) -> None:
         """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
-        self.position = self._recovery.after(step)
+        self.position = self._recovery.after(step, self.position.skipped)
         self.progress.go_to(self.position.step)
 
     def _train_epoch(self) -> dict[str, float]:
@@ -247,7 +247,7 @@ class Run:
             "learning_rate": recipe.learning_rate(position.step - 1),
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "examples_per_second": position.metrics.samples() / position.seconds,
+            "examples_per_second": position.metrics.samples() / position.seconds if position.seconds else 0.0,
             "seconds": position.seconds + seconds,
             **norms,
             **scored,
@@ -260,7 +260,7 @@ class Run:
         position.metrics, position.seconds = self.trainer.zero_metrics(), 0.0
         if epoch % self._config.checkpoint_every == 0 or position.step == recipe.total_steps:
             position.save(self._checkpoints, score=validation_score(row))
-        facts = {"skipped_steps": self._recovery.skipped, "checkpoint": self._checkpoints.newest}
+        facts = {"skipped_steps": position.skipped, "checkpoint": self._checkpoints.newest}
         with self._extras.best_effort("run.json"):
             self._directory.record("running", epoch=epoch, step=position.step, **facts)
         with self._extras.best_effort("tensorboard/"):

@@ -3,6 +3,9 @@
 import dataclasses
 import logging
 import math
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ from train.run.trainer import Trainer
 from train.run.workdir import Workdir
 from train.step import steps
 from train.step.metrics import Metrics
+from train.step.recipe import Recipe
 from train.step.steps import TrainState
 
 # If this many of the last twice as many steps were skipped, the run is not going anywhere.
@@ -46,6 +50,7 @@ class Position:
       step: updates so far; the host's copy of `state.step`.
       seconds: spent in the epoch so far.
       since_sync: updates since the last sync; None: ask the state.
+      skipped: numbers of the steps whose batch was skipped, of the whole run.
     """
 
     state: TrainState
@@ -53,19 +58,19 @@ class Position:
     step: int
     seconds: float = 0.0
     since_sync: int | None = None
+    skipped: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, trainer: Trainer, checkpoints: Checkpoints) -> "Position | None":
         """The newest whole checkpoint; None if there is none."""
         abstract = {"state": trainer.abstract_state(), "metrics": trainer.abstract_metrics()}
-        workers = trainer.recipe.share.devices
+        parallel, recipe = trainer.parallel, trainer.recipe
+        workers = recipe.share.devices if recipe.share.workers_axis else None
 
         def stored_form(progress):
-            """Of local steps, the state of as many workers as it was saved by."""
-            count, state = progress.get("workers") or workers, abstract["state"]
-            if count != workers:
-                state = jax.tree.map(lambda x: x.update(shape=(count, *x.shape[1:])), state)
-            return trainer.parallel.loadable(abstract | {"state": state})
+            same = progress.get("workers") == workers
+            state = abstract["state"] if same else parallel.placed(stored_state(recipe, progress))
+            return parallel.loadable(abstract | {"state": state})
 
         restored = checkpoints.restore(stored_form)
         if agreement.from_first(step := restored.step if restored else 0) != step:
@@ -76,20 +81,24 @@ class Position:
         if restored is None:
             return None
         tree, progress = restored.tree, restored.progress
-        if progress.get("workers") not in (None, workers):
+        if (saved_by := progress.get("workers")) != workers:
             log.warning(
                 "continuing with %d workers from the slow weights; the checkpoint was saved with %d",
-                *(workers, progress["workers"]),
+                *(workers or 1, saved_by or 1),
             )
-            tree["state"] = steps.for_workers(tree["state"], workers)
-        tree = trainer.parallel.loaded(tree, abstract)
-        return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"])
+            tree["state"] = steps.for_workers(tree["state"], saved_by, workers)
+            if workers is None:
+                tree["state"] = parallel.put(tree["state"])
+        tree = parallel.loaded(tree, abstract)
+        skipped = tuple(progress.get("skipped") or ())
+        return cls(tree["state"], tree["metrics"], restored.step, progress["seconds"], skipped=skipped)
 
     def save(self, checkpoints: Checkpoints, *, score: float | None = None) -> None:
         """Saves a checkpoint in the background; the one with the highest score is kept."""
         tree = agreement.whole({"state": self.state, "metrics": self.metrics})
         workers = self.state.step.shape[0] if self.state.step.ndim else None
-        checkpoints.save(self.step, tree, {"seconds": self.seconds, "score": score, "workers": workers})
+        progress = {"seconds": self.seconds, "score": score, "workers": workers, "skipped": self.skipped}
+        checkpoints.save(self.step, tree, progress)
 
     def advance(self, trainer: Trainer, order: jax.Array, *, one_update: bool = False) -> dict[str, jax.Array]:
         """Makes the next call of the device: one update, or as many as one call does.
@@ -114,10 +123,16 @@ class Position:
             self.since_sync = (self.since_sync + call.count) % dispatch.sync_period
         return scalars
 
-    def skip_step(self) -> None:
-        """Passes over the next batch: neither parameters nor metrics see it."""
-        self.state = dataclasses.replace(self.state, step=self.state.step + 1)
+    def skip_step(self, weights: TrainState | None = None) -> None:
+        """Passes over the next batch: neither parameters nor metrics see it.
+
+        Args:
+          weights: a state to go back to, except for its place in the data; None keeps the present one.
+        """
+        self.state = dataclasses.replace(weights or self.state, step=self.state.step + 1)
         self.step += 1
+        if weights:
+            self.since_sync = None
 
     def copied(self) -> "Position":
         """A copy in buffers of its own, since the step donates its arguments."""
@@ -125,20 +140,42 @@ class Position:
         return dataclasses.replace(self, state=state, metrics=metrics)
 
 
-def replay(trainer: Trainer, start: Position, until: int) -> tuple[Position, int]:
+def stored_state(recipe: Recipe, progress: Mapping[str, Any]) -> TrainState:
+    """Shapes and dtypes of a state as a checkpoint with these plain values has it: of local steps, of all workers."""
+    state, workers = steps.abstract_state(recipe), progress.get("workers")
+    if workers is None:
+        return state
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((workers, *x.shape), x.dtype), state)
+
+
+def replay(
+    trainer: Trainer, start: Position, until: int, skipped: Collection[int] = (), *, restore: bool = False
+) -> tuple[Position, int]:
     """Repeats the steps from `start` to step `until`, looking at every number after each.
+
+    Args:
+      trainer: the programs.
+      start: where to begin; its buffers are donated.
+      until: number of the last step.
+      skipped: steps whose batch was skipped, and is again.
+      restore: whether a skip went back to the weights of `start`.
 
     Returns:
       The position before the first step that left a number that is not finite, and that step's number; the position
       before step `until` if none did.
     """
     position, order = start, trainer.order(start.state)
+    weights = start.copied().state if restore and skipped else None
     while True:
         if position.step % trainer.recipe.steps_per_epoch == 0:
             order = trainer.order(position.state)
             position.metrics, position.seconds = trainer.zero_metrics(), 0.0
-        before = position.copied()
+        if position.step + 1 in skipped:
+            position.skip_step(None if weights is None else jax.tree.map(jnp.copy, weights))
+            continue
+        before, began = position.copied(), time.monotonic()
         loss = float(position.advance(trainer, order, one_update=True)["loss"])
+        position.seconds += time.monotonic() - began
         if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
             return before, position.step
 
@@ -169,16 +206,11 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
 
 
 class Recovery:
-    """Obeys `config.on_nonfinite`.
-
-    Attributes:
-      skipped: numbers of the steps whose batch was skipped.
-    """
+    """Obeys `config.on_nonfinite`."""
 
     def __init__(self, config: Config, trainer: Trainer, checkpoints: Checkpoints, config_file: str):
         self._config, self._trainer, self._checkpoints = config, trainer, checkpoints
         self._config_file = config_file
-        self.skipped: list[int] = []
 
     def saved(self) -> Position | None:
         """The newest whole checkpoint; None if there is none."""
@@ -192,21 +224,28 @@ class Recovery:
         """The newest whole checkpoint, or the beginning of the run."""
         return self.saved() or self.beginning()
 
-    def after(self, step: int) -> Position:
+    def after(self, step: int, skipped: tuple[int, ...]) -> Position:
         """Where to continue after step `step` gave a loss that is not finite.
 
         The steps since the newest checkpoint are repeated one by one, which is exact, to find the last state all of
         whose numbers are finite: a gradient that overflows shows in the loss one step late.
+
+        Args:
+          step: its number.
+          skipped: those whose batch was skipped so far.
 
         Raises:
           RunFailed: the run is to stop; the last finite state is saved.
         """
         self._checkpoints.wait()
         agreement.barrier("the newest checkpoint")
-        position, bad = replay(self._trainer, self.newest(), step)
+        restore = self._config.on_nonfinite == "restore"
+        position, bad = replay(self._trainer, self.newest(), step, skipped, restore=restore)
+        position.skipped = skipped
         epoch = (bad - 1) // self._trainer.recipe.steps_per_epoch + 1
         what = f"after step {bad} (epoch {epoch}) a loss or a parameter is NaN or infinite"
-        if self._config.on_nonfinite == "stop" or self._skipped_since(bad - 2 * MAX_SKIPS) >= MAX_SKIPS:
+        lately = sum(other > bad - 2 * MAX_SKIPS for other in skipped)
+        if self._config.on_nonfinite == "stop" or lately >= MAX_SKIPS:
             position.save(self._checkpoints)
             self._checkpoints.wait()
             agreement.barrier("the last checkpoint")
@@ -217,16 +256,10 @@ class Recovery:
                 f"{self._config_file}: lower config.optimizer.learning_rate (now "
                 f"{self._trainer.recipe.learning_rate(bad - 1):.3g}), or start anew with --config.on_nonfinite=skip"
             )
-        if self._config.on_nonfinite == "restore":
-            older = self.newest()
-            # Weights and optimizer of the checkpoint; the data goes on behind the batch that failed.
-            position.state = dataclasses.replace(older.state, step=position.state.step)
-            position.since_sync = None
+        older = self.newest() if restore else None
+        if older is not None:
             what += f"; went back to the weights of step {older.step}"
-        position.skip_step()
-        self.skipped.append(bad)
+        position.skip_step(older.state if older else None)
+        position.skipped += (bad,)
         log.warning("%s; its batch is skipped", what)
         return position
-
-    def _skipped_since(self, step: int) -> int:
-        return sum(skipped > step for skipped in self.skipped)

@@ -20,10 +20,10 @@ from train.config import Config, differences, to_dict, validate
 from train.errors import UserError
 from train.experiment import XLA, make_experiment
 from train.hosts import agreement
+from train.interface.signals import StopRequest
 from train.run.loop import Outcome, Run
 from train.run.records import NORM_COLUMNS, MetricsFile
 from train.run.scores import scores, timed
-from train.run.signals import StopRequest
 from train.run.trainer import Trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 from train.seeds.lanes import Lanes

@@ -1,5 +1,7 @@
 """Sums over every sample of an epoch, from which its mean loss and accuracy are exact."""
 
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -49,7 +51,7 @@ class Metrics:
         return int(self.count)
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy, on the host."""
+        """Mean loss and accuracy, on the host; NaN if there are no samples."""
         values = jax.device_get(self)
-        count = int(values.count)
+        count = int(values.count) or math.nan
         return (float(values.loss) + float(values.lost)) / count, int(values.correct) / count

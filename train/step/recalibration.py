@@ -17,7 +17,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from train.models.normalization import BatchNorm
 from train.step import input_pipeline
 from train.step.input_pipeline import DeviceSplit
 from train.step.objectives import apply_model
@@ -81,13 +80,18 @@ def batch_statistics(
     """Mean and (unbiased) variance of this batch alone at every BatchNorm: a tree like `batch_stats`.
 
     Args:
-      model: Flax module; its BatchNorms are `train.models.normalization.BatchNorm` with their default momentum.
+      model: Flax module; each of its BatchNorms updates `new = momentum * old + (1 - momentum) * batch's`.
       params: the weights to compute with.
       batch_stats: running statistics, for their structure alone.
       inputs: float32 [B, ...], this device's part of a training batch.
       key: PRNG key for dropout, where the model has any.
       examples: of the global batch, where padding follows them; None if there is none.
     """
-    # From zero, one update leaves (1 - momentum) times the batch's statistics.
-    _, updated = apply_model(model, params, jax.tree.map(jnp.zeros_like, batch_stats), inputs, key, examples)
-    return jax.tree.map(lambda x: x / (1 - BatchNorm.momentum), updated)
+
+    def update(old):
+        return apply_model(model, params, old, inputs, key, examples)[1]
+
+    # From zero, one update leaves (1 - momentum) times the batch's statistics; its derivative is the momentum.
+    found, derivative = jax.vjp(update, jax.tree.map(jnp.zeros_like, batch_stats))
+    (momentum,) = derivative(jax.tree.map(jnp.ones_like, found))
+    return jax.tree.map(lambda x, momentum: x / (1 - momentum), found, momentum)

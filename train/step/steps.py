@@ -1,4 +1,4 @@
-"""The programs of a run, as pure functions of a recipe: first state, order of an epoch, training step, evaluation.
+"""The programs of a run, as pure functions of a recipe: first state, order of an epoch, one training step or several.
 
 Position in the epoch, order, crops and dropout follow from the state's own `step` and `key`, so that nothing is copied
 from host to device from one step to the next. Every function needs only shapes to be traced, for this machine or
@@ -67,7 +67,6 @@ def init_state(recipe: Recipe, key: jax.Array) -> TrainState:
       recipe: static.
       key: of the run, uint32 [2].
     """
-
     inputs = abstract_inputs(recipe)
     init_key, run_key = jax.random.split(key)
     variables = recipe.model.init(init_key, jnp.zeros(inputs.shape, inputs.dtype), train=False)
@@ -252,14 +251,20 @@ def all_finite(share: Share, state: TrainState) -> jax.Array:
     return share.every(jnp.all(jnp.stack(finite)))
 
 
-def for_workers(state: TrainState, workers: int) -> TrainState:
-    """A state of local steps, its leaves [n, ...], for another number of workers, on the host.
+def for_workers(state: TrainState, stored: int | None, workers: int | None) -> TrainState:
+    """A state for another number of workers of local steps, on the host.
 
     All start from the slow weights, as after an outer step: what the fast weights did since the last one is lost. The
     rest of worker i, its optimizer's moments and its BatchNorm statistics, is that of worker i mod n.
+
+    Args:
+      state: its leaves are [n, ...].
+      stored: n; None for a state without that axis.
+      workers: how many there are to be; None for a state without that axis.
     """
-    taken = np.arange(workers) % np.shape(state.step)[0]
-    state = jax.tree.map(lambda leaf: np.asarray(leaf)[taken], state)
-    opt_state = optax.tree.set(state.opt_state, steps_since_sync=np.zeros([workers], np.int32))
+    taken = np.arange(workers or 1) % (stored or 1)
+    state = jax.tree.map(lambda leaf: (np.asarray(leaf) if stored else np.asarray(leaf)[None])[taken], state)
+    opt_state = optax.tree.set(state.opt_state, steps_since_sync=np.zeros([len(taken)], np.int32))
     params = jax.tree.map(lambda slow, fast: slow.astype(fast.dtype), la.slow_params(opt_state), state.params)
-    return dataclasses.replace(state, params=params, opt_state=opt_state)
+    state = dataclasses.replace(state, params=params, opt_state=opt_state)
+    return state if workers else jax.tree.map(lambda leaf: leaf[0], state)

@@ -15,7 +15,7 @@ import sys
 if __name__ == "__main__":  # before the imports that take seconds
     from train.interface.command_line import import_jax
     from train.interface.installed import require
-    from train.run.signals import end_at_interrupt
+    from train.interface.signals import end_at_interrupt
 
     end_at_interrupt()
     require("study")
@@ -32,7 +32,7 @@ from train.config import Config
 from train.errors import RunFailed, UserError
 from train.files import with_patience
 from train.interface.output import Extras, accept_any_text, tolerant_output
-from train.run.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
+from train.interface.signals import EXIT_INTERRUPTED, EXIT_STOPPED, StopRequest, raise_at_interrupt
 from train.study.execution import cluster
 from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.executor import Executor, LocalExecutor

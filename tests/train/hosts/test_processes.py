@@ -16,9 +16,9 @@ import pytest
 from tests.train import runs
 from train.errors import UserError
 from train.hosts.launch import Place, take_flags
+from train.interface.signals import EXIT_STOPPED
 from train.interface.user_code import load_module
 from train.run.loop import train
-from train.run.signals import EXIT_STOPPED
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -151,6 +151,24 @@ def test_local_steps_go_on_in_several_processes(tmp_path, monkeypatch):
     for path, leaf in expected.items():
         np.testing.assert_allclose(found[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
     assert not np.allclose(*expected["['state']['params']['Dense_0']['kernel']"][:2])  # workers of their own
+
+
+def test_the_signals_that_a_site_chose_reach_the_process_that_trains():
+    code = (
+        "import os, signal, sys, time\n"
+        "from train.hosts.launch import Place, split\n"
+        "status = split(Place('a:1', 1, 0))\n"
+        "if status is not None: sys.exit(status)\n"
+        "signal.signal(signal.SIGXCPU, lambda *_: os._exit(75))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+        "os._exit(1)"
+    )
+    environment = os.environ | {"TRAIN_STOP_SIGNALS": "XCPU"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGXCPU)
+        assert process.wait(30) == EXIT_STOPPED
 
 
 BAD = {

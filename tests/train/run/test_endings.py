@@ -12,10 +12,10 @@ import pytest
 
 from train.errors import RunFailed, UserError
 from train.files import csv_text, read_csv, write_json
+from train.interface.signals import StopRequest
 from train.run import workdir as workdir_module
 from train.run.loop import train
 from train.run.records import MetricsFile, read_rows
-from train.run.signals import StopRequest
 from train.run.trainer import Trainer
 from train.run.workdir import open_workdir
 from train.step import runtime

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.train import runs
 from train.errors import RunFailed
 from train.experiment import make_experiment
 from train.run.loop import train
@@ -19,13 +20,14 @@ from train.step.dispatch import Call
 POISONED = 17
 
 
-def poison_batches(monkeypatch):
-    """Makes every batch that holds example 17 infinite, in trainer that are compiled from now on."""
+def poison_batches(monkeypatch, *examples):
+    """Makes every batch that holds one of the examples (17 if none are given) infinite, in trainers compiled later."""
     load = input_pipeline.load
 
     def poisoned(split, drawn, *args):
         batch = load(split, drawn, *args)
-        return batch._replace(inputs=jnp.where(jnp.any(drawn.index == POISONED), jnp.inf, batch.inputs))
+        bad = jnp.isin(drawn.index, jnp.asarray(examples or (POISONED,)))
+        return batch._replace(inputs=jnp.where(jnp.any(bad), jnp.inf, batch.inputs))
 
     monkeypatch.setattr(input_pipeline, "load", poisoned)
 
@@ -86,6 +88,47 @@ def test_restore_goes_back_to_the_checkpoint_and_behind_the_batch(small_config, 
     assert outcome.status == "finished"
     assert "went back to the weights of step 7" in caplog.text  # epoch 2's bad batch: back to the end of epoch 1
     assert all(np.isfinite(row["train_loss"]) for row in outcome.rows)
+
+
+def first_order(config):
+    trainer = Trainer(make_experiment(config))
+    return np.asarray(trainer.order(trainer.init(config.seed)))
+
+
+@pytest.mark.parametrize("how", ["skip", "restore"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_two_bad_batches_of_one_epoch_are_skipped(how, ends, small_config, replace, monkeypatch, tmp_path):
+    """The third and the fifth of seven; or the first and the last, after which no step is left to take."""
+    config = replace(small_config, on_nonfinite=how, epochs=1)
+    first, second = (1, 7) if ends else (3, 5)
+    order = first_order(config)
+    poison_batches(monkeypatch, *(int(order[(step - 1) * 16]) for step in (first, second)))
+    outcome = train(config, tmp_path, quiet=True)
+    assert outcome.status == "finished"
+    assert json.loads((tmp_path / "run.json").read_text())["skipped_steps"] == [first, second]
+    (row,) = outcome.rows
+    assert row["step"] == 7
+    assert np.isfinite([row["train_loss"], row["test_loss"]]).all()
+    assert 0 < row["examples_per_second"] < np.inf
+
+
+def test_an_epoch_whose_only_batch_is_bad_has_no_training_loss(small_config, replace, monkeypatch, tmp_path):
+    config = replace(small_config, on_nonfinite="skip", epochs=2, batch_size=100)
+    poison_batches(monkeypatch)
+    outcome = train(config, tmp_path, quiet=True)
+    assert outcome.status == "finished"
+    assert np.isnan([row["train_loss"] for row in outcome.rows]).all()
+    assert np.isfinite([row["test_loss"] for row in outcome.rows]).all()
+
+
+def test_skipped_steps_are_known_after_a_resume(small_config, replace, monkeypatch, tmp_path):
+    config = replace(small_config, on_nonfinite="skip", epochs=2)
+    bad = int(np.flatnonzero(first_order(config) == POISONED)[0]) // 16 + 1
+    poison_batches(monkeypatch)
+    runs.train_some(config, tmp_path, 7, monkeypatch)
+    train(config, tmp_path, quiet=True)
+    skipped = json.loads((tmp_path / "run.json").read_text())["skipped_steps"]
+    assert (len(skipped), skipped[0]) == (2, bad)
 
 
 def test_a_rate_that_explodes_is_not_skipped_for_ever(small_config, replace, tmp_path):

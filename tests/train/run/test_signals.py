@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from train.errors import UserError
+from train.interface.signals import STOP_SIGNALS, VARIABLE, StopRequest, stop_signals
 from train.run.loop import train
-from train.run.signals import STOP_SIGNALS, VARIABLE, StopRequest, stop_signals
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,7 +61,7 @@ def test_under_nohup_a_lost_terminal_is_no_reason_to_stop():
 
 
 def test_a_handler_that_python_did_not_set_is_no_error(monkeypatch):
-    monkeypatch.setattr("train.run.signals.signal.getsignal", lambda number: None)
+    monkeypatch.setattr("train.interface.signals.signal.getsignal", lambda number: None)
     before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
     try:
         with StopRequest():

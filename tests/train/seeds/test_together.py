@@ -12,8 +12,8 @@ from train.__main__ import main
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import InUse, RunFailed, UserError
 from train.experiment import make_experiment
+from train.interface.signals import StopRequest
 from train.run.loop import train
-from train.run.signals import StopRequest
 from train.run.trainer import Trainer
 from train.run.workdir import open_workdir
 from train.seeds.lanes import Lanes

@@ -14,6 +14,7 @@ from train import data
 from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.errors import UserError
 from train.experiment import make_experiment
+from train.export.model import load_model
 from train.run.loop import train
 from train.run.trainer import Trainer
 from train.step import steps
@@ -140,13 +141,45 @@ def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path
 def test_a_state_for_other_workers():
     trainer = text_trainer("local", inner="adam")
     state, _, _ = run_steps(trainer, 5)
-    found = steps.for_workers(jax.device_get(state), 6)
+    found = steps.for_workers(jax.device_get(state), 4, 6)
     for index, old in enumerate((0, 1, 2, 3, 0, 1)):
         slow = worker(la.slow_params(state.opt_state), 0)
         assert_close(worker(found.params, index), slow, 0)
         assert_close(worker(found.opt_state.fast_state, index), worker(state.opt_state.fast_state, old), 0)
     assert found.opt_state.steps_since_sync.tolist() == [0] * 6
     assert state.opt_state.steps_since_sync.tolist() == [2] * 4
+
+
+def devices(monkeypatch, count):
+    monkeypatch.setattr("train.experiment.run_devices", lambda _: jax.devices()[:count])
+
+
+def test_a_run_of_local_steps_goes_on_with_one_device_and_with_four_again(tmp_path, monkeypatch, caplog):
+    runs.train_some(CONFIG, tmp_path, 2, monkeypatch)
+    before = runs.final_tree(tmp_path)
+    devices(monkeypatch, 1)
+    runs.train_some(CONFIG, tmp_path, 1, monkeypatch)
+    one = runs.final_tree(tmp_path)
+    assert one["['state']['step']"] == 3
+    for path in before:
+        if "slow_params" in path:
+            np.testing.assert_array_equal(one[path], before[path][0])
+    devices(monkeypatch, 4)
+    assert train(CONFIG, tmp_path, quiet=True).status == "finished"
+    assert runs.final_tree(tmp_path)["['state']['step']"].tolist() == [6] * 4
+    assert "continuing with 1 workers from the slow weights; the checkpoint was saved with 4" in caplog.text
+    assert "continuing with 4 workers from the slow weights; the checkpoint was saved with 1" in caplog.text
+
+
+def test_the_slow_weights_of_local_steps_can_be_loaded(tmp_path):
+    train(CONFIG, tmp_path, quiet=True)
+    tree = runs.final_tree(tmp_path)
+    loaded = load_model(tmp_path)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(loaded.variables["params"])[0]:
+        stored = tree[f"['state']['opt_state']['slow_params']{jax.tree_util.keystr(path)}"]
+        np.testing.assert_array_equal(leaf, stored[0])
+    with pytest.raises(UserError, match=r"weights='live': with config\.local_steps=True each worker has its own"):
+        load_model(tmp_path, weights="live")
 
 
 def test_local_steps_without_lookahead_are_refused():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from train.config import Config
 from train.errors import UserError
-from train.experiment import load_dataset, make_recipe
+from train.experiment import data_settings, load_dataset, make_recipe
 from train.step.steps import abstract_state, tree_bytes
 from train.study.plan import PlannedRun, Study, with_data, with_data_dir
 from train.study.results.records import RunRecord
@@ -13,18 +13,7 @@ from train.study.results.records import RunRecord
 
 def _key(config: Config) -> tuple:
     """Settings that decide what `load_dataset` gives."""
-    return (
-        config.dataset,
-        config.data_dir,
-        config.train_examples,
-        config.test_examples,
-        config.validation_examples,
-        config.batch_size,
-        config.test_batch_size,
-        config.sequence_length,
-        config.skip_corrupt,
-        config.add_unk,
-    )
+    return (config.dataset, *data_settings(config).values())
 
 
 class Checked(NamedTuple):

@@ -11,8 +11,8 @@ from train.config import differences, to_dict
 from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
 from train.identity import earlier_configs, run_id
+from train.interface.signals import StopRequest
 from train.run.records import read_rows
-from train.run.signals import StopRequest
 from train.study.execution.executor import Executor, RunEnd
 from train.study.execution.live import Live
 from train.study.execution.worker import FAILED, FINISHED, REFUSED, UNUSABLE, log_name, run_directory

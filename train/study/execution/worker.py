@@ -31,7 +31,7 @@ from train.config import Config, from_dict, to_dict, validate
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_atomic
 from train.interface.output import TolerantStream, one_line, tolerant_output, with_environment
-from train.run.signals import EXIT_STOPPED, StopRequest
+from train.interface.signals import EXIT_STOPPED, StopRequest
 from train.study.plan import PlannedRun, run_study_file
 
 FINISHED, STOPPED, FAILED, REFUSED, UNUSABLE = "finished", "stopped", "failed", "refused", "unusable"

@@ -8,6 +8,7 @@ from train.config import Config, validate
 from train.errors import UserError
 from train.identity import run_id
 from train.interface.nearest import did_you_mean
+from train.registry import MODELS
 from train.run.records import Row
 from train.study.plan.claims import Claim
 from train.study.plan.tuning import Range, trial_values, with_settings
@@ -186,7 +187,7 @@ class Section:
     @property
     def language_model(self) -> bool:
         """Whether its runs have perplexities."""
-        return self.variants[0].config.model.name == "gru"
+        return MODELS[self.variants[0].config.model.name].task == "text"
 
     def variant(self, name: str) -> Variant:
         """The variant with this name.

@@ -29,7 +29,7 @@ from train.errors import RunFailed, UserError
 from train.files import csv_text, read_json, read_text, write_atomic
 from train.identity import run_id
 from train.locks import exclusive
-from train.registry import MODELS, OPTIMIZERS, Registry
+from train.registry import PARTS, Registry
 from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
 from train.setting import leaves
 from train.study.plan import Study
@@ -44,7 +44,6 @@ METRICS = (*COLUMNS, *PERPLEXITIES)
 FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))
 PROVENANCE = ("date", "machine", "python", "versions", "commit")
 SETTINGS = {name: field for name, _, field in leaves(Config()) if field.metadata["identity"] and name != "seed"}
-_REGISTRIES = {"model": MODELS, "optimizer": OPTIMIZERS}
 _PLACES = ("scale", "sections", "variants", "reference")
 RUN_COLUMNS = ("id", "variant_id", "data", *_PLACES, "seed", "status", "epochs_done")
 
@@ -157,7 +156,7 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
         for part in nest:
             inner = inner.setdefault(part, {})
         inner[last] = _parse_setting(cells[name], field.type) if name in cells else FORMER[name]
-    for part, registry in _REGISTRIES.items():
+    for part, registry in PARTS.items():
         if options := _read_options(part, registry, settings[part]["name"], cells):
             settings[part]["options"] = options
     config = from_dict(settings)
@@ -213,7 +212,7 @@ def _read_options(part: str, registry: Registry, name: str, cells: Mapping[str, 
 
 
 def _options(run: RunRecord) -> dict[str, Any]:
-    found = {part: run.config[part].get("options") or {} for part in _REGISTRIES}
+    found = {part: run.config[part].get("options") or {} for part in PARTS}
     return {f"{part}.options.{name}": value for part, options in found.items() for name, value in options.items()}
 
 

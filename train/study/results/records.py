@@ -29,7 +29,7 @@ class RunRecord:
       status: "finished", "failed" (its log says why), or "missing" (planned, not run).
       seconds: wall time, all starts together; 0 where not run.
       log: path of its log relative to the out directory; "" where not run.
-      provenance: date, machine, python, platform, versions, commit: all words.
+      provenance: date, machine, python, versions, commit: all words.
     """
 
     id: str
@@ -204,12 +204,3 @@ class StudyResults:
         wanted = section.variant(variant).id
         found = [run for run in self.runs.values() if run.variant_id == wanted and run.status == "finished"]
         return sorted(found, key=lambda run: run.seed)
-
-    def sections_of(self, run: RunRecord) -> list[tuple[Section, str]]:
-        """The places of a run: section and name of the variant."""
-        return [
-            (section, variant.name)
-            for section in self.study.sections
-            for variant in section.variants
-            if variant.id == run.variant_id
-        ]

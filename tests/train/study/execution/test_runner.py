@@ -17,8 +17,8 @@ import pytest
 from train.config import Config, ModelConfig, OptimizerConfig, to_dict
 from train.errors import InUse, RunFailed, UserError
 from train.files import write_json
+from train.interface.signals import StopRequest
 from train.run.records import MetricsFile
-from train.run.signals import StopRequest
 from train.setting import leaves
 from train.study.execution import worker
 from train.study.execution.executor import LocalExecutor, RunEnd, shares_of_cores

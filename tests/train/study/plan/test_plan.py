@@ -12,6 +12,7 @@ import pytest
 from train.config import FORMER, Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict
 from train.errors import UserError
 from train.identity import identity, run_id
+from train.registry import MODELS, Entry
 from train.reproduction.logs import reference, report_curves, report_runs
 from train.study.plan import (
     SCALES,
@@ -119,6 +120,14 @@ def test_a_name_that_would_not_read_back_is_refused(name):
     ):
         with pytest.raises(UserError, match="must be a non-empty text of printable characters"):
             make()
+
+
+def test_a_registered_language_model_makes_a_section_of_perplexities(monkeypatch):
+    entries = dict(MODELS._entries) | {"mine": Entry("mine", lambda num_classes: None, task="text")}
+    monkeypatch.setattr(MODELS, "_entries", entries)
+    for name, expected in (("mine", True), ("gru", True), ("bilstm", False), ("resnet18", False)):
+        variants = [Variant("a", Config(model=ModelConfig(name=name)))]
+        assert Section(key="1", dataset="digits", variants=variants).language_model == expected
 
 
 @pytest.mark.parametrize("figure", ["../x", "a/b", " ", ".hidden", "a\nb"])
