@@ -8,9 +8,9 @@ import flax.linen as nn
 from jax import Array
 
 from train.models.cpu.convolution import conv_general_dilated
-from train.models.cpu.pooling import max_pool
 from train.models.initializers import torch_uniform
 from train.models.normalization import BatchNorm
+from train.models.pooling import max_pool
 
 
 class CNN(nn.Module):

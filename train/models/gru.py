@@ -81,7 +81,7 @@ class GRULanguageModel(nn.Module):
 
     `apply(variables, tokens, train=..., method="hidden")` gives the inputs `[B, T, H]` of the last layer, whose
     `params["fc"]` holds kernel `[H, num_classes]` and bias: for
-    `train.models.cpu.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
+    `train.models.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
 
     Attributes:
       num_classes: size of the vocabulary.

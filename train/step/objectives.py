@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.models.cpu.linear_cross_entropy import linear_cross_entropy
+from train.models.linear_cross_entropy import linear_cross_entropy
 from train.step.input_pipeline import Batch
 
 

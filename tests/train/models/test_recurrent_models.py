@@ -10,8 +10,8 @@ import pytest
 from tests.train.models.helpers import normal, parameter_count, path_names
 from train.models import create_model
 from train.models.bilstm import lstm_recurrence
-from train.models.cpu.linear_cross_entropy import linear_cross_entropy
 from train.models.gru import GRULayer
+from train.models.linear_cross_entropy import linear_cross_entropy
 
 TOKENS = jax.ShapeDtypeStruct((2, 5), jnp.int32)
 

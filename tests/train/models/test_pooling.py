@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.train.models.helpers import normal
-from train.models.cpu.pooling import max_pool
+from train.models.pooling import max_pool
 
 
 def oracle(x, dy, window, stride, padding):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from tests.train.models.helpers import normal, relative_error
-from train.models.cpu.linear_cross_entropy import linear_cross_entropy
+from train.models.linear_cross_entropy import linear_cross_entropy
 
 SHAPE, WIDTH, VOCABULARY = (3, 4), 10, 53
 
