@@ -33,7 +33,6 @@ LAYERS = (
 # Module: why it is longer than 300 lines.
 LONG = {
     "train.config": "every setting with its range, and reading them back",
-    "train.models.cpu.lowerings": "all ways to compute a convolution, side by side",
 }
 
 
@@ -110,7 +109,7 @@ def test_no_circle():
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_no_module_is_over_300_lines_without_a_reason(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 300 or name in LONG
+    assert (len(MODULES[name].read_text().splitlines()) > 300) == (name in LONG)
 
 
 @pytest.mark.parametrize("room", sorted({path.parent for path in MODULES.values()} - {ROOT / "train" / "study"}))
