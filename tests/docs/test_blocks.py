@@ -18,6 +18,7 @@ import train.__main__
 import train.compare
 import train.data.__main__
 import train.export.__main__
+import train.flags
 import train.study.__main__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def checkout(tmp_path, monkeypatch):
 
 def run_train(words):
     if any(word in " ".join(words) for word in PARSED):
-        train.__main__.parse([word for word in words if not word.startswith(PROCESSES)])
+        train.flags.parse([word for word in words if not word.startswith(PROCESSES)])
         return
     epochs = [f"--config.epochs={2 if '--config.epochs=' in ' '.join(words) else 1}"]
     assert train.__main__.main([*words, *SMALL, *epochs]) == 0

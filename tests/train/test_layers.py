@@ -12,22 +12,14 @@ LAYERS = (
     ("lookahead_jax",),
     ("train.errors", "train.interface.nearest", "train.interface.installed"),
     ("train.interface.paths", "train.interface.user_code"),
-    (
-        "train.files",
-        "train.checksums",
-        "train.hosts",
-        "train.locks",
-        "train.interface",
-        "train.registry",
-        "train.setting",
-    ),
+    ("train.files", "train.hosts", "train.locks", "train.interface", "train.registry", "train.setting"),
     ("train.data", "train.models"),
     ("train.optimizer_options", "train.config", "train.identity"),
     ("train.averages", "train.optimizers"),
     ("train.step",),
     ("train.experiment",),
     ("train.run",),
-    ("train.seeds", "train.__main__"),
+    ("train.seeds", "train.flags", "train.__main__"),
     ("train.",),  # study, and what is built on it
 )
 # Module: why it is longer than 300 lines.

@@ -14,10 +14,10 @@ import pytest
 
 import train
 from train import data
-from train.__main__ import parse
 from train.config import Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict, validate
 from train.errors import UserError
 from train.experiment import make_recipe
+from train.flags import parse
 from train.identity import run_id
 from train.models import MODELS, create_model
 from train.optimizer_options import Lion
@@ -228,7 +228,7 @@ def test_an_options_field_is_a_flag(tmp_path):
         "def get_config():\n    return Config(optimizer=OptimizerConfig(name='my_lion', options=Options()))\n"
     )
     code = (
-        "import sys; from train.__main__ import parse; "
+        "import sys; from train.flags import parse; "
         f"config, _ = parse(['--config={tmp_path}/config.py', '--workdir=x', sys.argv[1]]); "
         "print(config.optimizer.options.b2)"
     )

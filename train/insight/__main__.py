@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             if others:
                 raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
         else:
-            from train.__main__ import parse
+            from train.flags import parse
             from train.run.loop import train
             from train.step import runtime
 

@@ -28,11 +28,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from train.checksums import DamagedCheckpoint, verify, write_sums
 from train.errors import UserError
 from train.files import check_space, fsync_path, with_patience, write_json
 from train.hosts import agreement
 from train.interface.output import Extras
+from train.run.checksums import DamagedCheckpoint, verify, write_sums
 
 PROGRESS = "progress.json"
 STATE = "state"

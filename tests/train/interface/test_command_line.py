@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from train.__main__ import main, parse
+from train.__main__ import main
 from train.errors import UserError
+from train.flags import parse
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGITS = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"

@@ -6,6 +6,7 @@ import pytest
 
 import train.__main__
 import train.data.__main__
+import train.flags
 import train.study.__main__
 from train.config import Config, from_dict, to_dict
 from train.interface.nearest import did_you_mean
@@ -84,10 +85,8 @@ def test_a_stored_config_with_a_misspelt_setting_gets_the_nearest():
 
 # The same flag in both spellings, on every command.
 SPELT = {
-    "train": lambda flag: train.__main__.parse([DIGITS, "--workdir=x", f"{flag}=/d"])[0].data_dir,
-    "train, as a field": lambda flag: (
-        train.__main__.parse([DIGITS, "--workdir=x", f"--config.{flag[2:]}=/d"])[0].data_dir
-    ),
+    "train": lambda flag: train.flags.parse([DIGITS, "--workdir=x", f"{flag}=/d"])[0].data_dir,
+    "train, as a field": lambda flag: train.flags.parse([DIGITS, "--workdir=x", f"--config.{flag[2:]}=/d"])[0].data_dir,
     "study": lambda flag: train.study.__main__.parse([QUICK, "--out=x", f"{flag}=/d"]).data_dir,
     "data prepare": lambda flag: train.data.__main__._parser().parse_args(["prepare", "ptb", f"{flag}=/d"]).data_dir,
     "data list": lambda flag: train.data.__main__._parser().parse_args(["list", flag, "/d"]).data_dir,
@@ -105,5 +104,5 @@ def test_other_flags_have_both_spellings_too():
         assert train.study.__main__.parse([QUICK, "--out=x", flag]).report_only
     for flag in ("--allow-mismatch", "--allow_mismatch"):
         assert train.data.__main__._parser().parse_args(["prepare", "ptb", flag]).allow_mismatch
-    config, _ = train.__main__.parse([DIGITS, "--workdir=x", "--config.optimizer.sync-period=7"])
+    config, _ = train.flags.parse([DIGITS, "--workdir=x", "--config.optimizer.sync-period=7"])
     assert config.optimizer.sync_period == 7

@@ -12,6 +12,7 @@ import pytest
 
 import train.__main__
 import train.data.__main__
+import train.flags
 import train.study.__main__
 from train import data
 from train.config import Config
@@ -44,9 +45,9 @@ def opened(workdir):
 # What is found where `~` is given, by flag.
 EXPANDED = {
     "train.run.loop.train": lambda: opened("~/run"),
-    "train --workdir": lambda: train.__main__.parse([DIGITS, "--workdir=~/run"])[1],
-    "train --workdir as two words": lambda: train.__main__.parse([DIGITS, "--workdir", "~/run"])[1],
-    "train --config": lambda: train.__main__.parse(["--config=~/mine.py", "--workdir=~/run"])[1],
+    "train --workdir": lambda: train.flags.parse([DIGITS, "--workdir=~/run"])[1],
+    "train --workdir as two words": lambda: train.flags.parse([DIGITS, "--workdir", "~/run"])[1],
+    "train --config": lambda: train.flags.parse(["--config=~/mine.py", "--workdir=~/run"])[1],
     "study --out": lambda: train.study.__main__.parse([STUDY, "--out=~/run"]).out,
     "study --study": lambda: train.study.__main__.parse(["--study=~/run", "--out=x"]).study,
     "study --data_dir": lambda: Path(train.study.__main__.parse([STUDY, "--out=x", "--data_dir=~/run"]).data_dir),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.train.corruption import torture_files
-from train.checksums import DamagedCheckpoint, verify
 from train.errors import UserError
 from train.run.checkpointing import Checkpoints
+from train.run.checksums import DamagedCheckpoint, verify
 from train.step.metrics import Metrics
 
 
