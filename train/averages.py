@@ -1,14 +1,15 @@
-"""Weights to evaluate that are means of those that trained: an exponential moving average, Schedule-Free's average.
+"""Which weights to evaluate. Two kinds are means of those that trained: a moving average, Schedule-Free's average."""
 
-Lookahead's slow weights are not here: `lookahead_jax.slow_params` finds them.
-"""
-
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+import lookahead_jax as la
 
 
 class AveragedState(NamedTuple):
@@ -72,17 +73,37 @@ def schedule_free_params(opt_state: Any, params: optax.Params) -> optax.Params:
     return schedule_free_eval_params(_schedule_free_states(opt_state)[0], params)
 
 
-def evaluated_params(opt_state: Any, params: optax.Params, *, ema_decay: float = 0.0) -> optax.Params:
-    """The weights to evaluate: the moving average of that decay if there is one, else Schedule-Free's or the live ones.
+def _now(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def evaluated_params(
+    opt_state: Any,
+    params: optax.Params,
+    *,
+    slow: bool = False,
+    ema_decay: float = 0.0,
+    compute: Callable[..., Any] = _now,
+) -> Any:
+    """The weights to evaluate: Lookahead's slow ones, the moving average, or the live ones.
+
+    With Schedule-Free, its average takes the place of the live ones.
 
     Args:
       opt_state: of the run's optimizer.
       params: the live weights.
+      slow: the slow weights, which the state holds.
       ema_decay: of the moving average; 0 for the weights without it.
+      compute: `compute(name, function, *args)` gives `function(*args)`; it is called only for weights that the state
+        does not hold as they are, for example to compile the function under that name.
     """
+    if slow:
+        return la.slow_params(opt_state)
     if ema_decay:
-        return ema_params(opt_state, ema_decay)
-    return schedule_free_params(opt_state, params) if is_schedule_free(opt_state) else params
+        return compute("ema_params", functools.partial(ema_params, decay=ema_decay), opt_state)
+    if is_schedule_free(opt_state):
+        return compute("schedule_free_params", schedule_free_params, opt_state, params)
+    return params
 
 
 def _schedule_free_states(opt_state: Any) -> list[Any]:

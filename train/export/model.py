@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-import lookahead_jax as la
 from train import averages
 from train.config import Config, from_dict, validate
 from train.data.dataset import from_facts
@@ -106,9 +105,10 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
             "slow or live"
         )
     state, step = _restored(recipe, directory, best=weights == "best")
-    trained = chosen == "live" and not averages.is_schedule_free(state.opt_state)
-    params, batch_stats = _weights(recipe, state, chosen), state.batch_stats
-    if recipe.recalibration_batches and not trained:
+    decay = recipe.ema_decay if chosen == "ema" else 0.0
+    params = averages.evaluated_params(state.opt_state, state.params, slow=chosen == "slow", ema_decay=decay)
+    batch_stats = state.batch_stats
+    if recipe.recalibration_batches and params is not state.params:
         trainer = Trainer(make_experiment(dataclasses.replace(config, devices=1)))
         batch_stats = trainer.recalibrated_batch_stats(state, params)
     variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
@@ -147,10 +147,3 @@ def _restored(recipe: Recipe, directory: Path, *, best: bool) -> tuple[TrainStat
         raise UserError(f"{directory} has no checkpoints; a study keeps those of finished runs with --keep_checkpoints")
     state, workers = found.tree["state"], found.progress.get("workers")
     return (state if workers is None else for_workers(state, workers, None)), found.step
-
-
-def _weights(recipe: Recipe, state: TrainState, chosen: str) -> Any:
-    if chosen == "slow":
-        return la.slow_params(state.opt_state)
-    decay = recipe.ema_decay if chosen == "ema" else 0.0
-    return averages.evaluated_params(state.opt_state, state.params, ema_decay=decay)

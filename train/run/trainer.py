@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -205,14 +206,13 @@ class Trainer:
         return self._compiler.call(self._evaluate_program(params, batch_stats, validation=validation))
 
     def weights(self, state: TrainState, *, slow: bool = False, ema: bool = False) -> Any:
-        """The weights to evaluate: slow ones, moving average, or live ones, for Schedule-Free its average."""
-        if slow:
-            return la.slow_params(state.opt_state)
-        if not ema and not averages.is_schedule_free(state.opt_state):
-            return state.params
-        name = "ema_params" if ema else "schedule_free_params"
-        function = named(name, averages.evaluated_params, ema_decay=self.recipe.ema_decay if ema else 0.0)
-        return self._compiler.call(Program(name, function, (state.opt_state, state.params), own=True))
+        """The weights to evaluate (`train.averages.evaluated_params`)."""
+
+        def compute(name: str, function: Callable[..., Any], *args: Any) -> Any:
+            return self._compiler.call(Program(name, named(name, function), args, own=True))
+
+        decay = self.recipe.ema_decay if ema else 0.0
+        return averages.evaluated_params(state.opt_state, state.params, slow=slow, ema_decay=decay, compute=compute)
 
     def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
         """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""

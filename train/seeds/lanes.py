@@ -1,13 +1,12 @@
 """Several states of one recipe trained by one program: `jax.vmap` over states, each a lane."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-import lookahead_jax as la
 from train import averages
 from train.run.records import Row
 from train.run.scores import score_columns
@@ -91,13 +90,12 @@ class Lanes:
 
     def _weights(self, states: TrainState, *, slow: bool, ema: bool) -> Any:
         """See `Trainer.weights`."""
-        if slow:
-            return la.slow_params(states.opt_state)
-        if not ema and not averages.is_schedule_free(states.opt_state):
-            return states.params
-        of_lane = partial(averages.evaluated_params, ema_decay=self.recipe.ema_decay if ema else 0.0)
-        name = "ema_lanes" if ema else "schedule_free_lanes"
-        return self._call(name, jax.vmap(of_lane), (states.opt_state, states.params))
+
+        def compute(name: str, function: Callable[..., Any], *args: Any) -> Any:
+            return self._call(f"{name}_lanes", jax.vmap(function), args)
+
+        decay = self.recipe.ema_decay if ema else 0.0
+        return averages.evaluated_params(states.opt_state, states.params, slow=slow, ema_decay=decay, compute=compute)
 
     def scores(self, states: TrainState) -> list[Row]:
         """What `train.run.scores.scores` gives for each lane, a set and its weights in one program for all lanes."""
