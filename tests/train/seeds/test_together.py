@@ -9,7 +9,7 @@ import pytest
 
 from tests.train import runs
 from train.__main__ import main
-from train.config import Config, ModelConfig, OptimizerConfig
+from train.config import Config, ModelConfig, OptimizerConfig, validate
 from train.errors import InUse, RunFailed, UserError
 from train.experiment import make_experiment
 from train.interface.signals import StopRequest
@@ -74,6 +74,27 @@ def test_seeds_in_one_program_equal_separate_runs(separate, tmp_path, monkeypatc
         # It is the workdir of an ordinary run, which finds it finished.
         assert train(config_of(seed=seed, seeds_per_program=1), tmp_path / f"seed{seed}", quiet=True).rows
     assert runs.metrics_without_times(tmp_path / "seed7") != runs.metrics_without_times(tmp_path / "seed8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        ({"ema_decay": 0.5}, {"ema": True}),
+        ({"optimizer": OptimizerConfig(name="schedule_free_adamw", learning_rate=0.05)}, {}),
+    ],
+    ids=["moving average", "Schedule-Free"],
+)
+def test_averaged_weights_are_scored_for_each_lane(changes, which):
+    trainer = Trainer(make_experiment(validate(config_of(**changes))))
+    lanes = Lanes(trainer, len(SEEDS))
+    states = lanes.stack([trainer.init(seed) for seed in SEEDS])
+    metrics = lanes.stack([trainer.zero_metrics()] * len(SEEDS))
+    for _ in range(3):
+        states, metrics, _ = lanes.train(states, metrics, lanes.order(states))
+    for state, score in zip(lanes.apart(states), lanes.evaluate(states, **which), strict=True):
+        weights = trainer.weights(state, **which)
+        assert score == pytest.approx(trainer.evaluate(state, **which).means(), rel=1e-5)
+        assert not np.allclose(weights["fc"]["kernel"], state.params["fc"]["kernel"], rtol=1e-3)
 
 
 def test_a_stop_saves_all_seeds_and_each_resumes_alone_or_with_the_others(separate, tmp_path, monkeypatch):
