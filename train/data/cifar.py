@@ -70,7 +70,7 @@ def read_images(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(
                 f"image {i} of split {split!r} in {builder.data_dir} is not a PNG of shape {shape}: "
-                f"{prepared.one_line(error)}"
+                f"{prepared.first_line(error)}"
             ) from error
         labels[i] = example["label"]
     check_labels(labels, classes, f"split {split!r} in {builder.data_dir}")

@@ -74,7 +74,7 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
         prepared = builder.is_prepared()
         readable = prepared and bool(builder.info.available_file_formats() & formats)
     except Exception as error:  # TFDS raises whatever JSON, protobuf or the file system raised
-        raise UserError(f"the metadata of {name} in {root} cannot be read: {one_line(error)}") from error
+        raise UserError(f"the metadata of {name} in {root} cannot be read: {first_line(error)}") from error
     if not prepared:
         raise UserError(
             f"{root / name} contains no complete {name} of version {builder.version}; "
@@ -116,7 +116,7 @@ def read_examples(builder: Any, split: str, undecoded: tuple[str, ...] = ()) -> 
     except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
         files = ", ".join(sorted(p.name for p in Path(where).glob(f"*-{split}.array_record*"))) or "no files"
         raise UserError(
-            f"split {split!r} in {where} ({files}) is damaged: {one_line(error)}; "
+            f"split {split!r} in {where} ({files}) is damaged: {first_line(error)}; "
             f"remove that folder and prepare the data set again"
         ) from error
 
@@ -138,7 +138,7 @@ def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[
     return data
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -210,7 +210,7 @@ def write(
                 file_format="array_record", download_dir=temporary / "downloads", download_config=config
             )
         except OSError as error:
-            raise UserError(f"cannot write {name} to {root}: {error.strerror or one_line(error)}") from error
+            raise UserError(f"cannot write {name} to {root}: {error.strerror or first_line(error)}") from error
         verify(temporary)
         relative = Path(builder.data_dir).relative_to(temporary)
         move_into_place(temporary / relative, root / relative)
@@ -228,7 +228,7 @@ def temporary_folder(root: Path, name: str) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=root))
     except OSError as error:
-        raise UserError(f"cannot write to {root}: {error.strerror or one_line(error)}") from error
+        raise UserError(f"cannot write to {root}: {error.strerror or first_line(error)}") from error
     try:
         yield temporary
     finally:
@@ -242,7 +242,7 @@ def move_into_place(temporary: Path, final: Path) -> None:
         temporary.chmod(_mode_of_new_folders(temporary.parent))
         temporary.rename(final)
     except OSError as error:
-        reason = "it already exists" if final.exists() else error.strerror or one_line(error)
+        reason = "it already exists" if final.exists() else error.strerror or first_line(error)
         raise UserError(f"cannot put the prepared data set in {final}: {reason}") from error
 
 

@@ -41,7 +41,7 @@ from train.study.execution.live import Live
 from train.study.execution.runner import Runner, Tally, take_group
 from train.study.execution.session import Session
 from train.study.execution.status import status_in_words
-from train.study.execution.tune import tune
+from train.study.execution.tune import run_trials
 from train.study.execution.worker import log_name, worker_command, write_runs_file
 from train.study.flags import parse
 from train.study.page.csv_tables import write_tables
@@ -57,10 +57,10 @@ from train.study.plan import (
     with_data_dir,
     with_epochs,
 )
-from train.study.results.published import STUDY_FILES, open_directory, read_facts, read_runs, write_runs
-from train.study.results.records import RunRecord, StudyResults
+from train.study.results.published import STUDY_COPIES, open_directory, read_facts, read_runs, write_runs
+from train.study.results.records import RunRecord, StudyResults, is_finished
 from train.study.results.tuning import tuned
-from train.study.verdicts.judge import assemble, compared
+from train.study.verdicts.judge import assemble, without_trials
 from train.study.verdicts.resolve import next_runs
 
 PAGE = "index.html"
@@ -68,7 +68,7 @@ PAGE = "index.html"
 
 def worker_flags(flags: argparse.Namespace, study: Study) -> list[str]:
     """What a worker process needs to know: of the study file it gets a copy as it was when this process read it."""
-    found = [f"--study={copy_study_file(flags.study, flags.out / STUDY_FILES)}", f"--out={flags.out}"]
+    found = [f"--study={copy_study_file(flags.study, flags.out / STUDY_COPIES)}", f"--out={flags.out}"]
     return found + ["--quick_compile"] * study.quick_compile + ["--keep_checkpoints"] * flags.keep_checkpoints
 
 
@@ -162,7 +162,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
                 print_commands(flags, study, open_trials)
                 return 0
             if not flags.report_only and not flags.dry_run:
-                study, tally = tune(run_session, flags, arguments, study, sections, trials, runs)
+                tally = run_trials(run_session, flags, arguments, study, sections, trials, runs)
                 if tally.open:
                     print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
                     return EXIT_STOPPED
@@ -170,7 +170,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             sections = select(study, only)
         planned = located(planned_runs(study, only=only, seeds=flags.seeds), flags)
         if not flags.report_only:
-            left = [run for run in planned if run.id not in runs or runs[run.id].status != "finished"]
+            left = [run for run in planned if not is_finished(run.id, runs)]
             found = forecast(left, runs, checked.checkpoint_bytes * flags.seeds_per_program, flags.out, jobs=flags.jobs)
             if flags.dry_run:
                 print(plan_in_words(study, sections, planned, runs))
@@ -186,7 +186,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             tally = run_session(flags, arguments, study, planned, runs)
             more = []
             if flags.until == "resolved" and not tally.open:
-                more = next_runs(study, compared(runs).values(), max_seeds=flags.max_seeds, only=only)
+                more = next_runs(study, without_trials(runs).values(), max_seeds=flags.max_seeds, only=only)
             if more:
                 more = located(more, flags)
                 later = run_session(flags, arguments, study, more, runs)

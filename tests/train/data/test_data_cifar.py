@@ -412,4 +412,4 @@ def test_the_real_cifar10_has_the_reports_mean_and_its_test_file_is_refused(real
     assert len(lines) == 1  # the training files are the publisher's
     np.testing.assert_array_equal(np.bincount(labels[:, 0]), [5000] * 10)
     np.testing.assert_allclose(images.reshape(-1, 3).mean(0), cifar._MEAN, atol=0.06)
-    assert prepared.one_line(ValueError("a\nb")) == "a"
+    assert prepared.first_line(ValueError("a\nb")) == "a"

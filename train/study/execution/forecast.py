@@ -12,7 +12,7 @@ from train.interface.words import duration_words
 from train.run.checkpointing import KEEP
 from train.run.records import Row, seconds_per_epoch
 from train.study.plan import PlannedRun, Section, Study
-from train.study.results.records import RunRecord
+from train.study.results.records import RunRecord, is_finished
 
 # The last ones, the best one, and the one that is being written.
 CHECKPOINTS_AT_ONCE = KEEP + 2
@@ -113,8 +113,7 @@ def plan_in_words(
     """Returns the plan: a line for each variant, with the seeds that are done out of those planned."""
     seeds: dict[str, list[bool]] = {}
     for run in planned:
-        done = run.id in runs and runs[run.id].status == "finished"
-        seeds.setdefault(run.variant_id, []).append(done)
+        seeds.setdefault(run.variant_id, []).append(is_finished(run.id, runs))
     lines = [study.title]
     for section in sections:
         lines.append(f"\n{section.key}  {section.title}" + (f" ({section.budget})" if section.budget else ""))

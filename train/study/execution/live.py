@@ -14,7 +14,7 @@ from train.run.records import Row, seconds_per_epoch
 from train.study.execution.forecast import kind, measured_paces
 from train.study.execution.worker import log_name, run_directory
 from train.study.plan import PlannedRun
-from train.study.results.records import RunRecord
+from train.study.results.records import RunRecord, is_finished
 
 
 class Live:
@@ -39,7 +39,7 @@ class Live:
     ):
         self._out, self._jobs, self._stream = out, jobs, stream or sys.stdout
         self._total = len(planned)
-        self._left = {run.id: run for run in planned if run.id not in runs or runs[run.id].status != "finished"}
+        self._left = {run.id: run for run in planned if not is_finished(run.id, runs)}
         self._going: dict[str, tuple[PlannedRun, float]] = {}
         # Seconds an epoch of each kind, and seconds that whole runs took beyond their epochs.
         self._pace: dict[tuple, float] = measured_paces(runs.values())

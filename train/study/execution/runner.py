@@ -18,7 +18,7 @@ from train.study.execution.live import Live
 from train.study.execution.worker import FAILED, FINISHED, REFUSED, UNUSABLE, log_name, run_directory
 from train.study.plan import PlannedRun, Study
 from train.study.results.published import RUNS, write_runs
-from train.study.results.records import RunRecord, Status
+from train.study.results.records import RunRecord, Status, is_finished
 
 POLL_SECONDS = 0.5
 
@@ -94,7 +94,7 @@ class Runner:
           RunFailed: what is finished cannot be published, since the disk stayed full; or no run can start.
         """
         tally = Tally()
-        waiting = [run for run in planned if not self._is_published(run)]
+        waiting = [run for run in planned if not is_finished(run.id, self._runs)]
         going: dict[str, PlannedRun] = {}
         attempts = dict.fromkeys((run.id for run in waiting), 0)
         asked = False
@@ -150,9 +150,6 @@ class Runner:
             if found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
                 found.rename(directory)
                 return
-
-    def _is_published(self, run: PlannedRun) -> bool:
-        return run.id in self._runs and self._runs[run.id].status == "finished"
 
     def _ended(self, run: PlannedRun, end: RunEnd, tally: Tally) -> None:
         if end.status == FINISHED and self._publish_if_finished(run):

@@ -9,7 +9,7 @@ from train.files import read_json
 from train.study.execution.cluster import in_queue, read_jobs
 from train.study.execution.worker import run_directory
 from train.study.plan import PlannedRun
-from train.study.results.records import RunRecord
+from train.study.results.records import RunRecord, is_finished
 
 STATES = ("done", "running", "queued", "failed", "stopped", "to do")
 
@@ -24,7 +24,7 @@ def state_of(run: PlannedRun, out: Path, runs: Mapping[str, RunRecord], queued: 
       queued: the jobs in Slurm's queue with their states.
       job: the run's last job; "" if it had none.
     """
-    if run.id in runs and runs[run.id].status == "finished":
+    if is_finished(run.id, runs):
         return "done"
     if job in queued:
         return "queued" if queued[job] in ("PENDING", "REQUEUED", "REQUEUE_HOLD") else "running"

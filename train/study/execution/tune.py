@@ -1,4 +1,4 @@
-"""The tuning of a study: its trials are run first, and what follows is the study at the values that they choose."""
+"""The tuning of a study: its trials are run before all else, and choose the values of what follows."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from train.errors import RunFailed
 from train.study.execution.runner import Tally
 from train.study.plan import PlannedRun, Section, Study
 from train.study.results.records import RunRecord
-from train.study.results.tuning import tuned, without_choice
+from train.study.results.tuning import without_choice
 
 RunSession = Callable[[argparse.Namespace, list[str], Study, list[PlannedRun], dict[str, RunRecord]], Tally]
 
 
-def tune(
+def run_trials(
     run_session: RunSession,
     flags: argparse.Namespace,
     arguments: list[str],
@@ -20,8 +20,8 @@ def tune(
     sections: Sequence[Section],
     trials: Sequence[PlannedRun],
     runs: dict[str, RunRecord],
-) -> tuple[Study, Tally]:
-    """Runs the trials that have not ended yet, and chooses.
+) -> Tally:
+    """Runs the trials that have not ended yet.
 
     A trial that failed has no score, and is not run again: a rate at which the loss is not finite is an answer.
 
@@ -34,7 +34,7 @@ def tune(
       runs: the published runs; grows.
 
     Returns:
-      The study at the chosen values, and how the session went.
+      How the session went.
 
     Raises:
       RunFailed: all trials of a variant failed.
@@ -45,4 +45,4 @@ def tune(
         raise RunFailed(
             f"every trial of {', '.join(nothing)} failed; their logs are in {flags.out / 'logs'}: choose other ranges"
         )
-    return tuned(study, runs), tally
+    return tally

@@ -38,7 +38,7 @@ from train.study.results.records import RunRecord
 
 RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
 # Copies of the study file and its neighbours, as the session that goes on has read them.
-STUDY_FILES = ".study"
+STUDY_COPIES = ".study"
 
 METRICS = (*COLUMNS, *PERPLEXITIES)
 FINAL = tuple(name for name in METRICS if name.startswith(("train_", "test_", "slow_test_")))

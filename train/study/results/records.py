@@ -1,6 +1,7 @@
 """What a study has found: its runs, and the verdicts on its claims. Figures and page are made of this."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from train.run.records import Row
@@ -43,6 +44,11 @@ class RunRecord:
     seconds: float = 0.0
     log: str = ""
     provenance: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def is_finished(run_id: str, runs: Mapping[str, RunRecord]) -> bool:
+    """Whether this run is among the published ones, and did not fail."""
+    return run_id in runs and runs[run_id].status == "finished"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from train.study.verdicts.statistics import Gain, Sample, sample
 Logged = tuple[float | None, float | None, float | None]
 
 
-def compared(
+def comparison_result(
     study: Study,
     measured: Measured,
     measured_plain: Measured,

@@ -13,7 +13,7 @@ from train.config import to_dict
 from train.study.plan import Study, planned_runs, tuning
 from train.study.plan.claims import Claim
 from train.study.results.records import Progress, RunRecord, StudyResults, Verdict
-from train.study.verdicts.comparisons import compared as result_of
+from train.study.verdicts.comparisons import comparison_result
 from train.study.verdicts.measurements import BySeed, Measured, Measurements, runs_by_variant, variant_ids
 from train.study.verdicts.notes import note, variants_of
 from train.study.verdicts.rulings import LOOKS, Ruling, rule
@@ -99,7 +99,7 @@ def _verdict(study: Study, decided: Decided, failed: Mapping[str, int]) -> Verdi
     lost = sum(failed.get(variant.id, 0) for variant in variants_of(study, claim))
     tests = decided.at(moderated)
     results = tuple(
-        result_of(study, test, by_plain, finding, by_plain_finding, decided.level)
+        comparison_result(study, test, by_plain, finding, by_plain_finding, decided.level)
         for test, by_plain, finding, by_plain_finding in zip(
             tests, decided.at(plain), moderated.findings, plain.findings, strict=True
         )
@@ -123,14 +123,14 @@ def _verdict(study: Study, decided: Decided, failed: Mapping[str, int]) -> Verdi
     )
 
 
-def compared(runs: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
+def without_trials(runs: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
     """The runs but for trials of tuning: a trial that was chosen is at its variant's settings, and no seed of it."""
     return {run.id: run for run in runs.values() if run.seed != tuning.SEED}
 
 
 def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any]) -> StudyResults:
     """The results of these runs; planned runs that are not among them are included as missing."""
-    everything = compared(runs)
+    everything = without_trials(runs)
     for run in planned_runs(study):
         if run.id not in everything:
             everything[run.id] = RunRecord(
