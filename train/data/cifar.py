@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterator
@@ -100,25 +101,10 @@ def prepare_cifar(
 
     base = {"cifar10": tfds_cifar.Cifar10, "cifar100": tfds_cifar.Cifar100}[name]
     published = cifar_files.PUBLISHED[name]
-    if from_dir:
-        splits, names = cifar_files.read(name, Path(from_dir), allow_mismatch=allow_mismatch, report=report)
-    else:
-        url = f"https://www.cs.toronto.edu/~kriz/{name.replace('cifar', 'cifar-')}-binary.tar.gz"
-        registered = base.url_infos[url]
-        with prepared.temporary_folder(prepared.resolve_data_dir(data_dir), name) as temporary:
-            archive = download.fetch(
-                url,
-                temporary / "archive.tar.gz",
-                size=int(registered.size),
-                sha256=registered.checksum,
-                report=report,
-                advice=f"without a network, copy the extracted archive here and run: "
-                f"{prepared.prepare_command(name, data_dir)} --from-dir DIR",
-            )
-            download.extract(archive, temporary / "extracted")
-            splits, names = cifar_files.read(
-                name, temporary / "extracted", allow_mismatch=allow_mismatch, report=report
-            )
+    url = f"https://www.cs.toronto.edu/~kriz/{name.replace('cifar', 'cifar-')}-binary.tar.gz"
+    downloaded = download.unpacked(name, url, base.url_infos, data_dir, report=report)
+    with contextlib.nullcontext(Path(from_dir)) if from_dir else downloaded as folder:
+        splits, names = cifar_files.read(name, folder, allow_mismatch=allow_mismatch, report=report)
 
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         labels, images = splits[split]

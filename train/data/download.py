@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from train.data import prepared
 from train.errors import UserError
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30
+
+
+@contextlib.contextmanager
+def unpacked(
+    name: str, url: str, registered: Mapping[str, Any], data_dir: str, *, report: Callable[[str], None]
+) -> Iterator[Path]:
+    """The publisher's archive of a data set, downloaded, checked and unpacked, in a folder that lasts for the block.
+
+    Args:
+      name: of the data set, as `python -m train.data prepare` takes it.
+      url: of the archive.
+      registered: sizes and SHA-256s by address, a TFDS builder's `url_infos`.
+      data_dir: where the data set will be prepared; the folder is made next to that place.
+      report: receives progress, one line at a time.
+
+    Raises:
+      UserError: no network, a file other than the registered one, or not a tar archive of plain files.
+    """
+    with prepared.temporary_folder(prepared.resolve_data_dir(data_dir), name) as temporary:
+        archive = fetch(
+            url,
+            temporary / "archive.tar.gz",
+            size=int(registered[url].size),
+            sha256=registered[url].checksum,
+            report=report,
+            advice=f"without a network, copy the extracted archive here and run: "
+            f"{prepared.prepare_command(name, data_dir)} --from-dir DIR",
+        )
+        extract(archive, temporary / "extracted")
+        yield temporary / "extracted"
 
 
 def fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,22 +123,10 @@ def prepare_imdb(data_dir: str, *, from_dir: str = "", report: Callable[[str], N
     """
     from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as tfds_imdb
 
-    if from_dir:
-        return _prepare(tfds_imdb.Builder, _find(Path(from_dir)), data_dir, report)
-    known: Any = tfds_imdb.Builder.url_infos
-    registered = known[_URL]
-    with prepared.temporary_folder(prepared.resolve_data_dir(data_dir), "imdb_reviews") as temporary:
-        archive = download.fetch(
-            _URL,
-            temporary / "archive.tar.gz",
-            size=int(registered.size),
-            sha256=registered.checksum,
-            report=report,
-            advice=f"without a network, copy the extracted archive here and run: "
-            f"{prepared.prepare_command('imdb_reviews', data_dir)} --from-dir DIR",
-        )
-        download.extract(archive, temporary / "extracted")
-        return _prepare(tfds_imdb.Builder, _find(temporary / "extracted"), data_dir, report)
+    base: Any = tfds_imdb.Builder
+    downloaded = download.unpacked("imdb_reviews", _URL, base.url_infos, data_dir, report=report)
+    with contextlib.nullcontext(Path(from_dir)) if from_dir else downloaded as folder:
+        return _prepare(base, _find(folder), data_dir, report)
 
 
 def _find(folder: Path) -> Path:
