@@ -21,7 +21,7 @@ from train.step import input_pipeline
 from train.step.input_pipeline import DeviceSplit
 from train.step.objectives import apply_model
 from train.step.recipe import Recipe
-from train.step.steps import epoch_order, step_keys
+from train.step.steps import epoch_order, keys_of_batch
 
 BATCHES = 50
 
@@ -47,10 +47,10 @@ def recalibrate(
       A tree like `batch_stats`.
     """
     order = epoch_order(recipe, key, step)
-    _, draw_key, dropout_key = step_keys(key, step)
     first_of_epoch = step // recipe.steps_per_epoch * recipe.steps_per_epoch
 
     def add_batch(total, index):
+        draw_key, dropout_key = keys_of_batch(recipe, key, first_of_epoch + index)
         drawn = input_pipeline.draw(
             draw_key,
             first_of_epoch + index,

@@ -51,6 +51,16 @@ def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, ja
     return order_key, draw_key, jax.random.fold_in(dropout_key, step)
 
 
+def keys_of_batch(recipe: Recipe, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of draws and of dropout for a step's batch, as `step_keys`.
+
+    Where the model draws for its part of the batch alone, each device has a dropout key of its own.
+    """
+    _, draw_key, dropout_key = step_keys(key, step)
+    alone = recipe.share.workers_axis or not knows_examples(recipe.model)
+    return draw_key, recipe.share.own_key(dropout_key) if alone else dropout_key
+
+
 def abstract_inputs(recipe: Recipe) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one example as the model gets it, [1, ...]."""
 
@@ -158,7 +168,7 @@ def train_step(
       "parameter_norm" and "slow_distance" (from p' to the slow weights).
     """
     share, objective = recipe.share, recipe.objective
-    _, draw_key, dropout_key = step_keys(state.key, state.step)
+    draw_key, dropout_key = keys_of_batch(recipe, state.key, state.step)
     examples = recipe.last_batch_size if last else recipe.batch_size
     drawn = input_pipeline.draw(
         draw_key,
@@ -170,8 +180,6 @@ def train_step(
     )
     batch = input_pipeline.load(data, share.part(drawn), recipe.preprocessing)
     counted, real = share.counted(examples), share.examples(examples)
-    if share.workers_axis or not knows_examples(recipe.model):
-        dropout_key = share.own_key(dropout_key)
     count = jnp.asarray(examples * recipe.samples_per_example, jnp.int32)
 
     def mean_objective(params):
