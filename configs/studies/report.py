@@ -20,7 +20,8 @@ own budget. At smoke, CIFAR-10 and CIFAR-100 are the same digits, run once.
 What this study adds to the report ("controls"): the baselines of 2.5 at its other batch sizes, and at equal steps; a
 grid of learning rates; the slow weights' scores next to the live ones'. The IMDB section and the runs at learning rate
 .3 (in the grid) are in the report's logs but not in its text, so there is no claim about them. The report's code trains
-IMDB for 10 epochs, its logs have 40; the rate is constant, so the logs' first 10 epochs are comparable.
+IMDB for 10 epochs, its logs have 40; the rate is constant, so the logs' first 10 epochs are comparable. They are not
+RAdam's, though: results/fidelity.md.
 """
 
 import dataclasses

@@ -25,8 +25,21 @@ _FILE = re.compile(r"(?P<name>\w+)_seed(?P<seed>\d+)\.csv")
 _FREE = ("epochs", "seed", "test_examples", "devices", "parallel")
 # Settings that say where files are and how often they are saved, which are not part of a recipe.
 _PLACES = frozenset(name for name, _, field in leaves(Config()) if not field.metadata["identity"])
-_FAMILY = {"cifar10": "", "cifar100": "_cifar100", "ptb": "nlp", "imagefolder": "cnn", "images": "cnn"}
-_CONFIG_FILES = {"": "cifar10_resnet18", "_cifar100": "cifar100_resnet18", "nlp": "ptb_gru", "cnn": "hw2_cnn"}
+_FAMILY = {
+    "cifar10": "",
+    "cifar100": "_cifar100",
+    "ptb": "nlp",
+    "imagefolder": "cnn",
+    "images": "cnn",
+    "imdb_reviews": "imdb",
+}
+_CONFIG_FILES = {
+    "": "cifar10_resnet18",
+    "_cifar100": "cifar100_resnet18",
+    "nlp": "ptb_gru",
+    "cnn": "hw2_cnn",
+    "imdb": "imdb_bilstm",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +143,7 @@ def identify(config: dict[str, Any], workdir: Path) -> tuple[str, str]:
     if family is None:
         raise UserError(f"{workdir}: dataset={config['dataset']!r} is not one of the report's")
     which = "yes" if optimizer["lookahead"] else "no"
-    name = f"{family}_{which}" if family in ("nlp", "cnn") else f"{optimizer['name']}_{which}{family}"
+    name = f"{family}_{which}" if family in ("nlp", "cnn", "imdb") else f"{optimizer['name']}_{which}{family}"
     report, path = report_runs().get(name), f"configs/{_CONFIG_FILES[family]}.py"
     if report is None:
         raise UserError(f"{workdir}: the report has no run {name}")

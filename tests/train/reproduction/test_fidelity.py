@@ -1,6 +1,7 @@
 """The comparison with the report's logs, on made-up runs: the page's numbers, misses, and what was not run."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -40,7 +41,7 @@ def all_runs(tmp_path):
         write_run(folder, expected.name, 0, factor=1.01)
         if expected.seeds == 2:
             write_run(folder, expected.name, 1, factor=0.981)
-    for name in ("nlp_no", "nlp_yes", "cnn_no", "cnn_yes"):
+    for name in ("nlp_no", "nlp_yes", "cnn_no", "cnn_yes", "imdb_no", "imdb_yes"):
         write_run(folder, name, epochs=10, factor=1.01)
     return folder
 
@@ -139,6 +140,7 @@ def test_what_is_not_there_is_not_run_and_no_success(all_runs, check):
     (all_runs / "cnn_yes_seed0.csv").unlink()
     write_run(all_runs, "adam_no", epochs=2)
     write_run(all_runs, "cnn_no", epochs=9)
+    write_run(all_runs, "imdb_no", epochs=9)
     status, out, page = check(all_runs)
     assert status == 1
     assert out.splitlines()[:-1] == [
@@ -148,6 +150,7 @@ def test_what_is_not_there_is_not_run_and_no_success(all_runs, check):
         "PTB, Lookahead(RAdam): 1 of 1 not run",
         "CNN, RAdam: 10 epochs not run",
         "CNN, Lookahead(RAdam): 10 epochs not run",
+        "IMDB, RAdam: 10 epochs not run",
     ]
     cifar10, cifar100, spreads, ptb = tables(page)[:4]
     assert ["RAdam", "–", "not run", "not run", "not run", "2% of PyTorch's", "not run"] in cifar10
@@ -169,6 +172,20 @@ def test_seeds_and_trials_that_are_filed_stand_beside_the_log(all_runs, check):
     assert "the log's 1.8022 lies 2.0 standard deviations below" in words
     # Seeds 1 % above PyTorch's mean, and 1.9 % below.
     assert "are 3.3% and 0.3% above the report's log" in words
+
+
+def test_what_was_tried_on_imdb_stands_beside_log_and_runs(all_runs, check):
+    (all_runs / "trials").mkdir()
+    header = "trial,train_loss_1,train_loss_2,test_accuracy_1,test_accuracy_2\n"
+    (all_runs / "trials" / "imdb.csv").write_text(f"{header}another batch,0.5,0.4,0.7,0.75\none epoch,0.6,,0.65,\n")
+    _, _, page = check(all_runs)
+    log, ours, *tried = tables(page)[-2]
+    assert log == ["the report's log", "0.6078", "0.4292", "0.7765", "0.8352"]
+    assert ours == ["ours, seed 0", "0.6139", "0.4335", "0.7843", "0.8436"]  # 1.01 times the log's
+    assert tried == [
+        ["another batch", "0.5000", "0.4000", "0.7000", "0.7500"],
+        ["one epoch", "0.6000", "–", "0.6500", "–"],
+    ]
 
 
 def test_with_no_runs_at_all_nothing_holds(tmp_path, check):
@@ -247,6 +264,15 @@ def test_a_workdir_is_filed_under_what_its_config_says_with_its_command(workdir,
     page = (tmp_path / "page.md").read_text()
     for value in (about["command"], "Machine (all runs): two cores; cpu:0 cpu.", "Python 3.11.2, jax 0.9"):
         assert value in page
+
+
+def test_a_run_of_imdb_is_filed_under_its_log(workdir, tmp_path):
+    optimizer = OptimizerConfig("radam", 0.001, weight_decay=0.0, lookahead=True, sync_period=5, slow_step_size=0.8)
+    model = ModelConfig(name="bilstm", dropout=0.2, embedding_size=128, hidden_size=128)
+    of_imdb = Config(dataset="imdb_reviews", epochs=10, batch_size=256, sequence_length=200, seed=2)
+    assert collect(workdir(dataclasses.replace(of_imdb, model=model, optimizer=optimizer)), tmp_path) == 0
+    about = json.loads((tmp_path / "runs" / "about.json").read_text())["imdb_yes_seed2"]
+    assert about["command"] == "python -m train --config=configs/imdb_bilstm.py --workdir=DIR --config.seed=2"
 
 
 def test_a_filed_run_gives_way_to_one_with_more_epochs_alone(workdir, tmp_path, capsys):

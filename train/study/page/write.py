@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from train.files import write_atomic
 from train.study.page.data import page_data, script_json, section_id
+from train.study.page.figures import reference_rows
 from train.study.page.summary import Summary, summarise
 from train.study.page.tables import final_table, gains_table, runs_table, settings
 from train.study.page.tuning import PROFILES, tuning_table
@@ -77,11 +78,18 @@ def _section(
         "trials": section.trials,
         "tuning": tuning_table(section, results) if section.trials else None,
         "tuning_picture": _embedded(folder, f"{section.figure}_tuning"),
+        "faults": _faults(section),
         "pictures": [file for file in pictures if (folder / file).exists()],
         "settings": settings(section),
         "runs": runs,
         "finished": sum(row[2] == "finished" for row in runs.rows),
     }
+
+
+def _faults(section: Section) -> list[str]:
+    """What is wrong with the references whose curves the section shows."""
+    shown = [variant.reference for variant in section.variants if reference_rows(section, variant)]
+    return list(dict.fromkeys(reference.fault for reference in shown if reference and reference.fault))
 
 
 def _embedded(folder: Path, stem: str) -> str:

@@ -114,6 +114,15 @@ def test_last_epoch_is_mean_and_deviation_over_the_seeds(results, tmp_path):
     assert f"{last.mean():.2f} ± {last.std(ddof=1):.2g}" in text
 
 
+@pytest.mark.parametrize("same_budget", [True, False])
+def test_a_fault_of_a_reference_stands_once_where_its_curve_is_shown(same_budget, tmp_path):
+    section = dataclasses.replace(made_up.pairs_section(), same_budget=same_budget)
+    faults = {variant.reference.fault for variant in section.variants} - {""}
+    assert len(faults) == 1
+    text = Text(page_html(made_up.results([section], seeds=1), tmp_path)).text
+    assert text.count(faults.pop()) == same_budget
+
+
 def test_gains_of_each_section_stand_with_their_intervals(results, tmp_path):
     section = results.study.sections[2]
     ours, theirs = (results.by_variant(section, name) for name in ("Lookahead(SGD)", "SGD"))
