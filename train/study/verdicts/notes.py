@@ -48,6 +48,8 @@ def note(
     found += _runs(study, results, ready, progress, lost)
     found += _tuning(study, claim)
     found += _two_tests(moderated.verdict, plain.verdict)
+    if any(result.moderated.deviation == 0.0 for result in results):
+        found.append("The gain is the same in all seeds, so there is no spread to test: p = 0 is not certainty.")
     if moderated.look == 2:
         found.append("Decided at the second look, with more seeds.")
     found += _out_of_reach(results)

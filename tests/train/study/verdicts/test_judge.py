@@ -227,8 +227,17 @@ def test_fewer_than_two_seeds_resolve_nothing_and_print_no_nan():
     assert "nan" not in printed.lower()
 
 
+@pytest.mark.parametrize(("last", "told"), [(0.71, True), (0.7101, False)])
+def test_gains_that_are_the_same_in_all_seeds_are_told(last, told):
+    (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[0.51, 0.61, last])
+    assert verdict.verdict == "supported"
+    assert (
+        verdict.note == "The gain is the same in all seeds, so there is no spread to test: p = 0 is not certainty."
+    ) == told
+
+
 def test_a_failed_seed_is_no_pair_and_is_told():
-    (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[0.51, None, 0.71])
+    (verdict,) = judged(study(Claim("a", "A.", (better(),))), Look=[0.51, None, 0.72])
     assert verdict.n == 2
     assert verdict.note == "1 run failed and is left out."
 
