@@ -19,7 +19,18 @@ from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
 from train.registry import OPTIMIZERS, PARTS
 from train.setting import check_value, leaves, make_plain, setting
 
-__all__ = ["FORMER", "OPTIMIZERS", "Config", "ModelConfig", "OptimizerConfig", "differences", "to_dict", "validate"]
+__all__ = [
+    "FORMER",
+    "Config",
+    "ModelConfig",
+    "OptimizerConfig",
+    "differences",
+    "fill_options",
+    "from_dict",
+    "set_name",
+    "to_dict",
+    "validate",
+]
 
 # Settings that were added after runs had been published, by dotted name: the value that the runs before had. A run's
 # id leaves such a setting out while it has this value, and files without it are read as having it.
