@@ -4,8 +4,10 @@
     python -m train --config=configs/radam_trials.py --workdir=DIR/eps --config.optimizer.options.eps=1e-5
     python -m train --config=configs/radam_trials.py --workdir=DIR/wait --config.optimizer.options.first_update=6
     python -m train --config=configs/radam_trials.py --workdir=DIR/half --config.dtype=bfloat16
+    LOOKAHEAD_ONEDNN=0 python -m train --config=configs/radam_trials.py --workdir=DIR/rounding
 
-Without such a flag it runs the recipe itself. The last one has not been tried. The results are in results/fidelity.md.
+Without such a flag it runs the recipe itself; the last command changes only how convolutions round. The results are in
+results/fidelity.md.
 """
 
 import dataclasses
