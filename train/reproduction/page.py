@@ -49,8 +49,8 @@ The difference after epoch 1 needs no other explanation: RAdam's seeds at rate 0
 show. Over {n} seeds, run later and for one epoch, the training loss is {mean:.4f} with a standard deviation of
 {sd:.4f}, and the log's {log:.4f} lies {below:.1f} standard deviations below that. Four changes that might have moved
 it, tried on seed 0 (`configs/radam_trials.py`), do no more than another seed does. Nor does one seed mean much:
-rounding alone, by another library for the convolutions, moves seed 0 by a percent, and the filed seed 0 is of an earlier
-version of this project. For epochs 2 and 3 there are only the two filed seeds.
+rounding alone, by another library for the convolutions, moves seed 0 by a percent, and the filed seed 0 is of an
+earlier version of this project. For epochs 2 and 3 there are only the two filed seeds.
 
 {trials}"""
 
