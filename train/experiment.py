@@ -19,7 +19,7 @@ from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.dispatch import ONE_BY_ONE, Dispatch, choose
 from train.step.input_pipeline import Preprocessing, shapes_of
-from train.step.objectives import OBJECTIVES, knows_examples
+from train.step.objectives import OBJECTIVES, apply_model, knows_examples
 from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
@@ -167,7 +167,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
         ema_decay=config.ema_decay,
         share=share,
     )
-    _check_network(recipe, config, dataset.name)
+    _check_network(recipe, config, dataset)
     if config.optimizer.lookahead and averages.is_schedule_free(abstract_state(recipe).opt_state):
         raise UserError(
             f"config.optimizer.lookahead=True cannot be combined with {config.optimizer.name}, which is Schedule-Free: "
@@ -193,7 +193,7 @@ def _check_batch_stats(recipe: Recipe, config: Config) -> None:
             )
 
 
-def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:
+def _check_network(recipe: Recipe, config: Config, dataset: Dataset) -> None:
     """Works out the shapes of a network's parameters: sizes that it cannot take are one line before anything runs."""
     shape = "this size"
     try:
@@ -206,9 +206,21 @@ def _check_network(recipe: Recipe, config: Config, dataset: str) -> None:
             raise  # a fault in the user's own code: where it is says the traceback
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset}): {reason}; choose "
+            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset.name}): {reason}; choose "
             "another model or other sizes"
         ) from error
+    if not MODELS[config.model.name].own:
+        logits, _ = jax.eval_shape(
+            lambda params, stats, inputs: apply_model(recipe.model, params, stats, inputs, None),
+            *(state.params, state.batch_stats, abstract_inputs(recipe)),
+        )
+        expected = (*recipe.train_data.targets.shape[1:], dataset.num_classes)
+        if logits.shape[1:] != expected:
+            found, wanted = (", ".join(map(str, sizes)) for sizes in (logits.shape[1:], expected))
+            raise UserError(
+                f"config.model.name={config.model.name!r} gives [B, {found}] for {dataset.name}; expected logits "
+                f"[B, {wanted}]"
+            )
     needed = tree_bytes(state)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:

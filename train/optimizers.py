@@ -206,7 +206,7 @@ def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> o
     """
     entry = OPTIMIZERS[config.name]
     options = {} if config.options is None else {"options": config.options}
-    inner = entry.load()(schedule, config, **options)
+    inner = entry.call(schedule, config, **options)
     if not isinstance(inner, optax.GradientTransformation):
         raise UserError(
             f"optimizer {config.name!r} returned {inner!r}; expected an optax.GradientTransformation, for example "

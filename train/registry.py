@@ -88,6 +88,22 @@ class Entry:
             )
         return found
 
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """What the factory returns for these arguments.
+
+        Raises:
+          UserError: it does not take them.
+        """
+        factory = self.load()
+        try:
+            inspect.signature(factory).bind(*args, **kwargs)
+        except TypeError as error:
+            raise UserError(
+                f"{self.name!r} takes ({', '.join(self.parameters())}) and cannot be called: {error}; train.registry "
+                "says what it is given"
+            ) from error
+        return factory(*args, **kwargs)
+
     def taken(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the given arguments that the factory takes."""
         parameters = self.parameters()
@@ -162,6 +178,9 @@ PARTS = {"model": MODELS, "optimizer": OPTIMIZERS}
 def _decorator(
     registry: Registry, name: str, *, help: str, task: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    if callable(name):
+        raise UserError(f"the decorator needs a name, for example @train.register_{registry._kind}('mine')")
+
     def register(factory: Callable[..., Any]) -> Callable[..., Any]:
         registry.add(Entry(name, factory, help, task))
         return factory

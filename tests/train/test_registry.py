@@ -182,6 +182,59 @@ def test_what_is_no_optimizer_is_refused(lion):
         make_inner_optimizer(OptimizerConfig(name="wrong"), optax.constant_schedule(0.1))
 
 
+def test_an_optimizer_that_does_not_take_what_it_is_called_with_is_refused(lion):
+    train.register_optimizer("wrong")(lambda learning_rate: optax.sgd(learning_rate))
+    with pytest.raises(
+        UserError, match=r"'wrong' takes \(learning_rate\) and cannot be called: too many positional arguments"
+    ):
+        make_inner_optimizer(OptimizerConfig(name="wrong"), optax.constant_schedule(0.1))
+
+
+@pytest.mark.parametrize("register", [train.register_optimizer, train.register_dataset])
+def test_a_decorator_without_a_name_is_refused(lion, register):
+    with pytest.raises(UserError, match=rf"needs a name, for example @train.{register.__name__}\('mine'\)"):
+        register(lambda learning_rate, config: optax.sgd(learning_rate))
+
+
+class Wide(nn.Module):
+    """Seven outputs, whatever the classes."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(7)(x.reshape(x.shape[0], -1))
+
+
+class WithoutTrain(nn.Module):
+    def __call__(self, x):
+        return x
+
+
+class OtherName(nn.Module):
+    classes: int
+
+    def __call__(self, x, train):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Wide, r"config.model.name='mine' gives \[B, 7\] for digits; expected logits \[B, 10\]"),
+        (WithoutTrain, r"model 'mine': its __call__ does not take train; it is called as module\(inputs, train=...\)"),
+        (
+            OtherName,
+            r"'mine' takes \(classes, parent, name\) and cannot be called: missing a required argument: 'classes'",
+        ),
+        (lambda num_classes: num_classes, r"model 'mine' is int; expected a flax.linen.Module"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused(lion, model, message):
+    train.register_model("mine", task="image")(model)
+    config = validate(Config(dataset="digits", model=ModelConfig(name="mine")))
+    with pytest.raises(UserError, match=message):
+        make_recipe(config, data.load("digits"))
+
+
 def test_a_registered_model_data_set_and_an_imported_optimizer_train(lion, tmp_path, monkeypatch):
     @train.register_model("linear", task="image")
     class Linear(nn.Module):

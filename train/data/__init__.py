@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.data.dataset import Dataset, Split, limited, with_digest
+from train.data.dataset import Dataset, Split, checked, limited, with_digest
 from train.errors import UserError
 from train.interface.paths import user_path
 from train.registry import DATASETS
@@ -80,11 +80,11 @@ def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
     entry = DATASETS[name]
     try:
         taken = entry.taken({**given, "name": name, "data_dir": data_dir and str(user_path(data_dir, "data_dir"))})
-        dataset = entry.load()(**taken)
+        dataset = entry.call(**taken)
     except OSError as error:
         raise UserError(f"dataset {name}: {error.filename or data_dir} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise UserError(f"dataset {name} does not fit into memory: {error or 'use a subset'}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} returned {type(dataset).__name__}; expected a train.data.Dataset")
-    return with_digest(dataset)
+    return with_digest(checked(dataset))

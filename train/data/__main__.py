@@ -109,7 +109,7 @@ def prepare(arguments: argparse.Namespace) -> None:
             f"there is nothing to prepare for {arguments.name!r}; use one of {', '.join(PREPARE)}"
             f"{did_you_mean(arguments.name, PREPARE)}"
         )
-    from train.data import prepared
+    from train.data.storage import prepared
 
     folder = prepared.resolve_data_dir(arguments.data_dir) / arguments.name
     if prepared.is_prepared(arguments.name, arguments.data_dir):
@@ -128,7 +128,7 @@ def _unpacked(name: str, arguments: argparse.Namespace) -> Iterator[None]:
     if not (given and Path(given).is_file()):
         yield
         return
-    from train.data import download, prepared
+    from train.data.storage import download, prepared
 
     with prepared.temporary_folder(prepared.resolve_data_dir(arguments.data_dir), name) as temporary:
         _report(f"unpacking {given}")
@@ -139,7 +139,8 @@ def _unpacked(name: str, arguments: argparse.Namespace) -> Iterator[None]:
 
 def list_sets(arguments: argparse.Namespace) -> None:
     """Prints one line per data set: its state, its size on disk, and where it is or how to get it."""
-    from train.data import DATASETS, prepared
+    from train.data import DATASETS
+    from train.data.storage import prepared
 
     rows = [("set", "state", "size", "where")]
     for name, entry in DATASETS.items():

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from train.data import cifar_files, decoded_cache, download, prepared
+from train.data import cifar_files
 from train.data.cifar_files import check_labels
 from train.data.dataset import Dataset, Split
+from train.data.storage import decoded_cache, download, prepared
 from train.errors import UserError
 
 # Per channel over the training images; the report's code uses these values for both data sets.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data import prepared
+from train.data.storage import prepared
 from train.errors import UserError
 from train.interface import paths
 

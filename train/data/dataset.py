@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from train.errors import UserError
 # Seed of the order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
 # sees the same 5,000 examples, and a smaller subset is contained in a larger one.
 _SUBSET_SEED = 1907_08610
+
+
+Task = Literal["image", "text", "text_classification"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Dataset:
     """
 
     name: str
-    task: Literal["image", "text", "text_classification"]
+    task: Task
     train: Split
     test: Split
     num_classes: int
@@ -74,6 +77,43 @@ class Dataset:
     source: str = ""
     digest: str = ""
     validation: Split | None = None
+
+
+def checked(dataset: Dataset) -> Dataset:
+    """The data set, if its arrays are what its task says.
+
+    Raises:
+      UserError: an unknown task, arrays of another kind, as many inputs as targets are not there, a label outside the
+        classes, or not one mean and deviation for each channel.
+    """
+    where = f"dataset {dataset.name!r}"
+    if dataset.task not in get_args(Task):
+        raise UserError(f"{where}: task={dataset.task!r} must be one of {', '.join(get_args(Task))}")
+    image = dataset.task == "image"
+    kind, rank, words = (np.uint8, 4, "uint8 [N, H, W, C]") if image else (np.int32, 2, "int32 [N, T]")
+    for name in ("train", "test", "validation"):
+        split: Split | None = getattr(dataset, name)
+        if split is None:
+            continue
+        inputs, targets = split.inputs, split.targets
+        if inputs.dtype != kind or inputs.ndim != rank:
+            raise UserError(f"{where}: the {name} inputs are {inputs.dtype} {list(inputs.shape)}; expected {words}")
+        shape = inputs.shape if dataset.task == "text" else inputs.shape[:1]
+        if targets.shape != shape or not np.issubdtype(targets.dtype, np.integer):
+            raise UserError(
+                f"{where}: the {name} targets are {targets.dtype} {list(targets.shape)}; expected int32 {list(shape)}"
+            )
+        if targets.size and not 0 <= targets.min() <= targets.max() < dataset.num_classes:
+            wrong = targets.max() if targets.min() >= 0 else targets.min()
+            raise UserError(
+                f"{where}: {name} has the target {wrong}; with num_classes={dataset.num_classes} targets are from 0 to "
+                f"{dataset.num_classes - 1}"
+            )
+    channels = dataset.train.inputs.shape[-1] if image else 0
+    for name, values in (("mean", dataset.mean), ("std", dataset.std)):
+        if len(values) != channels:
+            raise UserError(f"{where}: {name} has {len(values)} values; expected one for each of {channels} channels")
+    return dataset
 
 
 def digest_of(arrays: Iterable[np.ndarray | None]) -> str:

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train.data import prepared
 from train.data.dataset import Dataset, Split
+from train.data.storage import prepared
 from train.errors import UserError
 from train.interface import paths
 

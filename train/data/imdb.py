@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from train.data import decoded_cache, download, prepared
 from train.data.dataset import Dataset, Split
+from train.data.storage import decoded_cache, download, prepared
 from train.data.text import read_utf8
 from train.errors import UserError
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from train.data import prepared
 from train.data.dataset import Dataset
 from train.data.imagefolder import Corrupt, Item, decode_pixels, open_image, scan, to_dataset
+from train.data.storage import prepared
 from train.errors import UserError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from train.data import prepared
 from train.data.dataset import Dataset
+from train.data.storage import prepared
 from train.data.text import load_text
 from train.errors import UserError
 

@@ -6,6 +6,7 @@ The names are known without importing JAX: a module is imported when one of its 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from train.errors import UserError
@@ -49,11 +50,24 @@ def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None, 
     names = [field.name for field in dataclasses.fields(settings) if field.name != "name"]
     sizes = {"vocabulary_size": dataset.vocab_size, "num_classes": dataset.num_classes, "axis_name": axis_name}
     model = _made(entry, {name: getattr(settings, name) for name in names} | sizes)
+    if not entry.own:
+        _check_callable(settings.name, model)
     if dtype == "float32":
         return model
     from train.models.precision import in_bfloat16
 
     return in_bfloat16(model)
+
+
+def _check_callable(name: str, model: object) -> None:
+    """Refuses a user's model that cannot be called as a network is."""
+    from flax import linen
+
+    if not isinstance(model, linen.Module):
+        raise UserError(f"model {name!r} is {type(model).__name__}; expected a flax.linen.Module")
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    if not any(one.name == "train" or one.kind is one.VAR_KEYWORD for one in parameters):
+        raise UserError(f"model {name!r}: its __call__ does not take train; it is called as module(inputs, train=...)")
 
 
 def create_model(name: str, *, num_classes: int, axis_name: str | None = None, **options: Any) -> nn.Module:
@@ -79,4 +93,4 @@ def create_model(name: str, *, num_classes: int, axis_name: str | None = None, *
 def _made(entry: Entry, given: dict[str, Any]) -> nn.Module:
     if given["num_classes"] < 1:
         raise UserError(f"num_classes={given['num_classes']} for model {entry.name}; it must be at least 1")
-    return entry.load()(**entry.taken(given))
+    return entry.call(**entry.taken(given))

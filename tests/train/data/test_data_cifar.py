@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from train import data
-from train.data import cifar, cifar_files, decoded_cache, prepared
+from train.data import cifar, cifar_files
 from train.data.__main__ import main
+from train.data.storage import decoded_cache, prepared
 from train.errors import UserError
 
 

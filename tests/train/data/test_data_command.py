@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from train.data import download, prepared
 from train.data.__main__ import main
+from train.data.storage import download, prepared
 
 BAD_COMMANDS = [
     [],

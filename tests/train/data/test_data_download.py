@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from train.data import download
+from train.data.storage import download
 from train.errors import UserError
 
 

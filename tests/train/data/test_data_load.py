@@ -1,5 +1,6 @@
 """`train.data.load`: names, subsets, and what an import costs."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits as sklearn_digits
 
 from train import data
-from train.data.dataset import Split, subset
+from train.data.dataset import Split, checked, subset
 from train.errors import UserError
 
 
@@ -89,3 +90,39 @@ def test_digits_are_normalised_by_the_training_pixels():
 def test_train_examples_and_test_examples_reach_their_splits():
     dataset = data.load("digits", train_examples=100, test_examples=30)
     assert (len(dataset.train), len(dataset.test)) == (100, 30)
+
+
+def of_images(**changes):
+    images, labels = np.zeros((6, 4, 4, 3), np.uint8), np.arange(6, dtype=np.int32) % 3
+    split = Split(
+        **{"inputs": images, "targets": labels} | {k: v for k, v in changes.items() if k in ("inputs", "targets")}
+    )
+    others = {k: v for k, v in changes.items() if k not in ("inputs", "targets")}
+    channels = (128.0,) * 3
+    plain = data.Dataset("mine", "image", split, split, 3, "none", channels, channels, shuffle=True)
+    return dataclasses.replace(plain, **others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "images"}, "task='images' must be one of image, text, text_classification"),
+        (
+            {"inputs": np.zeros((6, 4, 4, 3), np.float32)},
+            r"the train inputs are float32 \[6, 4, 4, 3\]; expected uint8",
+        ),
+        (
+            {"inputs": np.zeros((6, 4, 4), np.uint8)},
+            r"the train inputs are uint8 \[6, 4, 4\]; expected uint8 \[N, H, W, C\]",
+        ),
+        ({"targets": np.zeros(5, np.int32)}, r"the train targets are int32 \[5\]; expected int32 \[6\]"),
+        ({"targets": np.zeros(6, np.float32)}, r"the train targets are float32 \[6\]; expected int32 \[6\]"),
+        ({"num_classes": 2}, "train has the target 2; with num_classes=2 targets are from 0 to 1"),
+        ({"targets": np.arange(-1, 5, dtype=np.int32) % 3 - 1}, "train has the target -1"),
+        ({"mean": ()}, "mean has 0 values; expected one for each of 3 channels"),
+    ],
+)
+def test_a_data_set_that_is_not_what_its_task_says_is_refused(changes, message):
+    with pytest.raises(UserError, match=f"dataset 'mine': {message}"):
+        checked(of_images(**changes))
+    assert checked(of_images()).name == "mine"

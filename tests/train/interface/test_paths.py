@@ -16,7 +16,7 @@ import train.flags
 import train.study.__main__
 from train import data
 from train.config import Config
-from train.data import prepared
+from train.data.storage import prepared
 from train.errors import UserError
 from train.interface.paths import entries, read_bytes, user_path
 from train.run.workdir import open_workdir

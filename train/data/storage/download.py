@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.data import prepared
+from train.data.storage import prepared
 from train.errors import UserError
 
 _CHUNK = 1 << 20

@@ -2,7 +2,7 @@
 
 This module reads what stock TFDS has prepared in this format, and stock TFDS reads what `write` prepares: a builder
 here is a subclass of TFDS's own, with only the source of its examples replaced. TFDS needs TensorFlow to unpack
-archives and to encode images, so both are done without it (by `train.data.download` and by Pillow, as PNG bytes).
+archives and to encode images, so both are done without it (by `download` next to this module, and by Pillow, as PNGs).
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str,
     members = {
         "name": name,
         "pkg_dir_path": base._get_pkg_dir_path(),  # pyright: ignore[reportAttributeAccessIssue]
-        "__module__": __name__,
+        # TFDS stores it in dataset_info.json, which `decoded_cache.fingerprint` covers: it stays what it first was.
+        "__module__": "train.data.prepared",
         "__doc__": base.__doc__,
         "_info": _info,
         "_split_generators": _split_generators,

@@ -1,0 +1,1 @@
+"""Data sets on disk: downloaded, prepared in TFDS's format, opened again, and their decoded arrays cached."""
