@@ -65,9 +65,9 @@ curves are compared, and no tolerance applies."""
 IMDB_NOTE = """\
 {fault}
 
-So no tolerance applies. Below are the first two epochs of the log, of our runs, of the PyTorch program, and of four
-variations of one thing each, with seed 0. RAdam and Adam differ so much here because RAdam's rectification lasts longer
-than the ten epochs: with b2 = 0.999 it scales Adam's step by 0.21 after one epoch and by 0.64 after ten.
+So no tolerance applies. Below are the first two epochs of the log of RAdam, of our runs, of the PyTorch program, and of
+variations with seed 0. RAdam and Adam differ so much here because RAdam's rectification lasts longer than the ten epochs:
+with b2 = 0.999 it scales Adam's step by 0.21 after one epoch and by 0.64 after ten.
 
 {trials}"""
 
