@@ -66,7 +66,7 @@ IMDB_NOTE = """\
 {fault}
 
 So no tolerance applies. Below are the first two epochs of the log of RAdam, of our runs, of the PyTorch program, and of
-variations with seed 0. RAdam and Adam differ so much here because RAdam's rectification lasts longer than the ten epochs:
+variations with seed 0. RAdam and Adam differ so much here because RAdam's rectification lasts longer than ten epochs:
 with b2 = 0.999 it scales Adam's step by 0.21 after one epoch and by 0.64 after ten.
 
 {trials}"""
