@@ -65,6 +65,7 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
                 supervised_keys=("image", "label"),
             )
 
+        # TFDS demands these two methods; `prepared.builder_from` replaces them, and nothing calls these.
         def _split_generators(self, dl_manager: Any) -> Any:
             raise NotImplementedError
 
