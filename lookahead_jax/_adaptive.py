@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_jax import _sync, _trees
+from lookahead_jax import _checks, _sync, _trees
 
 
 class AdaptiveStepSize(NamedTuple):
@@ -82,8 +82,7 @@ def adaptive_step_size(
         Zhang et al, `Lookahead Optimizer: k steps forward, 1 step back <https://arxiv.org/abs/1907.08610>`_, 2019,
         proposition 1 and the paragraph after it
     """
-    if isinstance(minimum, int | float) and not 0 <= minimum <= 1:
-        raise ValueError(f"minimum={minimum} is out of range; use a number in [0, 1]")
+    _checks.check_fraction("minimum", minimum)
     if (b2 is None) == (curvature is None):
         raise ValueError(
             f"adaptive_step_size() got {'neither b2 nor curvature' if b2 is None else 'both b2 and curvature'}; give "

@@ -63,6 +63,8 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
 
     live = jax.tree.map(lambda x: random_like(x, 1.0), params)
     opt_state, compared = tx.init(live), False
+    if not _sync_counts(opt_state):
+        raise ValueError("tx contains no lookahead(), and so no sync to check; primal_averaging() has none either")
     for i in range(_STEPS):
         scale = 10.0 ** (i % 5 - 2)
         before = _sync_counts(opt_state)
@@ -72,7 +74,7 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
             compared = True
     if not compared:
         raise ValueError(
-            f"no sync came in {_STEPS} steps, although update() was given sync=True: a transformation around "
+            f"no sync happened in {_STEPS} steps, although update() was given sync=True: a transformation around "
             "lookahead() does not forward extra arguments; for this check use sync_period=1"
         )
 

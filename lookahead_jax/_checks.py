@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lookahead_jax._adaptive import AdaptiveStepSize
 from lookahead_jax._fast_state import FastStateAtSync
 
 _MAX_PERIOD = 2**31 - 1  # steps are counted in int32
@@ -42,13 +41,19 @@ def check_fraction(name: str, value: Any, below_one: bool = False) -> None:
         raise ValueError(f"{name}={value!r} is out of range; use a number in [0, 1{')' if below_one else ']'}")
 
 
-def check_outer_step(slow_step_size: Any, slow_optimizer: Any, fast_state_at_sync: Any, axis_name: Any) -> None:
-    """Raises ValueError for arguments of `lookahead` that cannot be combined."""
+def check_outer_step(
+    slow_step_size: Any, slow_optimizer: Any, fast_state_at_sync: Any, axis_name: Any, *, adaptive: bool
+) -> None:
+    """Raises ValueError for arguments of `lookahead` that cannot be combined.
+
+    Args:
+        adaptive: whether `slow_step_size` is a rule made by `adaptive_step_size`; the others are as in `lookahead`.
+    """
     if fast_state_at_sync not in get_args(FastStateAtSync):
         raise ValueError(
             f"fast_state_at_sync={fast_state_at_sync!r} is unknown; use one of {get_args(FastStateAtSync)}"
         )
-    if isinstance(slow_step_size, AdaptiveStepSize):
+    if adaptive:
         if axis_name is not None:
             raise ValueError(
                 "axis_name averages the workers' outer steps, but adaptive_step_size() would give each worker its own "

@@ -154,7 +154,8 @@ def lookahead(
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
     _checks.check_sync_period(sync_period)
-    _checks.check_outer_step(slow_step_size, slow_optimizer, fast_state_at_sync, axis_name)
+    adaptive = isinstance(slow_step_size, AdaptiveStepSize)
+    _checks.check_outer_step(slow_step_size, slow_optimizer, fast_state_at_sync, axis_name, adaptive=adaptive)
     fast = _checks.check_optimizer("fast_optimizer", fast_optimizer)
     slow = None if slow_optimizer is None else _checks.check_optimizer("slow_optimizer", slow_optimizer)
     dtype = _checks.check_slow_dtype(slow_dtype)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_jax import _checks, _sync, _trees
+from lookahead_jax import _checks, _fast_state, _sync, _trees
 
 
 class PrimalAveragingState(NamedTuple):
@@ -52,7 +52,8 @@ def primal_averaging(
     :math:`z` as its parameters, so AdamW's decay acts on :math:`z`.
 
     With :math:`\mu_x = 0` or :math:`\mu_y = 0` the parameters move as with the fast optimizer alone; if
-    :math:`\mu_y = 0`, :math:`x` is an exponential moving average of them.
+    :math:`\mu_y = 0`, :math:`x` is an exponential moving average of them. A call in which the fast optimizer makes no
+    update (`optax.MultiSteps` accumulates, `optax.apply_if_finite` rejects) moves nothing.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, such as `optax.adamw`. Extra arguments of `update` are forwarded
@@ -64,7 +65,8 @@ def primal_averaging(
         An :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
-        ValueError: `mu_x` or `mu_y` is out of range, or `fast_optimizer` is not a gradient transformation.
+        ValueError: `mu_x` or `mu_y` is out of range, or `fast_optimizer` is not a gradient transformation; raised by
+            `init` for `optax.contrib.sam`, whose ascent would be taken for a step.
 
     Example:
         With gradient 1, learning rate 1 and both weights 1/2: z = 7, x = 7.5, y = 7.25; then z = 6, x = 6.75.
@@ -92,7 +94,10 @@ def primal_averaging(
     def init_fn(params: optax.Params) -> PrimalAveragingState:
         _checks.check_init(params)
         copies = jax.tree.map(lambda p: jnp.array(p, dtype=jnp.asarray(p).dtype, copy=True), params)
-        return PrimalAveragingState(fast.init(params), copies, jnp.zeros([], jnp.bool_))
+        fast_state = fast.init(params)
+        if isinstance(fast_state, optax.contrib.SAMState):
+            raise ValueError("primal_averaging() cannot be around optax.contrib.sam; lookahead() can")
+        return PrimalAveragingState(fast_state, copies, jnp.zeros([], jnp.bool_))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -112,6 +117,7 @@ def primal_averaging(
         distances = _trees.map_slow(distance, x, params)
         z = _trees.map_slow(lambda x, d: (x.astype(d.dtype) + d).astype(x.dtype), x, distances)
         updates, fast_state = fast.update(updates, state.fast_state, z, **extra_args)
+        emitted = _fast_state.emitted_update(state.fast_state, fast_state)
 
         def leaf(x: Any, y: Any, d: Any, u: Any) -> tuple[Any, Any]:
             if x is None or u is None or not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -119,12 +125,12 @@ def primal_averaging(
             moved = d + u.astype(d.dtype)
             share_x, share_y = 1 - _as(mu_x, d), _as(mu_y, d)
             new_u = share_y * share_x * moved + (1 - share_y) * u.astype(d.dtype)
-            return new_u.astype(u.dtype), (x.astype(d.dtype) + share_x * moved).astype(x.dtype)
+            return _sync.where(emitted, new_u, u), _sync.where(emitted, x.astype(d.dtype) + share_x * moved, x)
 
         tree, rows = _trees.columns(x, params, distances, updates)
         pairs = [leaf(*row) for row in zip(*rows, strict=True)]
         new_updates, new_x = tree.unflatten(u for u, _ in pairs), tree.unflatten(x for _, x in pairs)
-        return new_updates, PrimalAveragingState(fast_state, new_x, jnp.ones([], jnp.bool_))
+        return new_updates, PrimalAveragingState(fast_state, new_x, _sync.where(emitted, True, state.started))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -50,9 +50,17 @@ def test_good_chains_pass(name):
     la.check_chain(GOOD[name], PARAMS)
 
 
+@pytest.mark.parametrize("tx", [optax.adam(0.1), la.primal_averaging(optax.adam(0.1), 0.9, 0.9)])
+def test_a_chain_without_lookahead_has_nothing_to_check(tx):
+    with pytest.raises(ValueError, match=r"tx contains no lookahead\(\), and so no sync to check"):
+        la.check_chain(tx, PARAMS)
+
+
 def test_a_chain_whose_syncs_do_not_come_is_not_called_good():
     unforwarded = optax.MultiSteps(la.lookahead(optax.adam(0.1), 100), 2).gradient_transformation()
-    with pytest.raises(ValueError, match=r"no sync came in 25 steps.*does not forward extra arguments.*sync_period=1"):
+    with pytest.raises(
+        ValueError, match=r"no sync happened in 25 steps.*does not forward extra arguments.*sync_period=1"
+    ):
         la.check_chain(optax.chain(unforwarded), PARAMS)
 
 

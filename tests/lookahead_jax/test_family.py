@@ -82,6 +82,41 @@ def test_primal_averaging_starts_from_weights_loaded_after_init():
     np.testing.assert_array_equal(la.slow_params(opt_state), [7.5])
 
 
+def test_primal_averaging_moves_nothing_while_gradients_accumulate():
+    # The average decays once per update of MultiSteps, as it does with the mean gradients and no MultiSteps.
+    alone = la.primal_averaging(optax.sgd(0.5), 0.5, 0.5)
+    around = la.primal_averaging(optax.MultiSteps(optax.sgd(0.5), 2), 0.5, 0.5)
+    params = {tx: jnp.array([8.0, -2.0]) for tx in (alone, around)}
+    states = {tx: tx.init(params[tx]) for tx in (alone, around)}
+    for step in range(6):
+        grads = [jnp.array([1.0, -3.0]) * step, jnp.array([0.5, 1.0])]
+        for tx, given in ((alone, [sum(grads) / 2]), (around, grads)):
+            for grad in given:
+                updates, states[tx] = tx.update(grad, states[tx], params[tx])
+                before, params[tx] = params[tx], optax.apply_updates(params[tx], updates)
+                if tx is around and grad is grads[0]:
+                    np.testing.assert_array_equal(params[tx], before)
+        np.testing.assert_array_equal(params[around], params[alone])
+        np.testing.assert_array_equal(la.slow_params(states[around]), la.slow_params(states[alone]))
+
+
+def test_primal_averaging_takes_no_part_in_a_step_that_is_rejected():
+    tx = la.primal_averaging(optax.apply_if_finite(optax.sgd(1.0), 3), 0.5, 0.5)
+    params = jnp.array([8.0])
+    opt_state = tx.init(params)
+    for grad in (1.0, jnp.nan, jnp.inf, 1.0):  # as in the docstring, but for the two in the middle
+        updates, opt_state = tx.update(jnp.array([grad]), opt_state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params, [6.375])
+    np.testing.assert_array_equal(la.slow_params(opt_state), [6.75])
+
+
+def test_primal_averaging_refuses_sam():
+    tx = la.primal_averaging(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01)), 0.5, 0.5)
+    with pytest.raises(ValueError, match=r"cannot be around optax\.contrib\.sam; lookahead\(\) can"):
+        tx.init(jnp.ones(2))
+
+
 # Several workers.
 
 WORKERS = 4

@@ -189,9 +189,10 @@ def test_an_optimizer_without_second_moment_is_refused_with_the_remedy(optimizer
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
 
 
-def test_a_minimum_outside_0_1_is_refused():
-    with pytest.raises(ValueError, match=r"minimum=1.5 .*\[0, 1\]"):
-        la.adaptive_step_size(minimum=1.5)
+@pytest.mark.parametrize("minimum", [1.5, -0.1, np.float32(2.0), jnp.array(2.0), float("nan"), "0.5"])
+def test_a_minimum_outside_0_1_is_refused(minimum):
+    with pytest.raises(ValueError, match=r"minimum=.*\[0, 1\]"):
+        la.adaptive_step_size(minimum=minimum, b2=0.999)
 
 
 # Where only part of the parameters has a second moment.
