@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from train.errors import UserError
+from train.interface.nearest import did_you_mean
 
 # Seed of the order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
 # sees the same 5,000 examples, and a smaller subset is contained in a larger one.
@@ -17,6 +18,7 @@ _SUBSET_SEED = 1907_08610
 
 
 Task = Literal["image", "text", "text_classification"]
+Augmentation = Literal["none", "pad_crop_flip", "random_resized_crop"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Dataset:
     train: Split
     test: Split
     num_classes: int
-    augmentation: Literal["none", "pad_crop_flip", "random_resized_crop"]
+    augmentation: Augmentation
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shuffle: bool
@@ -83,12 +85,15 @@ def checked(dataset: Dataset) -> Dataset:
     """The data set, if its arrays are what its task says.
 
     Raises:
-      UserError: an unknown task, arrays of another kind, as many inputs as targets are not there, a label outside the
-        classes, or not one mean and deviation for each channel.
+      UserError: an unknown task or augmentation, arrays of another kind, different numbers of inputs and targets, a
+        label outside the classes, or not one mean and deviation for each channel.
     """
     where = f"dataset {dataset.name!r}"
-    if dataset.task not in get_args(Task):
-        raise UserError(f"{where}: task={dataset.task!r} must be one of {', '.join(get_args(Task))}")
+    for name, allowed in (("task", get_args(Task)), ("augmentation", get_args(Augmentation))):
+        if (given := getattr(dataset, name)) not in allowed:
+            raise UserError(
+                f"{where}: {name}={given!r} must be one of {', '.join(allowed)}{did_you_mean(given, allowed)}"
+            )
     image = dataset.task == "image"
     kind, rank, words = (np.uint8, 4, "uint8 [N, H, W, C]") if image else (np.int32, 2, "int32 [N, T]")
     for name in ("train", "test", "validation"):

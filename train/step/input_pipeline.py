@@ -158,7 +158,7 @@ def draw(
             return Drawn(index, offset, flip, erased)
         case "random_resized_crop":
             return Drawn(index, uniforms=jax.random.uniform(key, (batch_size, UNIFORMS), jnp.float32))
-        case _:
+        case "none":
             return Drawn(index)
 
 

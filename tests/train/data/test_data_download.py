@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 
+import numpy as np
 import pytest
 
 from train.data.storage import download
@@ -63,6 +64,20 @@ def test_what_is_no_whole_archive_is_refused(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be unpacked"):
         download.extract(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("bit", range(400, 20_000, 1_777))
+def test_one_flipped_bit_in_an_archive_is_noticed(bit, tmp_path):
+    # Incompressible, so that most bits are content: tarfile alone would unpack it, altered.
+    random = np.random.default_rng(0)
+    members = [(f"file{i}", tarfile.REGTYPE, random.bytes(500)) for i in range(6)]
+    path = archive(tmp_path / "a.tar.gz", *members)
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        download.extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def fetch(source, target, **changed):

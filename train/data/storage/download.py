@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import lzma
 import os
 import tarfile
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,12 @@ def fetch(
                 if 10 * received // size > told:
                     told = 10 * received // size
                     report(f"  {received / 1e6:.0f} of {size / 1e6:.0f} MB")
-    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
+    except OSError as error:
         path.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise UserError(
+                f"cannot download {url}: no space left in {path.parent}; free {size / 1e6:.0f} MB"
+            ) from error
         reason = getattr(error, "reason", None) or error
         raise UserError(f"cannot download {url} ({reason}); {advice}") from error
     if received != size or digest.hexdigest() != sha256:
@@ -96,12 +102,14 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpacks a tar archive into `folder`: only regular files and folders, and only inside it.
 
     Raises:
-      UserError: the archive is not a tar archive, is truncated, or has a member that is a link or a device or is
-        outside the folder; the message names the member, and nothing is written.
+      UserError: the archive is not a tar archive, is truncated or damaged, or has a member that is a link or a device
+        or is outside the folder; the message names the member, and nothing is written.
     """
     try:
         with tarfile.open(archive) as tar:
             members = tar.getmembers()
+            while tar.fileobj and tar.fileobj.read(_CHUNK):  # to gzip's checksum, before which tarfile stops
+                pass
             for member in members:
                 parts = member.name.replace("\\", "/").split("/")
                 if os.path.isabs(member.name) or ".." in parts:
@@ -109,5 +117,5 @@ def extract(archive: Path, folder: Path) -> None:
                 if not (member.isfile() or member.isdir()):
                     raise UserError(f"{archive.name}: {member.name!r} is a link or a device; nothing unpacked")
             tar.extractall(folder, members, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{archive.name} cannot be unpacked as a tar archive: {error}") from error
