@@ -19,7 +19,7 @@ from train.optimizers import make_optimizer, make_schedule
 from train.registry import OPTIMIZERS
 from train.step.dispatch import ONE_BY_ONE, Dispatch, choose
 from train.step.input_pipeline import Preprocessing, shapes_of
-from train.step.objectives import OBJECTIVES, apply_model, knows_examples
+from train.step.objectives import apply_model, knows_examples, objective_of
 from train.step.parallel import Parallel, run_devices
 from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
@@ -152,7 +152,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
             workers_axis=share.workers_axis,
         ),
         schedule=schedule if every == 1 else lambda step: schedule(jnp.asarray(step) // every * every),
-        objective=OBJECTIVES[dataset.task],
+        objective=objective_of(dataset.task, model),
         preprocessing=Preprocessing.of(dataset, cutout=config.cutout, image_size=config.image_size),
         train_data=shapes_of(dataset.train),
         test_data=shapes_of(dataset.test),

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.config import FORMER, Config, differences, from_dict
 from train.errors import UserError
-from train.setting import leaves
+from train.setting import converted, leaves
 
 # Raise it when the same settings come to mean another run.
 SCHEMA = 2
@@ -23,7 +23,7 @@ def identity(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value, field in leaves(config):
         if field.metadata["identity"] and not (name in FORMER and value == FORMER[name]):
-            found[name] = float(value) if field.type is float else value
+            found[name] = converted(value, field.type)
     return found
 
 

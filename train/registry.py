@@ -22,12 +22,17 @@ from typing import Any
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
 from train.interface.user_code import in_words
+from train.setting import is_storable
 
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
 def _spaced(name: str) -> str:
     return " ".join(name.split())
+
+
+def _type_words(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind)
 
 
 def _frozen(kind: Any) -> bool:
@@ -86,6 +91,15 @@ class Entry:
             raise UserError(
                 f"{self.name!r} takes options: annotate them with a dataclass that is not frozen, not {found}"
             )
+        hints = typing.get_type_hints(found)
+        for field in dataclasses.fields(found):
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise UserError(f"{self.name!r}: {found.__name__}.{field.name} has no default; give it one")
+            if not is_storable(hints[field.name]):
+                raise UserError(
+                    f"{self.name!r}: {found.__name__}.{field.name} is {_type_words(hints[field.name])}; an option is "
+                    "an int, a float, a str, a bool, or a tuple of numbers such as tuple[float, ...]"
+                )
         return found
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +120,9 @@ class Entry:
 
     def taken(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the given arguments that the factory takes."""
-        parameters = self.parameters()
+        parameters = inspect.signature(self.load()).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return dict(given)
         return {name: value for name, value in given.items() if name in parameters}
 
 

@@ -54,17 +54,40 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{field.name}.")
-        elif "identity" in field.metadata:
+        elif "identity" in field.metadata and not isinstance(field.type, str):
             yield f"{prefix}{field.name}", value, field
-        elif value is not None:
+        elif value is not None or prefix.endswith("options."):  # options that are not there are no setting
             yield f"{prefix}{field.name}", value, _as_setting(config, field)
 
 
 def _as_setting(owner: Any, field: dataclasses.Field) -> dataclasses.Field:
-    """A field that was not made by `setting`, of a user's options, as if it were."""
-    made = setting(field.default)
+    """A field of a user's options, which need not be made by `setting`, as if it were; its type is not a string."""
+    made = setting(field.default, **(field.metadata if "identity" in field.metadata else {}))
     made.name, made.type = field.name, typing.get_type_hints(type(owner))[field.name]
     return made
+
+
+def elements_of(kind: Any, number: int) -> tuple[Any, ...]:
+    """The types of the `number` elements of a tuple of this type; () if it is no type of a tuple."""
+    if typing.get_origin(kind) is not tuple:
+        return ()
+    kinds = typing.get_args(kind)
+    return kinds[:1] * number if kinds[1:] == (...,) else kinds
+
+
+def is_storable(kind: Any) -> bool:
+    """Whether values of this type survive config.json and the cells of runs.csv."""
+    elements = set(elements_of(kind, 1))
+    return kind in (int, float, str, bool) or (bool(elements) and elements <= {int, float})
+
+
+def converted(value: Any, kind: Any) -> Any:
+    """The value with whole numbers as floats where its type says float, so that equal settings have one text."""
+    if kind is float:
+        return float(value)
+    if kinds := elements_of(kind, len(value) if isinstance(value, tuple | list) else 0):
+        return type(value)(converted(v, k) for v, k in zip(value, kinds, strict=True))
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -97,9 +120,8 @@ def _has_type(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool):
         return isinstance(value, kind)
-    if kind == tuple[int, ...]:
-        return isinstance(value, tuple) and all(_has_type(v, int) for v in value)
-    return isinstance(value, int | float | str | tuple)  # options: whatever JSON can store
+    kinds = elements_of(kind, len(value) if isinstance(value, tuple) else 0)
+    return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_has_type, value, kinds))
 
 
 def described(field: dataclasses.Field) -> str:
@@ -116,7 +138,12 @@ _WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: 
 
 def wanted(field: dataclasses.Field) -> str:
     """What kind of value a setting takes, in words."""
-    return _WORDS.get(field.type, "whole numbers separated by commas, or ()")  # type: ignore[call-overload]
+    kind: Any = field.type
+    if kind in _WORDS:
+        return _WORDS[kind]
+    numbers = "whole numbers" if float not in typing.get_args(kind) else "numbers"
+    count = "" if ... in typing.get_args(kind) else f"{len(typing.get_args(kind))} "
+    return f"{count}{numbers} separated by commas" + (", or ()" if not count else "")
 
 
 def _largest(name: str, kind: Any) -> float:

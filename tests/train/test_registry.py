@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 
@@ -25,6 +26,8 @@ from train.optimizers import make_inner_optimizer
 from train.registry import DATASETS, OPTIMIZERS
 from train.run.loop import train as train_run
 from train.setting import leaves
+from train.study.results import published
+from train.study.results.cells import exact
 
 
 def test_the_names_are_known_without_importing_jax():
@@ -136,6 +139,62 @@ def test_options_are_part_of_a_runs_identity(lion):
     assert differences(to_dict(plain), other) == ["optimizer.options.b2 was 0.99, is now 0.5"]
     assert from_dict(to_dict(other)) == other
     assert {name: value for name, value, _ in leaves(other)}["optimizer.options.nesterov"] is False
+
+
+@dataclasses.dataclass
+class BetasOptions:
+    betas: tuple[float, float] = (0.9, 0.99)
+    widths: tuple[int, ...] = ()
+    scales: tuple[float, ...] = (1, 0.5)
+    rule: str = "a"
+
+
+def test_options_of_every_kind_are_read_back_from_every_file(lion):
+    @train.register_optimizer("betas")
+    def make(learning_rate, config, options: BetasOptions):
+        return optax.lion(learning_rate, *options.betas)
+
+    config = validate(Config(optimizer=OptimizerConfig(name="betas", options=BetasOptions(widths=(3, 4)))))
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    for name, value, field in leaves(config):
+        if ".options." in name:
+            read = published._parse_setting(exact(value), field.type)
+            assert (tuple(read) if isinstance(value, tuple) else read) == value, name
+    as_floats = BetasOptions(widths=(3, 4), scales=(1.0, 0.5))
+    same = validate(Config(optimizer=OptimizerConfig(name="betas", options=as_floats)))
+    assert run_id(config, "data") == run_id(same, "data")
+    for wrong, message in (
+        (BetasOptions(betas=(0.9,)), r"options\.betas=\(0\.9,\) must be 2 numbers separated by commas"),
+        (BetasOptions(scales=("x",)), r"options\.scales=\('x',\) must be numbers separated by commas, or \(\)"),
+        (BetasOptions(rule=None), r"options\.rule=None must be a word"),
+    ):
+        with pytest.raises(UserError, match=message):
+            validate(Config(optimizer=OptimizerConfig(name="betas", options=wrong)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "message"),
+    [
+        (
+            "float | None",
+            None,
+            r"'odd': Odd\.x is float \| None; an option is an int, a float, a str, a bool, or a tup",
+        ),
+        ("dict", 3, r"'odd': Odd\.x is dict; an option is"),
+        ("tuple[str, ...]", (), r"'odd': Odd\.x is tuple\[str, \.\.\.\]; an option is"),
+        ("float", dataclasses.MISSING, r"'odd': Odd\.x has no default; give it one"),
+    ],
+)
+def test_options_that_no_file_could_hold_are_refused(kind, default, message, lion):
+    odd = dataclasses.make_dataclass("Odd", [("x", eval(kind), dataclasses.field(default=default))])
+
+    @train.register_optimizer("odd")
+    def make(learning_rate, config, options):
+        return optax.sgd(learning_rate)
+
+    make.__annotations__["options"] = odd
+    with pytest.raises(UserError, match=message):
+        validate(Config(optimizer=OptimizerConfig(name="odd")))
 
 
 def test_a_run_without_options_has_none_in_its_files():
@@ -268,6 +327,43 @@ def test_a_registered_model_data_set_and_an_imported_optimizer_train(lion, tmp_p
     assert make_recipe(validate(config), stripes("", 8)).model.options.b2 == 0.25
     rows = train_run(config, tmp_path / "run", quiet=True).rows
     assert rows[-1]["test_accuracy"] == 1.0
+
+
+def test_a_registered_language_model_needs_only_logits(lion, tmp_path):
+    @train.register_model("bigrams", task="text")
+    class Bigrams(nn.Module):
+        num_classes: int
+
+        @nn.compact
+        def __call__(self, tokens, train):
+            return nn.Embed(self.num_classes, self.num_classes)(tokens)  # a table of logits
+
+    @train.register_dataset("count")
+    def count(batch_size, sequence_length):
+        tokens = (np.arange(40 * 6, dtype=np.int32) % 5).reshape(40, 6)
+        split = data.Split(tokens, (tokens + 1) % 5)
+        return data.Dataset("count", "text", split, split, 5, "none", (), (), shuffle=False, vocab_size=5)
+
+    config = Config(
+        dataset="count",
+        epochs=3,
+        batch_size=8,
+        devices=1,
+        model=ModelConfig(name="bigrams"),
+        optimizer=OptimizerConfig(name="adam", learning_rate=0.3, lookahead=True),
+    )
+    rows = train_run(config, tmp_path / "run", quiet=True).rows
+    assert rows[-1]["slow_test_accuracy"] == 1.0
+    assert rows[-1]["test_perplexity"] == pytest.approx(np.exp(rows[-1]["test_loss"]))
+
+
+def test_a_factory_with_open_keywords_receives_all_of_them(lion):
+    @train.register_model("open", task="image")
+    def make(num_classes, **settings):
+        return settings
+
+    assert MODELS["open"].taken({"num_classes": 3, "dropout": 0.5}) == {"num_classes": 3, "dropout": 0.5}
+    assert create_model("open", num_classes=3) == {"axis_name": None}
 
 
 def test_an_options_field_is_a_flag(tmp_path):

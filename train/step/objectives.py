@@ -3,7 +3,8 @@
 | task                     | a sample is | scored by                                       |
 |--------------------------|-------------|-------------------------------------------------|
 | image, text_classification | an example | `score_classes`, from the model's logits       |
-| text                     | a token     | `score_tokens`, which never forms the logits' gradient |
+| text                     | a token     | `score_tokens`, which never forms the logits' gradient; |
+|                          |             | `score_classes`, if the model has no method "hidden" |
 
 Training and evaluation call the same function; a dropout key makes it training.
 """
@@ -154,8 +155,7 @@ def score_tokens(
     return Scores(losses, objectives, correct), batch_stats
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "image": score_classes,
-    "text": score_tokens,
-    "text_classification": score_classes,
-}
+def objective_of(task: str, model: nn.Module) -> Objective:
+    """How a task's batches are scored with this model; see the table at the top."""
+    by_tokens = task == "text" and callable(getattr(type(model), "hidden", None))
+    return score_tokens if by_tokens else score_classes

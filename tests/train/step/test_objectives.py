@@ -1,5 +1,6 @@
 """Losses, hits and label smoothing of each task against optax on whole logits."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from train.models import create_model
 from train.step.input_pipeline import Batch
-from train.step.objectives import OBJECTIVES, sample_losses, score_classes, score_tokens
+from train.step.objectives import objective_of, sample_losses, score_classes, score_tokens
 
 KEY = jax.random.PRNGKey(0)
 
@@ -85,6 +86,12 @@ def test_correct_counts_tokens_and_images():
     np.testing.assert_array_equal(scores.correct, [[True, False], [True, True]])
 
 
-def test_every_task_of_a_data_set_has_an_objective():
-    assert set(OBJECTIVES) == {"image", "text", "text_classification"}
-    assert OBJECTIVES["text"] is score_tokens
+def test_language_models_are_scored_by_their_hidden_states_where_they_show_them():
+    gru, cnn = create_model("gru", num_classes=9), create_model("small_cnn", num_classes=9)
+
+    class Bigrams(nn.Module):
+        hidden: int = 3  # a field of that name is no method
+
+    assert objective_of("text", gru) is score_tokens
+    assert objective_of("text", Bigrams()) is score_classes
+    assert objective_of("image", cnn) is objective_of("text_classification", gru) is score_classes

@@ -76,12 +76,11 @@ def full_name(config: Config, name: str) -> str:
 
 
 def with_settings(config: Config, values: Mapping[str, float]) -> Config:
-    """The config with these values, by `full_name`; whole numbers are rounded.
+    """The config with these values, by `full_name`.
 
     Raises:
       UserError: a value is out of the setting's range.
     """
-    kinds = {name: field.type for name, _, field in leaves(config)}
 
     def changed(owner, path: Sequence[str], value: float):
         name, *rest = path
@@ -89,14 +88,20 @@ def with_settings(config: Config, values: Mapping[str, float]) -> Config:
         return dataclasses.replace(owner, **{name: new})
 
     for name, value in values.items():
-        config = changed(config, name.split("."), round(value) if kinds[name] is int else value)
+        config = changed(config, name.split("."), value)
     return validate(config)
 
 
 def trial_values(config: Config, ranges: Mapping[str, Range], trials: int) -> list[dict[str, float]]:
-    """The values of each trial by `full_name`, in their order."""
+    """The values of each trial by `full_name`, in their order; those of whole numbers are rounded."""
     named = {full_name(config, name): found for name, found in ranges.items()}
+    whole = {name for name, _, field in leaves(config) if field.type is int}
     return [
-        {name: found.at(share) for (name, found), share in zip(named.items(), point, strict=True)}
+        {name: _at(found, share, name in whole) for (name, found), share in zip(named.items(), point, strict=True)}
         for point in points(len(named), trials)
     ]
+
+
+def _at(found: Range, share: float, whole: bool) -> float:
+    value = found.at(share)
+    return round(value) if whole else value

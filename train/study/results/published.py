@@ -31,7 +31,7 @@ from train.identity import run_id
 from train.locks import exclusive
 from train.registry import PARTS, Registry
 from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
-from train.setting import leaves
+from train.setting import elements_of, leaves
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
 from train.study.results.records import RunRecord
@@ -62,7 +62,7 @@ def open_directory(out: Path, study: Study) -> Iterator[None]:
         for what in ("name", "scale"):
             theirs, ours = facts.get(what), getattr(study, what)
             if facts and theirs != ours:
-                raise UserError(f"--out={out} holds a study of {what} {theirs!r}, not {ours!r}; choose another")
+                raise UserError(f"--out={out} contains a study of {what} {theirs!r}, not {ours!r}; choose another")
         yield
 
 
@@ -198,7 +198,10 @@ def _parse_setting(cell: str, kind: Any) -> Any:
         return kind(cell)
     if kind is str:
         return unguarded(cell)
-    return cell == "True" if kind is bool else [int(part) for part in cell.split("/") if part]
+    if kind is bool:
+        return cell == "True"
+    parts = [part for part in cell.split("/") if part]
+    return [element(part) for part, element in zip(parts, elements_of(kind, len(parts)), strict=True)]
 
 
 def _read_options(part: str, registry: Registry, name: str, cells: Mapping[str, str]) -> dict[str, Any]:

@@ -103,8 +103,16 @@ def test_ranges_that_are_none_are_refused():
         log_uniform(0, 1)
 
 
-def test_whole_numbers_are_rounded_and_checked():
-    config = tuning.with_settings(BASE, {"optimizer.sync_period": 6.7})
-    assert config.optimizer.sync_period == 7
+def test_whole_numbers_are_rounded_where_trials_are_made_so_that_what_is_shown_is_what_was_trained():
+    tuned = section(tune={"sync_period": uniform(2, 20)}, trials=3)
+    values = tuned.trial_values(tuned.variants[0])
+    assert values == [{"optimizer.sync_period": period} for period in (11, 6, 16)]
+    for number, trial in enumerate(values, start=1):
+        period = tuned.trial(tuned.variants[0], number).config.optimizer.sync_period
+        assert type(period) is int
+        assert period == trial["optimizer.sync_period"]
+
+
+def test_values_out_of_range_are_refused():
     with pytest.raises(UserError, match=r"config\.label_smoothing=1\.5 must be at most"):
         tuning.with_settings(BASE, {"label_smoothing": 1.5})
