@@ -43,19 +43,21 @@ def with_ema(tx: optax.GradientTransformationExtraArgs, decay: float) -> optax.G
     def update_fn(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, AveragedState]:
         updates, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
         _, average = ema.update(optax.apply_updates(params, updates), state.average)
-        # Zero, of the gradients of an update so far, once one has been made.
-        waiting = optax.tree.get(inner_state, "mini_step", default=None)
-        if waiting is not None:
-            average = jax.tree.map(lambda new, old: jnp.where(waiting == 0, new, old), average, state.average)
+        # MultiSteps is at the root, or Lookahead's inner optimizer; `mini_step` is zero once an update has been made.
+        fast_state = inner_state.fast_state if isinstance(inner_state, la.LookaheadState) else inner_state
+        if isinstance(fast_state, optax.MultiStepsState):
+            made = fast_state.mini_step == 0
+            average = jax.tree.map(lambda new, old: jnp.where(made, new, old), average, state.average)
         return updates, AveragedState(inner_state, average)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def ema_params(opt_state: AveragedState, decay: float) -> optax.Params:
-    """The average that `with_ema` keeps."""
+def ema_params(opt_state: AveragedState, params: optax.Params, decay: float) -> optax.Params:
+    """The average that `with_ema` keeps; before the first update the parameters themselves."""
     average = opt_state.average
-    return optax.tree.bias_correction(average.ema, decay, jnp.maximum(average.count, 1))
+    corrected = optax.tree.bias_correction(average.ema, decay, jnp.maximum(average.count, 1))
+    return jax.tree.map(lambda mean, p: jnp.where(average.count > 0, mean, p), corrected, params)
 
 
 def without_ema(opt_state: Any) -> Any:
@@ -100,7 +102,7 @@ def evaluated_params(
     if slow:
         return la.slow_params(opt_state)
     if ema_decay:
-        return compute("ema_params", functools.partial(ema_params, decay=ema_decay), opt_state)
+        return compute("ema_params", functools.partial(ema_params, decay=ema_decay), opt_state, params)
     if is_schedule_free(opt_state):
         return compute("schedule_free_params", schedule_free_params, opt_state, params)
     return params

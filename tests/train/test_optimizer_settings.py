@@ -166,6 +166,26 @@ def test_clipping_accumulation_and_schedule_are_those_of_plain_optax_on_mean_gra
         assert int(state.sync_count) == updates // 2
 
 
+def test_before_the_first_update_the_moving_average_is_the_weights():
+    tx = make_optimizer(OptimizerConfig(name="sgd"), optax.constant_schedule(RATE), accumulate_steps=4, ema_decay=0.8)
+    params, state = walk(tx, 3)
+    assert_equal(averages.ema_params(state, params[-1], 0.8), START)
+
+
+def test_the_moving_average_goes_on_while_a_part_of_the_weights_accumulates():
+    # MultiSteps in one branch of a partition says nothing of the other branch, which moves at each call.
+    waiting = optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation()
+    parts = optax.partition({"waits": waiting, "moves": optax.sgd(0.1)}, {"a": "waits", "b": "moves"})
+    tx = averages.with_ema(optax.with_extra_args_support(parts), 0.5)
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    state, total, weight = tx.init(params), 0.0, 0.0
+    for _ in range(5):
+        updates, state = tx.update({"a": jnp.ones(2), "b": jnp.ones(2)}, state, params)
+        params = optax.apply_updates(params, updates)
+        total, weight = 0.5 * total + params["b"], 0.5 * weight + 1.0
+        np.testing.assert_allclose(averages.ema_params(state, params, 0.5)["b"], total / weight, rtol=1e-6)
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_moving_average_is_optaxs_of_the_weights_after_each_update(every):
     config = OptimizerConfig(name="sgd", lookahead=True, sync_period=3)
@@ -177,5 +197,5 @@ def test_the_moving_average_is_optaxs_of_the_weights_after_each_update(every):
     average, theirs = None, ema.init(START)
     for after_update in params[every - 1 :: every]:
         average, theirs = ema.update(after_update, theirs)
-    assert_equal(averages.ema_params(state, 0.8), average)
+    assert_equal(averages.ema_params(state, params[-1], 0.8), average)
     assert_equal(la.slow_params(state), la.slow_params(averages.without_ema(state)))
