@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
                 return status
             from train.flags import parse
 
-            dry = [word for word in given if word.replace("-", "_") == "__dry_run"]
+            dry = [word for word in given if re.fullmatch("--?dry[-_]run(=[Tt]rue)?", word)]
             config, workdir = parse([word for word in given if word not in dry])
             if dry:
                 from train.run.dry_run import dry_run
 
-                print(dry_run(config, workdir))
+                print(dry_run(config, runs_of(config, workdir)))
                 return 0
             with start_up(config, workdir):
                 from train.run.loop import train
@@ -76,11 +77,18 @@ def main(arguments: list[str] | None = None) -> int:
             raise_at_interrupt()
 
 
+def runs_of(config, workdir: Path) -> list:
+    """What a command trains, config and workdir of each: one run, or one for each of `config.seeds_per_program`."""
+    from train.seeds.together import seed_runs
+
+    return seed_runs(config, workdir) if config.seeds_per_program > 1 else [(config, workdir)]
+
+
 def train_seeds(config, workdir: Path) -> int:
     """Trains the seeds of `config.seeds_per_program` together; returns the exit status."""
-    from train.seeds.together import seed_runs, train_together
+    from train.seeds.together import train_together
 
-    runs = seed_runs(config, workdir)
+    runs = runs_of(config, workdir)
     results = train_together(runs)
     for (run, _), result in zip(runs, results, strict=True):
         if isinstance(result, UserError | RunFailed):

@@ -57,10 +57,14 @@ class Found:
     copy: int = 0
 
     @property
+    def digest(self) -> str:
+        """Of its data; "" if its run.json has none."""
+        return str((self.facts.get("data") or {}).get("digest", ""))
+
+    @property
     def data(self) -> str:
-        """Digest of its data; with a mark for a copy, so that it counts as a line of its own."""
-        digest = str((self.facts.get("data") or {}).get("digest", ""))
-        return digest + f" copy {self.copy}" * (self.copy > 0)
+        """What stands for its data in its ids: the digest, with a mark for a copy, so that it is a line of its own."""
+        return self.digest + f" copy {self.copy}" * (self.copy > 0)
 
     @property
     def line(self) -> str:
@@ -115,11 +119,11 @@ def line_names(lines: Mapping[str, Sequence[Found]]) -> dict[str, str]:
     keys = dict.fromkeys(key for given in settings.values() for key in given if key != "seed")
     differing = [key for key in keys if len({repr(given.get(key)) for given in settings.values()}) > 1]
     names = {
-        line: ", ".join(f"{key.rpartition('.')[2]}={_plain(given[key])}" for key in differing if key in given)
+        line: ", ".join(f"{key.rpartition('.')[2]}={_printable(given[key])}" for key in differing if key in given)
         for line, given in settings.items()
     }
     if not differing or len(differing) > MOST_NAMED or len(set(names.values())) < len(names):
-        names = {line: _plain(runs[0].name) for line, runs in lines.items()}
+        names = {line: _printable(runs[0].name) for line, runs in lines.items()}
         if len(set(names.values())) < len(names):
             names = {line: f"{name} ({place + 1})" for place, (line, name) in enumerate(names.items())}
     for line, runs in lines.items():
@@ -128,29 +132,30 @@ def line_names(lines: Mapping[str, Sequence[Found]]) -> dict[str, str]:
     return names
 
 
-def _plain(value: Any) -> str:
+def _printable(value: Any) -> str:
     """A text that `check_name` takes."""
     text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     return " ".join("".join(c if c.isprintable() else "?" for c in text.replace(";", ",")).split()) or "none"
 
 
 def compared(runs: Sequence[Found]) -> StudyResults:
-    """The runs as a study without claims: a section for each data set."""
+    """The runs as a study without claims: a section for each data set; one whose content differs is another."""
     sections, records = [], {}
-    for place, dataset in enumerate(dict.fromkeys(run.config.dataset for run in runs)):
+    contents = dict.fromkeys((run.config.dataset, run.digest) for run in runs)
+    names_of_sets = [dataset for dataset, _ in contents]
+    for place, (dataset, digest) in enumerate(contents):
         lines: dict[str, list[Found]] = {}
-        for run in (run for run in runs if run.config.dataset == dataset):
+        for run in (run for run in runs if (run.config.dataset, run.digest) == (dataset, digest)):
             lines.setdefault(run.line, []).append(run)
         names = line_names(lines)
         variants = [Variant(names[line], found[0].config, data=found[0].data) for line, found in lines.items()]
-        sections.append(
-            Section(key=str(place + 1), variants=variants, title=_plain(dataset), figure=f"runs_{place + 1}")
-        )
+        title = _printable(dataset) + f" (SHA-256 {digest[:8] or 'unknown'})" * (names_of_sets.count(dataset) > 1)
+        sections.append(Section(key=str(place + 1), variants=variants, title=title, figure=f"runs_{place + 1}"))
         for found in lines.values():
             for run in found:
                 record = _record(run)
                 records[record.id] = record
-    title = "Runs: " + ", ".join(dict.fromkeys(_plain(run.name) for run in runs))
+    title = "Runs: " + ", ".join(dict.fromkeys(_printable(run.name) for run in runs))
     study = Study(name="comparison", title=title if len(title) < 100 else f"{len(runs)} runs", sections=sections)
     return StudyResults(study, records, ())
 
@@ -199,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             flags = parser.parse_args(arguments)
             if found := [name for name in STUDY_FILES if (flags.out / name).exists()]:
-                raise UserError(f"--out={flags.out} holds a study ({found[0]}); choose another folder")
+                raise UserError(f"--out={flags.out} contains a study ({found[0]}); choose another folder")
             if flags.register:
                 load_module(flags.register, "--register")
             results = compared(distinct([read_workdir(path) for path in flags.runs]))

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from train.config import Config, fill_options, set_name, validate
 from train.errors import UserError
+from train.hosts.launch import PLACE_FLAGS
 from train.interface.nearest import did_you_mean
 from train.interface.paths import user_path
 from train.interface.user_code import load_module, running
@@ -116,7 +117,8 @@ def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
         inside = [field for field in fields if field.startswith(f"{name}.")]
         if inside:
             raise UserError(f"--{name} is a group of settings; set one of them, such as --{inside[0]}")
-        nearest = did_you_mean(name, (f"--{field}" for field in (*fields, "config", "workdir")))
+        others = ("config", "workdir", "dry_run", *PLACE_FLAGS)
+        nearest = did_you_mean(name, (f"--{field}" for field in (*fields, *others)))
         raise UserError(f"there is no flag --{name}{nearest}; python -m train --help lists all")
 
 

@@ -58,15 +58,19 @@ def test_seeds_share_a_line_named_by_what_differs_and_gains_are_paired_by_seed(w
     assert sorted(path for run in runs for path in run.iterdir()) == before
 
 
-def test_the_same_run_twice_and_other_data_are_lines_of_their_own(workdir):
+def test_the_same_run_twice_is_a_line_of_its_own_and_other_data_a_section(workdir):
     runs = [
         workdir("first", [0.1, 0.2, 0.3]),
         workdir("again", [0.1, 0.2, 0.4]),
         workdir("later", [0.1, 0.2], lookahead=True, slow_step_size=0.5, sync_period=7, learning_rate=0.1),
         workdir("other", [0.1, 0.2, 0.4], digest="b"),
     ]
-    study = compared(distinct([read_workdir(run) for run in runs])).study
-    assert [v.name for v in study.sections[0].variants] == ["first", "again", "later (2 of 3 epochs)", "other"]
+    results = compared(distinct([read_workdir(run) for run in runs]))
+    sections = results.study.sections
+    assert [v.name for v in sections[0].variants] == ["first", "again", "later (2 of 3 epochs)"]
+    assert [v.name for v in sections[1].variants] == ["other"]
+    assert [section.title for section in sections] == ["digits (SHA-256 a)", "digits (SHA-256 b)"]
+    assert not [record for record in summarise(results) if record.section == sections[1].ref and record.pairs]
 
 
 def test_two_data_sets_are_two_sections(workdir):
@@ -92,7 +96,7 @@ def test_an_optimizer_of_ones_own_needs_the_file_that_registers_it(workdir, tmp_
         (lambda run: (run / "config.json").unlink(), "is not a workdir"),
         (lambda run: (run / "metrics.csv").unlink(), "has not finished an epoch"),
         (lambda run: (run / "config.json").write_text("{"), "cannot be read"),
-        (lambda run: (run.parent / "out" / "runs.csv").write_text(""), "holds a study (runs.csv)"),
+        (lambda run: (run.parent / "out" / "runs.csv").write_text(""), "contains a study (runs.csv)"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(workdir, tmp_path, capsys, damage, said):

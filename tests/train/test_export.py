@@ -2,20 +2,24 @@
 
 import json
 import struct
+import subprocess
+import sys
 
 import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
 
 import train
+from tests.train.runs import train_some
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.experiment import load_dataset
 from train.export.__main__ import main
-from train.export.formats import FORMATS
+from train.export.formats import FORMATS, safetensors_bytes
 from train.run.loop import train as train_run
 from train.run.records import read_rows
 
@@ -98,6 +102,48 @@ def test_recalibrated_statistics_are_made_again(small_config, replace, tmp_path)
     (tmp_path / "checkpoints").rename(tmp_path / "gone")
     with pytest.raises(UserError, match="has no checkpoints; a study keeps those of finished runs with --keep_chec"):
         train.load_model(tmp_path)
+
+
+def test_best_without_a_scored_checkpoint_is_refused_and_not_the_newest(small_config, replace, tmp_path, monkeypatch):
+    config = replace(small_config, validation_examples=30)
+    assert train_some(config, tmp_path, 3, monkeypatch).status == "stopped"  # in an epoch that has no score yet
+    assert train.load_model(tmp_path, weights="live").step == 3
+    with pytest.raises(UserError, match="has no best checkpoint yet: none was saved with a validation score"):
+        train.load_model(tmp_path, weights="best")
+
+
+def test_other_dtypes_have_their_names_and_what_has_none_is_refused():
+    tensors = {"a": np.asarray([1.5, -2.0], jnp.bfloat16), "b": np.asarray([True, False])}
+    data = safetensors_bytes(tensors, {})
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    # As the format's page names them: https://github.com/huggingface/safetensors#format
+    assert [header[name]["dtype"] for name in tensors] == ["BF16", "BOOL"]
+    assert data[8 + length :] == tensors["a"].tobytes() + tensors["b"].tobytes()
+    with pytest.raises(UserError, match="c is complex64, which safetensors has no name for; use --format=msgpack"):
+        safetensors_bytes({"c": np.ones(2, np.complex64)}, {})
+
+
+def test_a_name_of_ones_own_needs_the_file_that_registers_it(tmp_path, capsys):
+    """As commands, since registrations are the process's."""
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import optax, train\nfrom train.config import Config, ModelConfig, OptimizerConfig\n\n"
+        "@train.register_optimizer('export_own')\ndef own(rate, config):\n    return optax.sgd(rate)\n\n"
+        "def get_config():\n    return Config(dataset='digits', epochs=1, batch_size=32, train_examples=64,\n"
+        "                  model=ModelConfig(name='small_cnn'), optimizer=OptimizerConfig(name='export_own'))\n"
+    )
+    run = [sys.executable, "-m", "train", f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    subprocess.run(run, check=True, capture_output=True)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "export_own" in capsys.readouterr().err
+    assert main([str(tmp_path / "run"), str(tmp_path / "out"), f"--register={file}"]) == 0
+
+
+def test_an_out_that_cannot_be_written_is_one_line(workdir, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([str(workdir[0]), str(tmp_path / "file" / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):

@@ -1,4 +1,5 @@
 """python -m train.export WORKDIR OUT [--weights=slow|live|ema|best] [--format=safetensors|msgpack|orbax]
+                              [--register=FILE.py]
 
 Writes the weights of a run to a file (Orbax: a folder), for programs that know nothing of this one:
 
@@ -18,7 +19,9 @@ from typing import get_args
 from train.errors import RunFailed, UserError
 from train.export.formats import FORMATS, write
 from train.interface.command_line import Parser, argument_path
+from train.interface.installed import require
 from train.interface.output import accept_any_text, tolerant_output
+from train.interface.user_code import load_module
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,19 +33,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("workdir", type=argument_path, help="of the run")
     parser.add_argument("out", type=argument_path, help="the file, or folder, to make")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="%(default)s if not given")
+    parser.add_argument(
+        "--register", type=argument_path, help="a config or study file, run for the names that it registers"
+    )
     with tolerant_output():
         try:
+            require("train")
             from train.export.model import Weights, load_model
 
             parser.add_argument(
                 "--weights", choices=get_args(Weights), help="slow if not given, live without Lookahead"
             )
             flags = parser.parse_args(arguments)
+            if flags.register:
+                load_module(flags.register, "--register")
             model = load_model(flags.workdir, weights=flags.weights)
             write(model, flags.out, flags.format)
         except (UserError, RunFailed) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2 if isinstance(error, UserError) else 1
+        except OSError as error:
+            print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+            return 2
         print(f"{flags.out}: {model.weights} weights after step {model.step}")
     return 0
 

@@ -9,20 +9,34 @@ from train.errors import UserError
 from train.files import write_atomic
 
 FORMATS = ("safetensors", "msgpack", "orbax")
+# NumPy's names of dtypes: those of safetensors.
+_DTYPES = {
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+    "bfloat16": "BF16",
+    "bool": "BOOL",
+}
 
 
 def safetensors_bytes(tensors: dict[str, Any], facts: dict[str, str]) -> bytes:
     """The safetensors format: length of a JSON header, little endian in 8 bytes; the header; the arrays' bytes.
 
     Args:
-      tensors: NumPy arrays of float32 or int32 by name.
+      tensors: NumPy arrays by name.
       facts: of the header's "__metadata__".
+
+    Raises:
+      UserError: the format has no name for an array's dtype.
     """
     header: dict[str, Any] = {"__metadata__": facts}
     offset = 0
     for name, array in tensors.items():
-        dtype = {"float32": "F32", "int32": "I32"}[str(array.dtype)]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        dtype = str(array.dtype)
+        if dtype not in _DTYPES:
+            raise UserError(f"{name} is {dtype}, which safetensors has no name for; use --format=msgpack")
+        span = [offset, offset + array.nbytes]
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(array.shape), "data_offsets": span}
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the arrays are aligned

@@ -136,6 +136,10 @@ def _restored(recipe: Recipe, directory: Path, *, best: bool) -> tuple[TrainStat
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
         step = checkpoints.best() if best else None
+        if best and step is None:
+            raise UserError(
+                f"{directory} has no best checkpoint yet: none was saved with a validation score; use slow or live"
+            )
 
         def form(progress):
             return parallel.placed({"state": stored_state(recipe, progress), "metrics": jax.eval_shape(Metrics.zeros)})

@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 20
 # What the child ends with if it notices itself that another process is gone.
 LOST = 76
 
-_FLAGS = ("coordinator_address", "num_processes", "process_id")
+PLACE_FLAGS = ("coordinator_address", "num_processes", "process_id")
 # <sys/prctl.h>
 _PR_SET_PDEATHSIG = 1
 
@@ -54,7 +54,7 @@ def take_flags(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
     for word in arguments:
         name, _, value = word.partition("=")
         name = name.lstrip("-").replace("-", "_")
-        if word.startswith("-") and name in (*_FLAGS, "distributed"):
+        if word.startswith("-") and name in (*PLACE_FLAGS, "distributed"):
             given[name] = value
         else:
             rest.append(word)
@@ -64,10 +64,10 @@ def take_flags(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
         if given["distributed"] not in ("", "true", "True") or len(given) > 1:
             raise UserError(
                 "--distributed lets JAX find the processes in the environment of Slurm, Open MPI or Kubernetes; it "
-                f"takes no value, and none of {', '.join('--' + flag for flag in _FLAGS)} beside it"
+                f"takes no value, and none of {', '.join('--' + flag for flag in PLACE_FLAGS)} beside it"
             )
         return Place(), rest
-    if missing := [f"--{flag}" for flag in _FLAGS if not given.get(flag)]:
+    if missing := [f"--{flag}" for flag in PLACE_FLAGS if not given.get(flag)]:
         raise UserError(
             f"{missing[0]} is missing; each process needs --coordinator_address=HOST:PORT (of process 0), "
             "--num_processes=N and --process_id=I, for example --coordinator_address=10.0.0.1:4321 --num_processes=2 "
@@ -78,7 +78,7 @@ def take_flags(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
         raise UserError(
             f"--coordinator_address={given['coordinator_address']} must be HOST:PORT, for example 10.0.0.1:4321"
         )
-    for flag in _FLAGS[1:]:
+    for flag in PLACE_FLAGS[1:]:
         if not given[flag].isdecimal():
             raise UserError(f"--{flag}={given[flag]} must be a whole number")
     count, index = int(given["num_processes"]), int(given["process_id"])
@@ -139,7 +139,7 @@ def join(place: Place) -> None:
         )
     except (ValueError, RuntimeError) as error:
         where = place.coordinator_address or "the environment of Slurm, Open MPI or Kubernetes"
-        raise UserError(f"the processes of the run did not meet by {where}: {error}") from error
+        raise UserError(f"the processes of the run could not connect through {where}: {error}") from error
     agreement.set_place(jax.process_index(), jax.process_count())
     agreement.barrier("joined")
 

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
             config, workdir = parse(others)
             check(config)
+            flags.out.mkdir(parents=True, exist_ok=True)  # before half an hour of measuring, not after it
             runtime.set_up()
             with StopRequest() as stop:
                 if train(config, workdir, stop=stop).status == "stopped":
@@ -73,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

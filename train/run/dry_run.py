@@ -1,6 +1,7 @@
 """`python -m train ... --dry_run`: what a command would do. Nothing is compiled, trained or written."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,17 +12,19 @@ from train.interface.words import duration_words
 from train.run.records import Row, read_rows, seconds_per_epoch
 from train.run.workdir import Workdir
 from train.setting import leaves
+from train.step.parallel import Parallel, run_devices
 from train.step.steps import abstract_state, tree_bytes
 
 __all__ = ["dry_run"]
 
 
-def dry_run(config: Config, workdir: Path) -> str:
-    """Works a run out from its config, its data and its workdir, and says what would happen.
+def dry_run(config: Config, runs: Sequence[tuple[Config, Path]]) -> str:
+    """Works a command out from its config, its data and its workdirs, and says what would happen.
 
     Args:
       config: validated.
-      workdir: where it would be trained; it need not exist.
+      runs: what the command would train: the config and its workdir, or with `seeds_per_program` those of each seed.
+        A workdir need not exist.
 
     Returns:
       Lines for people.
@@ -29,33 +32,43 @@ def dry_run(config: Config, workdir: Path) -> str:
     Raises:
       UserError: the run would be refused.
     """
-    progress, rows = _standing(config, workdir)
+    standing = [_standing(run, directory) for run, directory in runs]
+    parallel = Parallel.of(run_devices(config.devices), "local" if config.local_steps else config.parallel)
     dataset = load_dataset(config)
-    recipe = make_recipe(config, dataset)
-    state = abstract_state(recipe)
+    for directory, _, _ in standing:
+        directory.check_data(dataset.source, dataset.digest, None)
+    recipe = make_recipe(config, dataset, parallel.share)
+    alone = make_recipe(config, dataset) if config.local_steps else recipe  # the state of one worker
+    state = abstract_state(alone)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     held = [tree_bytes(split) for split in (recipe.train_data, recipe.test_data, recipe.validation_data) if split]
+    seeds = len(runs)
     lines = ["settings"]
     lines += [f"  {name} = {value!r}" for name, value, _ in leaves(config)]
     lines += [
         "",
         f"data        {dataset.source or dataset.name}: {len(dataset.train):,} training examples, "
         f"{len(dataset.test):,} test examples",
-        f"parameters  {parameters:,}",
+        f"devices     {len(parallel.devices)}: {parallel.devices[0].device_kind}",
+        f"parameters  {parameters:,}{f' for each of {seeds} seeds' * (seeds > 1)}",
         f"steps       {recipe.total_steps:,}: {config.epochs} epochs of {recipe.steps_per_epoch:,}",
-        f"memory      {_megabytes(tree_bytes(state))} on each device for weights and optimizer state, "
+        f"memory      {_megabytes(seeds * tree_bytes(state))} on each device for weights and optimizer state, "
         f"{_megabytes(sum(held))} for data; gradients and activations come on top",
-        f"checkpoint  {_megabytes(tree_bytes(state))} each",
-        f"time        {_time_left(config, rows)}",
-        f"workdir     {workdir}: {progress}",
+        f"checkpoint  {_megabytes(tree_bytes(state))} each{', for each seed' * (seeds > 1)}",
     ]
+    for directory, progress, rows in standing:
+        lines += [f"time        {_time_left(config, rows)}", f"workdir     {directory.path}: {progress}"]
     return "\n".join(lines)
 
 
-def _standing(config: Config, workdir: Path) -> tuple[str, list[Row]]:
-    """What the workdir holds of this run, in words, and the rows of its metrics.csv."""
+def _standing(config: Config, workdir: Path) -> tuple[Workdir, str, list[Row]]:
+    """The workdir; what it holds of this run, in words; and the rows of its metrics.csv."""
     directory = Workdir(workdir, config)
     directory.load()
+    return directory, *_progress(directory, config)
+
+
+def _progress(directory: Workdir, config: Config) -> tuple[str, list[Row]]:
     if not directory.has_run:
         return "the run would start from the beginning", []
     directory.check_settings()

@@ -95,7 +95,12 @@ class Member:
 
 
 def seed_runs(config: Config, workdir: Path) -> list[tuple[Config, Path]]:
-    """The runs of `config.seeds_per_program`: seeds from `config.seed` on, each in a folder of `workdir`."""
+    """The runs of `config.seeds_per_program`: seeds from `config.seed` on, each in a folder of `workdir`.
+
+    Raises:
+      UserError: they cannot be trained in one program.
+    """
+    _check_local_steps(config)
     seeds = range(config.seed, config.seed + config.seeds_per_program)
     runs = [dataclasses.replace(config, seed=seed, seeds_per_program=1) for seed in seeds]
     return [(run, workdir / f"seed{run.seed}") for run in runs]
@@ -123,8 +128,7 @@ def train_together(
     if agreement.count() > 1:
         raise UserError("config.seeds_per_program is for a run of one process; start the seeds as runs of their own")
     first = runs[0][0]
-    if first.local_steps:
-        raise UserError("config.seeds_per_program is not for local steps; start the seeds as runs of their own")
+    _check_local_steps(first)
     for config, _ in runs:
         validate(config)
         if found := differences(to_dict(first), dataclasses.replace(config, seed=first.seed)):
@@ -142,6 +146,11 @@ def train_together(
             member.abandon(error)
         raise
     return [member.result for member in members if member.result is not None]
+
+
+def _check_local_steps(config: Config) -> None:
+    if config.local_steps:
+        raise UserError("config.seeds_per_program is not for local steps; start the seeds as runs of their own")
 
 
 def _left(members: Sequence[Member]) -> list[Member]:

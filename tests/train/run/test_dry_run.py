@@ -4,11 +4,15 @@ import json
 
 import pytest
 
-from train.__main__ import main
+from train.__main__ import main, runs_of
 from train.config import to_dict
 from train.errors import UserError
-from train.run.dry_run import dry_run
+from train.run import dry_run as command
 from train.run.records import MetricsFile
+
+
+def dry_run(config, workdir):
+    return command.dry_run(config, runs_of(config, workdir))
 
 
 def lines_of(text):
@@ -56,7 +60,37 @@ def test_a_finished_run_with_more_epochs_would_go_on_as_the_run_does(small_confi
     assert "resume from step 21" in dry_run(replace(small_config, epochs=5), tmp_path)
 
 
-@pytest.mark.parametrize("flag", ["--dry_run", "--dry-run"])
+def test_each_seed_of_one_program_has_a_line_of_its_own(small_config, replace, tmp_path):
+    config = replace(small_config, seed=0, seeds_per_program=3)
+    done = tmp_path / "seed1"
+    done.mkdir()
+    (done / "config.json").write_text(json.dumps(to_dict(replace(small_config, seed=1))))
+    (done / "run.json").write_text(json.dumps({"status": "finished", "checkpoint": 21, "epoch": 3}))
+    said = dry_run(config, tmp_path)
+    standing = [line for line in said.splitlines() if line.startswith("workdir")]
+    assert [line.split("/")[-1] for line in standing] == [
+        "seed0: the run would start from the beginning",
+        "seed1: the run is finished; nothing would be done",
+        "seed2: the run would start from the beginning",
+    ]
+    one, three = lines_of(dry_run(small_config, tmp_path / "one")), lines_of(said)
+    held = [float(found["memory"].split()[1]) for found in (one, three)]
+    assert held[1] == pytest.approx(3 * held[0], abs=0.2)  # both are rounded
+
+
+def test_what_the_run_would_refuse_is_refused(small_config, replace, tmp_path):
+    with pytest.raises(UserError, match=r"config\.devices=64, but this machine has"):
+        dry_run(replace(small_config, devices=64), tmp_path)
+    with pytest.raises(UserError, match="seeds_per_program is not for local steps"):
+        dry_run(replace(small_config, seeds_per_program=2, local_steps=True), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config)))
+    facts = {"status": "stopped", "checkpoint": 7, "data": {"source": "other digits", "digest": "0" * 64}}
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"the data of workdir .* has changed .*it was other digits"):
+        dry_run(small_config, tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--dry-run", "-dry_run", "--dry_run=true"])
 def test_the_command_takes_both_spellings_and_writes_nothing(tmp_path, monkeypatch, capsys, flag):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.py").write_text(

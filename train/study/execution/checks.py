@@ -39,20 +39,17 @@ def check_runs(planned: Iterable[PlannedRun], data_dir: str) -> Checked:
     for run in planned:
         by_data.setdefault(_key(run.config), {}).setdefault(run.variant_id, run)
     digests: dict[tuple, str] = {}
-    sizes: dict[str, int] = {}
+    largest = 0
     for key, runs in by_data.items():
         run = next(iter(runs.values()))
         try:
             dataset = load_dataset(with_data_dir(run.config, data_dir))
             digests[key] = dataset.digest
             for run in runs.values():
-                recipe = make_recipe(run.config, dataset)
-                shape = repr((key[0], run.config.model, run.config.optimizer.name, run.config.optimizer.lookahead))
-                if shape not in sizes:
-                    sizes[shape] = tree_bytes(abstract_state(recipe))
+                largest = max(largest, tree_bytes(abstract_state(make_recipe(run.config, dataset))))
         except UserError as error:
             raise UserError(f"run {run.name} cannot be made: {error}") from error
-    return Checked(digests, max(sizes.values(), default=0))
+    return Checked(digests, largest)
 
 
 def identified(study: Study, loaded: Mapping[tuple, str], runs: Mapping[str, RunRecord]) -> Study:
