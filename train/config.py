@@ -109,7 +109,7 @@ class Config:
     """One training run."""
 
     dataset: str = setting("cifar10", help="or one of your own: see train.registry", choices=DATASETS)
-    data_dir: str = setting("", help="where prepared data lies; empty: TFDS's own default folder", identity=False)
+    data_dir: str = setting("", help="where prepared data is; empty: TFDS's own default folder", identity=False)
     epochs: int = setting(200, at_least=1)
     batch_size: int = setting(128, at_least=1)
     test_batch_size: int = setting(
@@ -215,7 +215,7 @@ def validate(config: Config) -> Config:
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise UserError("config.optimizer.nesterov=True needs config.optimizer.momentum greater than 0")
     if config.local_steps and not config.optimizer.lookahead:
-        raise UserError("config.local_steps=True needs config.optimizer.lookahead=True, whose outer step averages")
+        raise UserError("config.local_steps=True needs config.optimizer.lookahead=True, which does the averaging")
     if config.optimizer.schedule_epochs and config.optimizer.schedule != "cosine":
         raise UserError("config.optimizer.schedule_epochs is only for schedule=cosine; leave it at 0 for schedule=step")
     name = config.optimizer.name

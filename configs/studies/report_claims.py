@@ -181,7 +181,7 @@ def _inner() -> tuple[Claim, ...]:
 def _batch_and_small_tasks() -> tuple[Claim, ...]:
     base = "k=5, batch 128"
     pairs = (("k=2, batch 320", base), ("k=10, batch 64", base), ("k=10, batch 64", "k=2, batch 320"))
-    designed = "The report's design has unequal steps and no baselines at batch 64 and 320: see c2 and c3."
+    designed = "The report's design has unequal steps and no baselines at batch 64 and 320: see c2a to c3b."
     return (
         *(
             Claim(

@@ -258,7 +258,7 @@ def foreign_config(workdir):
 
 
 RUNS = {
-    "checkpoints that are damaged": (damage_checkpoints, "no checkpoint"),
+    "checkpoints that are damaged": (damage_checkpoints, "every checkpoint"),
     "metrics that are no table": (lambda w: (w / "metrics.csv").write_text("hello\n"), "metrics.csv"),
     "metrics with words for numbers": (
         lambda w: (w / "metrics.csv").write_text((w / "metrics.csv").read_text().replace("\n1,", "\none,")),

@@ -225,7 +225,7 @@ class Checkpoints:
                 progress = self._progress(step)
                 self._check_identity(step, progress)
             except DamagedCheckpoint as damage:
-                log.warning("checkpoint %s is passed over: %s", directory, damage)
+                log.warning("checkpoint %s is skipped: %s", directory, damage)
                 reasons.append(f"{step}: {damage}")
                 continue
             form = abstract(progress) if callable(abstract) else abstract
@@ -235,8 +235,8 @@ class Checkpoints:
             return Restored(step, tree, progress)
         if reasons:
             raise UserError(
-                f"no checkpoint in {self._directory} is whole ({'; '.join(reasons)}); nothing was deleted: "
-                "restore one from a backup, or start in a new workdir"
+                f"every checkpoint in {self._directory} is damaged or incomplete ({'; '.join(reasons)}); nothing was "
+                "deleted: restore one from a backup, or start in a new workdir"
             )
         return None
 

@@ -254,7 +254,7 @@ class Recovery:
             raise RunFailed(
                 f"{what}; the state before it is saved as checkpoint {position.step} ({said}); config in "
                 f"{self._config_file}: lower config.optimizer.learning_rate (now "
-                f"{self._trainer.recipe.learning_rate(bad - 1):.3g}), or start anew with --config.on_nonfinite=skip"
+                f"{self._trainer.recipe.learning_rate(bad - 1):.3g}), or start over with --config.on_nonfinite=skip"
             )
         older = self.newest() if restore else None
         if older is not None:

@@ -293,4 +293,4 @@ def ending_recorded(directory: Workdir) -> Iterator[None]:
 def not_started(error: Exception, directory: Workdir) -> RunFailed:
     """The one line for an error from before the first epoch was done, which is mostly one of JAX or its devices."""
     where = f"; its traceback is in {directory.run}" if directory.run.exists() else ""
-    return RunFailed(f"the run broke off before its first epoch was done: {with_environment(error)}{where}")
+    return RunFailed(f"the run failed before it finished its first epoch: {with_environment(error)}{where}")

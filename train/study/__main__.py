@@ -7,7 +7,7 @@ Python and run as such: use only those you trust.
 
 Exit status: 0 done, 1 a run or the disk failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
 interrupted while it drew figures and page (--report_only draws them). If only figures or page fail, runs and tables
-are whole, the status is 1, and --report_only draws what is missing.
+are complete, the status is 1, and --report_only draws what is missing.
 """
 
 import sys
@@ -214,7 +214,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     if PAGE not in extras.missing:
         print(f"page:    {flags.out / PAGE}")
     for what, why in extras.missing.items():
-        print(f"missing: {what}: {why}; runs and tables are whole, --report_only draws it", file=sys.stderr)
+        print(f"missing: {what}: {why}; runs and tables are complete, --report_only draws it", file=sys.stderr)
     for run, message in tally.failed:
         print(f"failed:  {run.name}: {message}; log: {flags.out / log_name(run.id)}", file=sys.stderr)
     return 1 if tally.failed or extras.missing else 0

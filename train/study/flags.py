@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
         "--seeds_per_program", type=int, default=1, help="seeds of a variant that are trained in one program"
     )
     parser.add_argument(
-        "--data_dir", default="", type=optional_path, help="where prepared data lies; TFDS's default if not given"
+        "--data_dir", default="", type=optional_path, help="where prepared data is; TFDS's default if not given"
     )
     parser.add_argument(
         "--executor",

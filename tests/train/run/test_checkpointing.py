@@ -1,4 +1,4 @@
-"""Checkpoints are whole or passed over, and never of another form than asked for."""
+"""Checkpoints are whole or skipped, and never of another form than asked for."""
 
 import logging
 import os
@@ -99,15 +99,15 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(checkpoi
     (directory(checkpoints, 2) / "progress.json").write_text("{}")
     with caplog.at_level(logging.WARNING):
         assert checkpoints.restore(abstract(tree(0.0))).step == 1
-    assert "checkpoints/3 is passed over: SHA256SUMS is missing or cannot be read" in caplog.text
-    assert "checkpoints/2 is passed over: progress.json has changed" in caplog.text
+    assert "checkpoints/3 is skipped: SHA256SUMS is missing or cannot be read" in caplog.text
+    assert "checkpoints/2 is skipped: progress.json has changed" in caplog.text
 
 
 def test_no_whole_checkpoint_refuses_and_deletes_nothing(checkpoints):
     save(checkpoints, 1)
     (directory(checkpoints, 1) / "progress.json").write_text("{}")
     before = sorted(checkpoints._directory.rglob("*"))
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
         checkpoints.restore(abstract(tree(0.0)))
     assert sorted(checkpoints._directory.rglob("*")) == before
 
@@ -123,10 +123,10 @@ def test_a_damaged_directory_does_not_stop_a_new_save_of_its_step(checkpoints):
 @pytest.mark.parametrize(
     ("move", "said"),
     [
-        (lambda root: os.rename(root / "2", root / "7"), "7 is passed over: it belongs to step 2"),
-        (lambda root: shutil.copytree(root / "1", root / "9"), "9 is passed over: it belongs to step 1"),
-        (lambda root: replace(root / "2", root.with_name("other") / "2"), "2 is passed over: it belongs to run b, not"),
-        (lambda root: replace(root / "2", root.with_name("before") / "2"), "2 is passed over: it belongs to run None"),
+        (lambda root: os.rename(root / "2", root / "7"), "7 is skipped: it belongs to step 2"),
+        (lambda root: shutil.copytree(root / "1", root / "9"), "9 is skipped: it belongs to step 1"),
+        (lambda root: replace(root / "2", root.with_name("other") / "2"), "2 is skipped: it belongs to run b, not"),
+        (lambda root: replace(root / "2", root.with_name("before") / "2"), "2 is skipped: it belongs to run None"),
     ],
     ids=["renamed", "copied", "another run's", "of no run"],
 )

@@ -72,7 +72,7 @@ def test_what_jax_refuses_is_one_line_and_recorded(variable, value, words, tmp_p
     errors = [line for line in done.stderr.splitlines() if not line.startswith(("INFO", "WARNING", "compiling"))]
     assert done.returncode == 1
     assert len(errors) == 1, done.stderr
-    assert errors[0].startswith("error: the run broke off before its first epoch was done: ")
+    assert errors[0].startswith("error: the run failed before it finished its first epoch: ")
     assert words in errors[0]
     assert status(workdir)["status"] == "failed"
     assert "Traceback" in status(workdir)["traceback"]

@@ -25,7 +25,7 @@ FIGURES = [f"{stem}_{ending}" for stem in (*STEMS, "hw2") for ending in ("loss",
 def test_the_whole_report_runs_at_smoke_scale(tmp_path):
     out = tmp_path / "out"
     command = ["-m", "train.study", f"--study={REPORT}", f"--out={out}", "--scale=smoke", "--jobs=2"]
-    # One device: what 68 small runs cost is compiling, and for four devices that is more.
+    # One device: what 72 small runs cost is compiling, and for four devices that is more.
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200

@@ -97,7 +97,7 @@ class SlurmExecutor:
         try:
             import submitit
         except ImportError as error:
-            raise UserError('--executor=slurm needs submitit: pip install "lookahead-jax[slurm]"') from error
+            raise UserError('--executor=slurm needs submitit: pip install -e ".[study,slurm]"') from error
         self._out, self._worker_flags = out.absolute(), worker_flags
         given: dict[str, Any] = {
             "job_name": f"study-{out.name}",

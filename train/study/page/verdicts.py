@@ -113,9 +113,11 @@ def reach(verdicts: Sequence[Verdict]) -> list[Reach]:
     found = [
         Reach("Supported; * by the moderated test alone", settled["supported"]),
         Reach("Contradicted; * by the moderated test alone", settled["contradicted"]),
-        Reach(f"Open, and up to {MAX_SEEDS} seeds would decide it if the true gain is the one seen (seeds)", within),
-        Reach(f"Open, and more than {MAX_SEEDS} seeds would be needed at this budget (seeds)", beyond),
-        Reach("Open, with too few runs to say what it would take", unknown),
+        Reach(
+            f"Open; up to {MAX_SEEDS} seeds would decide it if the true gain equals the observed one (seeds)", within
+        ),
+        Reach(f"Open; more than {MAX_SEEDS} seeds would be needed at this budget (seeds)", beyond),
+        Reach("Open; too few runs to say what it would take", unknown),
         Reach("Waiting for runs", waiting),
     ]
     return [group for group in found if group.claims]

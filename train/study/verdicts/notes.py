@@ -55,7 +55,7 @@ def note(
     found += _out_of_reach(results)
     logged = [_fits(result) for result in results if result.reference_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):
-        found.append(f"The runs of {study.reference} do not show it within the margins used here.")
+        found.append(f"The runs of {study.reference} themselves do not support it at the margins used here.")
     if study.scale != "full" and all(study.section(ref).same_budget for ref in claim.sections):
         found.append(f"Measured at the budget of {study.reference}.")
     faults = [variant.reference.fault for variant in variants_of(study, claim) if variant.reference]
@@ -71,7 +71,7 @@ def _runs(
     found = []
     if missing := ready.count(False):
         which = "It has" if len(ready) == 1 else f"{missing} of {len(ready)} comparisons have"
-        found.append(f"{which} fewer than the {study.seeds} seeds that a verdict needs.")
+        found.append(f"{which} fewer than the {study.seeds} seeds that this study plans.")
     few = sum(result.n < 2 for result, done in zip(results, ready, strict=True) if done)
     if few == len(results):
         found.append("With fewer than two seeds there is no interval, so nothing can be resolved.")

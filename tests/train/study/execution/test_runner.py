@@ -556,7 +556,7 @@ def test_one_directory_is_of_one_study_and_one_scale_and_one_process(tmp_path):
         with pytest.raises(UserError, match="is in use by another study"), open_directory(out, make_study()):
             pass
         write_json(out / "study.json", {"name": "s", "scale": "mini"})
-    with pytest.raises(UserError, match="holds a study of scale 'mini', not 'full'"):
+    with pytest.raises(UserError, match="contains a study of scale 'mini', not 'full'"):
         open_directory(out, make_study(scale="full")).__enter__()
     (out / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"study.json cannot be read"):

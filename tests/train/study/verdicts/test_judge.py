@@ -219,7 +219,7 @@ def test_fewer_than_two_seeds_resolve_nothing_and_print_no_nan():
     assert (one.verdict, one.n, one.p_holm) == ("not resolved", 1, None)
     assert one.tests[0].estimate == pytest.approx(0.4)
     assert (one.tests[0].moderated.low, one.tests[0].moderated.p) == (None, None)
-    assert one.note == "It has fewer than the 3 seeds that a verdict needs."
+    assert one.note == "It has fewer than the 3 seeds that this study plans."
     assert (one.words, none.words) == ("partly run", "not run")
     assert (none.verdict, none.n, none.tests[0].estimate, none.note) == ("not resolved", 0, None, "Not run yet.")
     results = StudyResults(plan, runs(plan, PLAIN | {("1:digits", "Look"): [0.9]}), (one, none))
