@@ -3,8 +3,9 @@
     python tests/train/recompute_verdicts.py DIR
 
 reads DIR/runs.csv, DIR/curves.csv.gz, which pairs DIR/summary.csv compares, and what DIR/claims.csv says is compared,
-and prints the claims whose verdict, by either test, or corrected p-value comes out differently. Exit status 1 where
-there are any. What is computed is in `results/report/analysis_plan.md`.
+how, and at how many seeds. It prints the claims of which a verdict by either test, a corrected p-value, or a
+comparison's p-value or interval comes out differently. Exit status 1 if there are any. It follows the same method,
+`results/report/analysis_plan.md`, so it finds faults of the program and not of the plan.
 """
 
 import csv
@@ -52,6 +53,13 @@ class Study:
         }
         for row in rows_of(out / "claims.csv"):
             self.claims[row["claim"]].append(row)
+        looks = {(int(row["first_look"]), row["second_look"]) for rows in self.claims.values() for row in rows}
+        for first, second in looks:  # one pair, if there are claims
+            # The second look is at all of a variant's seeds or at none of those that were added.
+            for by_seed in self.curves.values() if second else ():
+                whole = set(by_seed) >= set(range(int(second)))
+                for seed in [s for s in by_seed if s >= (int(second) if whole else first)]:
+                    del by_seed[seed]
 
 
 def value(rows, quantity):
@@ -142,7 +150,7 @@ def best(study, section, names, quantity, seeds):
 
 
 def test(study, row, moderated, last):
-    """(n, (p shown, p refuted) or None) of a comparison at the first or the last look."""
+    """(sizes, (p shown, p refuted) or None, (p of each, low, high)) of a comparison at the first or the last look."""
     first_look = range(int(row["first_look"]))
     sides = [(row["section"], row["variant_of"].split(" | "), row["baseline_of"].split(" | "))]
     if row["than_section"]:
@@ -161,12 +169,12 @@ def test(study, row, moderated, last):
         errors.append(error(sets[-1], group) if len(sets[-1]) > 1 else None)
     sizes = tuple(map(len, sets))
     if not ready or min(sizes) < 2:
-        return sizes, None
+        return sizes, None, None
     mirrored = [[-v for v in values] for values in sets]
     margin = float(row["margin"])
     positive, negative = p_greater(sets, errors, 0.0), p_greater(mirrored, errors, 0.0)
     not_low, not_high = p_greater(sets, errors, -margin), p_greater(mirrored, errors, -margin)
-    return sizes, {
+    single = {
         "better": (positive, not_high),
         "worse": (negative, not_low),
         "not_better": (not_high, positive),
@@ -174,18 +182,23 @@ def test(study, row, moderated, last):
         "equal": (max(not_low, not_high), min(positive, negative)),
         "differs": (min(positive, negative), max(not_low, not_high)),
     }[row["kind"]]
+    # What a difference in either direction says is at the full level, all else at half of it.
+    for_claim = {"equal": (single[0], 2 * single[1]), "differs": (2 * single[0], single[1])}.get(row["kind"], single)
+    return sizes, tuple(min(1.0, p) for p in for_claim), (single, *interval(sets, errors))
 
 
-def p_of(one_is_enough, ps):
-    """(p of support, p of contradiction) of a claim."""
+def interval(sets, errors):
+    """The ends of the 95 % interval of a mean, or of a difference of two (Welch)."""
+    mean, squared = fmean(sets[0]) - (fmean(sets[1]) if len(sets) > 1 else 0.0), sum(e for e, _ in errors)
+    freedom = squared**2 / sum(e**2 / d for e, d in errors) if squared else 1.0
+    half = math.sqrt(squared) * float(student.ppf(0.975, freedom))
+    return mean - half, mean + half
 
-    def every(side):
-        return max(1.0 if p is None else p[side] for p in ps)
 
-    def some(side):
-        return min((min(1.0, len(ps) * p[side]) for p in ps if p), default=1.0)
-
-    return (some(0), every(1)) if one_is_enough else (every(0), some(1))
+def p_of(one_is_enough, ps, side):
+    """p-value of a claim's support (side 0) or contradiction (side 1), from its comparisons'; None counts as 1."""
+    values = [1.0 if p is None else p[side] for p in ps]
+    return min(1.0, len(values) * min(values)) if one_is_enough == (side == 0) else max(values)
 
 
 def corrected(family):
@@ -198,35 +211,35 @@ def corrected(family):
 
 
 def family_verdicts(study, keys, moderated):
-    """{claim: (verdict, corrected p-value)} of a family, after both looks."""
-    one_is_enough = {key: study.claims[key][0]["needs"] == "any" for key in keys}
+    """{claim: (verdict, corrected p-value, its comparisons' tests)} of a family, after both looks."""
+    enough = {key: study.claims[key][0]["needs"] == "any" for key in keys}
     first = {key: [test(study, row, moderated, False) for row in study.claims[key]] for key in keys}
     second = {key: [test(study, row, moderated, True) for row in study.claims[key]] for key in keys}
-    # What has no more seeds is not looked at again.
-    second = {k: [b if a[0] != b[0] else a for a, b in zip(first[k], second[k], strict=True)] for k in keys}
+    # What has no more seeds in each of its pairs is not looked at again.
+    for key in keys:
+        for place, (early, late) in enumerate(zip(first[key], second[key], strict=True)):
+            if any(before == after for before, after in zip(early[0], late[0], strict=True)):
+                second[key][place] = early
     found = {}
-    for tests in (first, second):
-        ps = {key: [p for _, p in (first[key] if key in found else tests[key])] for key in keys}
-        family = {key: min(p_of(one_is_enough[key], ps[key])) for key in keys}
+    for looked in (first, second):
+        tests = {key: first[key] if key in found else looked[key] for key in keys}
+        ps = {key: [p for _, p, _ in tests[key]] for key in keys}
+        support = {key: p_of(enough[key], ps[key], 0) for key in keys}
+        # What a comparison that is shown says against its claim does not count.
+        for key in keys:
+            easy = len(ps[key]) if enough[key] else 1
+            for place, p in enumerate(ps[key]):
+                if p is not None and corrected(support | {key: min(1.0, easy * p[0])})[key] < 0.05:
+                    ps[key][place] = (p[0], 1.0)
+        against = {key: p_of(enough[key], ps[key], 1) for key in keys}
+        for_it, against_it = corrected(support), corrected(against)
         here = {}
         for key in set(keys) - set(found):
-            p = corrected(family)[key] if any(ps[key]) else None
-            here[key] = (verdict(key, ps[key], family, one_is_enough[key]), p)
-        found |= {key: one for key, one in here.items() if one[0] != "not resolved" or tests is second}
+            words = "supported" if for_it[key] < 0.05 else "contradicted" if against_it[key] < 0.05 else "not resolved"
+            p = for_it[key] if words == "supported" else min(for_it[key], against_it[key])
+            here[key] = (words, p if any(ps[key]) else None, tests[key])
+        found |= {key: one for key, one in here.items() if one[0] != "not resolved" or looked is second}
     return found
-
-
-def verdict(key, ps, family, one_is_enough):
-    """By its comparisons; as one alone may contradict a claim that others support, all are looked at."""
-
-    def passes(p):
-        return corrected(family | {key: min(1.0, p)})[key] < 0.05
-
-    easy, hard = (len(ps), 1) if one_is_enough else (1, len(ps))
-    shown = [p is not None and passes(easy * p[0]) for p in ps]
-    refuted = [p is not None and not yes and passes(hard * p[1]) for p, yes in zip(ps, shown, strict=True)]
-    support, against = (any(shown), all(refuted)) if one_is_enough else (all(shown), any(refuted))
-    return "supported" if support else "contradicted" if against else "not resolved"
 
 
 def progress(study, rows):
@@ -244,17 +257,17 @@ def progress(study, rows):
 
 
 def recomputed(study):
-    """{claim: (verdict as shown, plain verdict, corrected p-value)}."""
-    found = {}
+    """{claim: (verdict as shown, plain verdict, corrected p-value)}, and the tests of {(claim, moderated): tests}."""
+    found, tests = {}, {}
     for source in {rows[0]["source"] for rows in study.claims.values()}:
         keys = [key for key, rows in study.claims.items() if rows[0]["source"] == source]
         moderated, plain = (family_verdicts(study, keys, how) for how in (True, False))
         for key in keys:
-            words, p = moderated[key]
+            words, p, tests[key, "moderated"] = moderated[key]
             runs = progress(study, study.claims[key])
             shown = runs if words == "not resolved" and runs != "run" else words
-            found[key] = (shown, plain[key][0], p)
-    return found
+            found[key], tests[key, "plain"] = (shown, plain[key][0], p), plain[key][2]
+    return found, tests
 
 
 def same(p, q):
@@ -264,14 +277,33 @@ def same(p, q):
     return math.isclose(p, q, rel_tol=1e-3) or max(p, q) < 1e-6
 
 
+def same_numbers(row, prefix, test):
+    """Whether a comparison's p-value and interval are as published: "" where it cannot be tested."""
+    published = [row[f"{prefix}{name}"] for name in ("p", "low", "high")]
+    if test[2] is None:
+        return not published[0]
+    ps, low, high = test[2]
+    p, *ends = map(float, published)
+    # The curves have seven digits, which do not tell more of runs that hardly differ.
+    enough = 1e-5 * max(map(abs, ends)) + 1e-6
+    near = all(abs(end - ours) <= enough for end, ours in zip(ends, (low, high), strict=True))
+    return near and (high - low < 1e-3 or any(same(p, ours) for ours in ps))
+
+
 def disagreements(out):
     """Claims that are published otherwise: {key: (published, recomputed)}."""
     study, found = Study(out), {}
-    for key, ours in recomputed(study).items():
+    ours, tests = recomputed(study)
+    for key, mine in ours.items():
         row = study.claims[key][0]
         theirs = row["verdict"], row["plain_verdict"], float(row["claim_p_holm"]) if row["claim_p_holm"] else None
-        if theirs[:2] != ours[:2] or not same(theirs[2], ours[2]):
-            found[key] = (theirs, ours)
+        if theirs[:2] != mine[:2] or not same(theirs[2], mine[2]):
+            found[key] = (theirs, mine)
+        for how, prefix in (("moderated", ""), ("plain", "plain_")):
+            for number, (row, test) in enumerate(zip(study.claims[key], tests[key, how], strict=True), 1):
+                if not same_numbers(row, prefix, test):
+                    names = [row[prefix + name] for name in ("p", "low", "high")]
+                    found[f"{key}, comparison {number}, {how}"] = (names, test[2])
     return found
 
 

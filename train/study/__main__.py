@@ -61,7 +61,7 @@ from train.study.results.published import STUDY_COPIES, open_directory, read_fac
 from train.study.results.records import RunRecord, StudyResults, is_finished
 from train.study.results.tuning import tuned
 from train.study.verdicts.judge import assemble, without_trials
-from train.study.verdicts.resolve import next_runs
+from train.study.verdicts.resolve import first_look_left, next_runs
 
 PAGE = "index.html"
 
@@ -186,7 +186,11 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             tally = run_session(flags, arguments, study, planned, runs)
             more = []
             if flags.until == "resolved" and not tally.open:
-                more = next_runs(study, without_trials(runs).values(), max_seeds=flags.max_seeds, only=only)
+                ended = list(without_trials(runs).values())
+                if waiting := first_look_left(study, ended):
+                    print(f"no seeds are added yet: {waiting} runs of the first look are to do; leave --only out")
+                else:
+                    more = next_runs(study, ended, max_seeds=flags.max_seeds, only=only)
             if more:
                 more = located(more, flags)
                 later = run_session(flags, arguments, study, more, runs)

@@ -8,7 +8,7 @@ import numpy as np
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.reproduction.logs import reference
 from train.study.plan import Claim, Comparison, Pair, Section, Study, Variant
-from train.study.results.records import Beside, ComparisonResult, Reading, RunRecord, StudyResults, Verdict
+from train.study.results.records import Beside, ComparisonResult, Reading, RunRecord, SeedsNeeded, StudyResults, Verdict
 
 SOURCES = {"report": "What the report claims", "control": "What this study adds", "own": "What this study claims"}
 PROVENANCE = {"date": "2026-01-02T03:04:05+0000", "machine": "a machine", "python": "3.11.2"}
@@ -113,7 +113,7 @@ def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported"
 
 def comparison_result(comparison, outcome, n):
     first, second = (0.8712, 0.8655) if "accuracy" in comparison.quantity else (0.5213, 0.5871)
-    needed = (12, 1001) if outcome == "not resolved" else (None, None)
+    needed = (SeedsNeeded(12, 40), SeedsNeeded(1001, 1001)) if outcome == "not resolved" else (None, None)
     beside = None
     if comparison.beside:
         beside = Beside(comparison.beside, 0.8731, 0.8655, 0.0076, -0.00001, 0.0152, 0.8688, 0.8677, 0.0011)

@@ -66,6 +66,7 @@ class Session:
         whole += [f"--epochs={flags.epochs}"] if flags.epochs else []
         whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds)
         whole += [f"--until={flags.until}", f"--max_seeds={flags.max_seeds}"] if flags.until else []
+        second = flags.max_seeds if flags.until else max(flags.seeds or 0, before.get("second_look", 0))
         self._session = SessionFacts(
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), _command(arguments), machine_words(), source_commit()
         )
@@ -80,6 +81,8 @@ class Session:
             "versions": {"python": platform.python_version()} | versions(),
             "commit": self._session.commit,
         }
+        if second > study.seeds:  # without it the second look would be at whatever seeds there are
+            self._facts["second_look"] = second
         if not before:
             self._write(self._facts | {"sessions": []})
 

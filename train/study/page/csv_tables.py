@@ -17,7 +17,7 @@ CLAIMS, SUMMARY = "claims.csv", "summary.csv"
 READINGS = {"low": "low", "high": "high", "sd": "deviation", "df": "freedom", "p": "p", "p_holm": "p_holm"}
 
 
-def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int) -> dict[str, Any]:
+def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int, second_look: int | None) -> dict[str, Any]:
     """A row of claims.csv. Of variants of which the best was chosen it names that one, and the choice behind."""
     comparison, than, beside = test.comparison, test.comparison.than, test.beside
     return {
@@ -31,6 +31,7 @@ def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int) -> 
         "claim_p_holm": verdict.p_holm,
         "look": verdict.look,
         "first_look": first_look,
+        "second_look": second_look,
         "claim_seeds_if_seen": _seeds(verdict.seeds_if_seen),
         "claim_seeds_at_edge": _seeds(verdict.seeds_at_edge),
         "section": comparison.pair.section,
@@ -52,8 +53,8 @@ def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int) -> 
         "baseline_mean": test.baseline_mean,
         "gain": test.estimate,
         **{name: getattr(test.moderated, attribute) for name, attribute in READINGS.items()},
-        "seeds_if_seen": _seeds(test.seeds_if_seen),
-        "seeds_at_edge": _seeds(test.seeds_at_edge),
+        "seeds_if_seen": _seeds(test.seeds_if_seen and test.seeds_if_seen.either),
+        "seeds_at_edge": _seeds(test.seeds_at_edge and test.seeds_at_edge.either),
         "plain_outcome": test.plain.outcome,
         **{f"plain_{name}": getattr(test.plain, attribute) for name, attribute in READINGS.items()},
         "reference_variant": test.reference_variant,
@@ -74,9 +75,9 @@ def _seeds(number: int | None) -> str | None:
     return None if number is None else seeds_words(number)
 
 
-def write_claims(out: Path, verdicts: Iterable[Verdict], first_look: int) -> None:
-    """Writes claims.csv; `first_look` is the number of seeds of the first look."""
-    records = [_claim_record(verdict, test, first_look) for verdict in verdicts for test in verdict.tests]
+def write_claims(out: Path, verdicts: Iterable[Verdict], first_look: int, second_look: int | None) -> None:
+    """Writes claims.csv; the looks are numbers of seeds, None if the second is at whatever seeds there are."""
+    records = [_claim_record(verdict, test, first_look, second_look) for verdict in verdicts for test in verdict.tests]
     columns = list(records[0]) if records else ["claim"]
     rows = ({name: short(value) for name, value in record.items()} for record in records)
     write_atomic(out / CLAIMS, csv_text(columns, rows))
@@ -91,5 +92,5 @@ def write_summary(out: Path, results: StudyResults) -> None:
 
 def write_tables(out: Path, results: StudyResults) -> None:
     """Writes the tables that follow from the runs."""
-    write_claims(out, results.verdicts, results.study.seeds)
+    write_claims(out, results.verdicts, results.study.seeds, results.facts.get("second_look"))
     write_summary(out, results)

@@ -168,7 +168,8 @@ def _cells(test: ComparisonResult) -> list[Cell]:
     gain = Cell("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high))
     means = Cell("means", two_values(quantity, test.variant_mean, test.baseline_mean))
     p = Cell("p (Holm)", _p_words(moderated.p_holm), "", "plain", _said(_p_words(plain.p_holm)))
-    seeds = Cell("seeds needed", _seeds(test.seeds_if_seen, test.seeds_at_edge) or NONE)
+    needed = [one and one.either for one in (test.seeds_if_seen, test.seeds_at_edge)]
+    seeds = Cell("seeds needed", _seeds(*needed) or NONE)
     reference = Cell("reference", gain_words(quantity, test.reference_estimate))
     if _said(reference.text):
         reference = reference._replace(values=two_values(quantity, test.reference_variant, test.reference_baseline))
@@ -191,7 +192,7 @@ def verdict_view(verdict: Verdict, study: Study) -> VerdictView:
         ComparisonView(
             test.outcome,
             MARKS[test.outcome],
-            QUANTITIES[test.comparison.quantity].words,
+            QUANTITIES[test.comparison.quantity].words + f", {test.n} seeds" * (test.n != verdict.n),
             _stated(test, study),
             _cells(test),
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from train.run.records import Row
 from train.study.plan import Section, Study
@@ -96,6 +96,18 @@ class Beside:
     reference_estimate: float | None = None
 
 
+class SeedsNeeded(NamedTuple):
+    """How many seeds a comparison needs to be shown, and to be refuted."""
+
+    shown: int
+    refuted: int
+
+    @property
+    def either(self) -> int:
+        """To be resolved, whichever way."""
+        return min(self)
+
+
 @dataclasses.dataclass(frozen=True)
 class ComparisonResult:
     """A comparison with its numbers. Gains are positive where the variant is better than the baseline.
@@ -128,8 +140,8 @@ class ComparisonResult:
     moderated: Reading
     plain: Reading
     beside: Beside | None = None
-    seeds_if_seen: int | None = None
-    seeds_at_edge: int | None = None
+    seeds_if_seen: SeedsNeeded | None = None
+    seeds_at_edge: SeedsNeeded | None = None
     reference_variant: float | None = None
     reference_baseline: float | None = None
     reference_estimate: float | None = None
@@ -154,8 +166,8 @@ class Verdict:
       scale: that it was measured at, and speaks of.
       look: 1 at the study's own number of seeds, 2 with the seeds that were added.
       progress: "run" once every run of the first look has ended, "not run" where none of its comparisons has any.
-      seeds_if_seen: what the claim needs, as in `ComparisonResult`: the largest number of its open comparisons; the
-        smallest, where any one is enough. None where it is resolved, or one of them has none.
+      seeds_if_seen: what the claim needs, from its open comparisons (`train.study.verdicts.seeds.claim_seeds`). None
+        where it is resolved, or one of them has none.
       seeds_at_edge: likewise.
     """
 

@@ -7,6 +7,7 @@ from train.study.plan.claims import Pair
 from train.study.plan.quantities import QUANTITIES, gain, values_of_pair
 from train.study.results.records import Beside, ComparisonResult, Reading
 from train.study.verdicts.measurements import Measured, Paired
+from train.study.verdicts.power import Levels
 from train.study.verdicts.rulings import Finding
 from train.study.verdicts.seeds import seeds_at_edge, seeds_if_seen
 from train.study.verdicts.statistics import Gain, Sample, sample
@@ -20,7 +21,7 @@ def comparison_result(
     measured_plain: Measured,
     finding: Finding,
     finding_plain: Finding,
-    level: float,
+    levels: Levels,
 ) -> ComparisonResult:
     """The result of a comparison.
 
@@ -30,7 +31,7 @@ def comparison_result(
       measured_plain: the measurement at the look that gave the plain test's verdict.
       finding: the moderated test's finding.
       finding_plain: the plain test's finding.
-      level: what its p-value must be below, for the numbers of seeds.
+      levels: what its p-values must be below, for the numbers of seeds.
     """
     comparison, first = measured.comparison, measured.pairs[0]
     unresolved = finding.outcome == "not resolved"
@@ -47,8 +48,8 @@ def comparison_result(
         _reading(finding, measured.moderated if measured.n else ()),
         _reading(finding_plain, measured_plain.plain if measured_plain.n else ()),
         _beside(study, measured),
-        seeds_if_seen(measured, level) if unresolved else None,
-        seeds_at_edge(measured, level) if unresolved else None,
+        seeds_if_seen(measured, levels) if unresolved else None,
+        seeds_at_edge(measured, levels) if unresolved else None,
         *_of_references(study, measured, measured.pairs, comparison.quantity, comparison.baseline_quantity),
     )
 

@@ -2,7 +2,8 @@
 
 `results/report/analysis_plan.md` says how and why. The tests with moderated variances give the verdicts; the plain
 paired t-test follows the same rules (`train.study.verdicts.rulings`) and is reported next to them. The first look uses
-the seeds that the study has for every variant, once all of those runs have ended; the second uses all seeds.
+the seeds that the study has for every variant, once all of those runs have ended. The second uses the seeds that were
+added, of each variant that has all of them: so it is one look, not one after each run.
 """
 
 import collections
@@ -16,9 +17,9 @@ from train.study.results.records import Progress, RunRecord, StudyResults, Verdi
 from train.study.verdicts.comparisons import comparison_result
 from train.study.verdicts.measurements import BySeed, Measured, Measurements, runs_by_variant, variant_ids
 from train.study.verdicts.notes import note, variants_of
-from train.study.verdicts.rulings import LOOKS, Ruling, rule
-from train.study.verdicts.seeds import claim_seeds
-from train.study.verdicts.statistics import ALPHA, Evidence, Gain, p_values
+from train.study.verdicts.rulings import Ruling, rule
+from train.study.verdicts.seeds import Open, claim_seeds, levels, still_open
+from train.study.verdicts.statistics import Evidence, Gain, p_values
 
 
 class Decided(NamedTuple):
@@ -28,7 +29,7 @@ class Decided(NamedTuple):
       claim: the claim.
       first, last: its comparisons at the first and the last look; the same for comparisons without more seeds.
       moderated, plain: the rulings of the two tests.
-      level: what the smallest p-value of the unresolved claims must be below, on the two-sided scale.
+      family: how many claims of its family Holm's corrections still count.
     """
 
     claim: Claim
@@ -36,25 +37,45 @@ class Decided(NamedTuple):
     last: tuple[Measured, ...]
     moderated: Ruling
     plain: Ruling
-    level: float
+    family: Open
 
     def at(self, ruling: Ruling) -> tuple[Measured, ...]:
         """The measurements that a ruling is based on."""
         return self.first if ruling.look == 1 else self.last
 
 
-def decide(study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, BySeed]) -> tuple[Decided, ...]:
+def at_second_look(runs: Mapping[str, BySeed], first: int, second: int | None) -> dict[str, BySeed]:
+    """The runs that the second look uses: of a variant either all seeds below `second`, or only those of the first.
+
+    Args:
+      runs: of the study, by variant and seed; failed ones have ended, too.
+      first: seeds of the first look.
+      second: seeds of the second; None takes all that are there.
+    """
+    found: dict[str, BySeed] = {}
+    for variant, by_seed in runs.items():
+        whole = second is None or by_seed.keys() >= set(range(second))
+        limit = first if not whole else second
+        found[variant] = {seed: rows for seed, rows in by_seed.items() if limit is None or seed < limit}
+    return found
+
+
+def decide(
+    study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, BySeed], second: int | None = None
+) -> tuple[Decided, ...]:
     """The rulings on every claim of a study.
 
     Args:
       study: the plan.
       ids: its `train.study.verdicts.measurements.variant_ids`.
       runs: its `train.study.verdicts.measurements.runs_by_variant`.
+      second: seeds of the second look, see `at_second_look`.
     """
-    early, late = Measurements(study, ids, runs, study.seeds), Measurements(study, ids, runs)
+    more = at_second_look(runs, study.seeds, second)
+    early, late = Measurements(study, ids, runs, study.seeds), Measurements(study, ids, more)
     first = {claim.key: tuple(map(early, claim.comparisons)) for claim in study.claims}
     last = first
-    if any(seed >= study.seeds for by_seed in runs.values() for seed in by_seed):
+    if any(seed >= study.seeds for by_seed in more.values() for seed in by_seed):
         last = {
             key: tuple(_later(measured, late(measured.comparison)) for measured in before)
             for key, before in first.items()
@@ -67,17 +88,16 @@ def decide(study: Study, ids: Mapping[tuple[str, str], str], runs: Mapping[str, 
             rule(family, *([[_evidence(test, moderate) for test in tests] for tests in look] for look in looks))
             for moderate in (True, False)
         )
-        unresolved = sum(ruling.verdict == "not resolved" for ruling in moderated)
-        level = ALPHA / LOOKS / max(1, unresolved)
+        counted = still_open(moderated)
         for claim, by_moderated, by_plain in zip(family, moderated, plain, strict=True):
             measured = first[claim.key], last[claim.key]
-            decided[claim.key] = Decided(claim, *measured, by_moderated, by_plain, level)
+            decided[claim.key] = Decided(claim, *measured, by_moderated, by_plain, counted)
     return tuple(decided[claim.key] for claim in study.claims)
 
 
 def _later(first: Measured, last: Measured) -> Measured:
-    """The later measurement if it has more seeds; otherwise the first, because there is nothing new to look at."""
-    return last if [p.seeds for p in last.pairs] != [p.seeds for p in first.pairs] else first
+    """The later measurement if all its pairs have more seeds; otherwise the first, which is not looked at again."""
+    return last if all(new.seeds != old.seeds for new, old in zip(last.pairs, first.pairs, strict=True)) else first
 
 
 def _evidence(measured: Measured, moderate: bool) -> Evidence | None:
@@ -87,10 +107,10 @@ def _evidence(measured: Measured, moderate: bool) -> Evidence | None:
     return p_values(Gain(*samples), measured.comparison.kind, measured.comparison.margin)
 
 
-def judge(study: Study, runs: Mapping[str, RunRecord]) -> tuple[Verdict, ...]:
-    """The verdict on every claim of a study."""
+def judge(study: Study, runs: Mapping[str, RunRecord], second: int | None = None) -> tuple[Verdict, ...]:
+    """The verdict on every claim of a study; `second` is as in `decide`."""
     failed = collections.Counter(run.variant_id for run in runs.values() if run.status == "failed")
-    decided = decide(study, variant_ids(study), runs_by_variant(runs.values()))
+    decided = decide(study, variant_ids(study), runs_by_variant(runs.values()), second)
     return tuple(_verdict(study, one, failed) for one in decided)
 
 
@@ -99,7 +119,9 @@ def _verdict(study: Study, decided: Decided, failed: Mapping[str, int]) -> Verdi
     lost = sum(failed.get(variant.id, 0) for variant in variants_of(study, claim))
     tests = decided.at(moderated)
     results = tuple(
-        comparison_result(study, test, by_plain, finding, by_plain_finding, decided.level)
+        comparison_result(
+            study, test, by_plain, finding, by_plain_finding, levels(claim, test.comparison.kind, decided.family)
+        )
         for test, by_plain, finding, by_plain_finding in zip(
             tests, decided.at(plain), moderated.findings, plain.findings, strict=True
         )
@@ -137,4 +159,4 @@ def assemble(study: Study, runs: Mapping[str, RunRecord], facts: dict[str, Any])
                 run.id, run.variant_id, run.data, study.scale, to_dict(run.config), run.config.seed, [], "missing"
             )
     trials = {run.id: run for run in runs.values() if run.seed == tuning.SEED}
-    return StudyResults(study, everything, judge(study, everything), facts, trials)
+    return StudyResults(study, everything, judge(study, everything, facts.get("second_look")), facts, trials)

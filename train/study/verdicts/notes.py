@@ -108,9 +108,9 @@ def _out_of_reach(results: Sequence[ComparisonResult]) -> list[str]:
     found = {}
     for result in results:
         comparison, needed = result.comparison, result.seeds_at_edge
-        if comparison.kind == "equal" and needed is not None and needed > MAX_SEEDS:
+        if comparison.kind == "equal" and needed is not None and needed.shown > MAX_SEEDS:
             margin = gain_words(comparison.quantity, comparison.margin).lstrip("+")
-            found[margin] = max(needed, found.get(margin, 0))
+            found[margin] = max(needed.shown, found.get(margin, 0))
     return [
         f"Equal within {margin} is out of reach at this budget: it would take {seeds_words(needed)} seeds even if "
         "there were no difference at all."

@@ -1,10 +1,13 @@
 """How many seeds a comparison needs: the power of its t-tests, from the noncentral t distribution."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from scipy import special, stats
 
+from train.study.results.records import SeedsNeeded
 from train.study.verdicts.moderation import Prior, moderated_freedom
 from train.study.verdicts.statistics import Sample, standard_error
 
@@ -37,8 +40,22 @@ def spread(samples: Sequence[Sample], priors: Sequence[Prior | None], seeds_now:
     return at
 
 
-def power(kind: str, margin: float, gain: float, error: float, freedom: float, level: float) -> float:
-    """The chance that a comparison is resolved (shown or refuted) if the true gain is `gain`.
+class Levels(NamedTuple):
+    """What a comparison's p-values must be below to be shown and to be refuted, on the two-sided scale."""
+
+    shown: float
+    refuted: float
+
+
+class Chances(NamedTuple):
+    """How likely it is that a comparison is shown, and that it is refuted."""
+
+    shown: float
+    refuted: float
+
+
+def chances(kind: str, margin: float, gain: float, error: float, freedom: float, levels: Levels) -> Chances:
+    """The power of a comparison's two tests if the true gain is `gain`.
 
     Args:
       kind: one of `train.study.plan.claims.KINDS`.
@@ -46,30 +63,47 @@ def power(kind: str, margin: float, gain: float, error: float, freedom: float, l
       gain: the true gain.
       error: its standard error.
       freedom: degrees of freedom of the standard error.
-      level: significance level on the two-sided scale of `train.study.verdicts.statistics`.
+      levels: on the two-sided scale of `train.study.verdicts.statistics`.
     """
-    critical = float(special.stdtrit(freedom, 1.0 - level / 2))
 
-    def exceeds(distance: float) -> float:
+    def exceeds(distance: float, level: float) -> float:
         """The chance of t above its critical value, `distance` from the bound in the direction tested."""
         if error == 0.0:
             return float(distance > 0)
+        critical = float(special.stdtrit(freedom, 1.0 - level / 2))
         found = float(stats.nct.sf(critical, freedom, distance / error))
         # SciPy returns NaN for tails that are 0 or 1 to all digits.
         return float(distance > critical * error) if math.isnan(found) else found
 
-    def apart() -> float:
-        return min(1.0, exceeds(gain) + exceeds(-gain))
+    def above(bound: float, level: float) -> float:
+        return exceeds(gain - bound, level)
 
-    def within() -> float:
+    def below(bound: float, level: float) -> float:
+        return exceeds(bound - gain, level)
+
+    def apart(level: float) -> float:
+        return min(1.0, above(0.0, level) + below(0.0, level))
+
+    def within(level: float) -> float:
         # Both one-sided tests reject: at least the sum of the two chances minus one, and hardly more where it matters.
-        return max(0.0, exceeds(gain + margin) + exceeds(margin - gain) - 1.0)
+        return max(0.0, above(-margin, level) + below(margin, level) - 1.0)
 
-    if kind in ("equal", "differs"):
-        return max(apart(), within())
-    if kind in ("better", "not_better"):
-        return max(exceeds(gain), exceeds(margin - gain))
-    return max(exceeds(-gain), exceeds(gain + margin))
+    shown, refuted = levels
+    match kind:
+        case "better":
+            return Chances(above(0.0, shown), below(margin, refuted))
+        case "worse":
+            return Chances(below(0.0, shown), above(-margin, refuted))
+        case "not_better":
+            return Chances(below(margin, shown), above(0.0, refuted))
+        case "not_worse":
+            return Chances(above(-margin, shown), below(0.0, refuted))
+        case "equal":
+            return Chances(within(shown), apart(refuted))
+        case "differs":
+            return Chances(apart(shown), within(refuted))
+        case _:
+            raise ValueError(kind)
 
 
 def edge(kind: str, margin: float) -> float:
@@ -77,21 +111,26 @@ def edge(kind: str, margin: float) -> float:
     return {"better": margin, "worse": -margin, "differs": margin}.get(kind, 0.0)
 
 
-def seeds_needed(kind: str, margin: float, gain: float, spread: Spread, level: float) -> int:
-    """The smallest number of seeds, at least two, with power `POWER`; `MOST_SEEDS` + 1 if it is larger than that.
+def seeds_needed(kind: str, margin: float, gain: float, spread: Spread, levels: Levels) -> SeedsNeeded:
+    """The smallest numbers of seeds, at least two, with power `POWER`; `MOST_SEEDS` + 1 if one is larger than that.
 
     Args:
       kind: one of `train.study.plan.claims.KINDS`.
       margin: the comparison's margin.
       gain: the true gain.
       spread: standard error and degrees of freedom for a number of seeds.
-      level: significance level on the two-sided scale of `train.study.verdicts.statistics`.
+      levels: on the two-sided scale of `train.study.verdicts.statistics`.
     """
 
-    def enough(n: int) -> bool:
-        return power(kind, margin, gain, *spread(n), level) >= POWER
+    @functools.cache
+    def at(n: int) -> Chances:
+        return chances(kind, margin, gain, *spread(n), levels)
 
-    # Power grows with n.
+    return SeedsNeeded(_smallest(lambda n: at(n).shown >= POWER), _smallest(lambda n: at(n).refuted >= POWER))
+
+
+def _smallest(enough: Callable[[int], bool]) -> int:
+    """The smallest number from 2 to `MOST_SEEDS` that is enough, as all larger ones then are; else the next one."""
     low, high = 1, 2
     while not enough(high):
         if high == MOST_SEEDS:

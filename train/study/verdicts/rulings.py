@@ -4,23 +4,29 @@
 contradicted if one is refuted (`train.study.plan.claims.KINDS` says what shown and refuted mean). Hence its p-value of
 support is the largest of theirs (an intersection-union test, which needs no correction within the claim), and its
 p-value of contradiction is the smallest times their number (Bonferroni). If one comparison is enough for a claim
-(`any_of`), the two are swapped.
+(`any_of`), the two are swapped. A comparison may be both shown and refuted: "better" is, by a gain above zero and below
+the margin. It then counts as shown.
 
-**Over claims.** Holm's correction covers all claims of a family, each with the smaller of its two p-values, or 1 if it
-cannot be tested yet; so running more of the plan never loses a verdict. This is valid because only one of a claim's two
-errors can be made. A comparison's adjusted p-value is the one that its claim would have from that comparison alone, so
-verdicts and outcomes never disagree; it is not corrected across the comparisons of one claim.
+**Over claims.** Holm's correction is made twice over the claims of a family: over their p-values of support, and over
+those of contradiction. Each errs in at most 2.5 % of studies, because p-values are on the two-sided scale, where a
+statement about one side errs half as often as its p-value says; a difference in either direction has no such half, and
+its p-value is doubled. So together they err in at most 5 %, whatever the true gains are. (One correction over the
+smaller of each claim's two p-values would not do: with precise data, nearly every claim whose gain is zero is
+contradicted, which leaves the false supports of the same claims uncorrected; `tests/train/study/simulate_verdicts.py`
+shows it.) A claim that cannot be tested yet counts as p = 1. A comparison's adjusted p-values are those that its claim
+would have from that comparison alone, so verdicts and outcomes never disagree; they are not corrected across the
+comparisons of one claim.
 
-**Over looks.** There are at most two: the first at the study's own number of seeds, the second at all seeds of the
-claims that got more. Each p-value is doubled for this. A claim resolved at the first look keeps that verdict, and its
-p-value there enters the second look's correction; a comparison that got no more seeds keeps its p-values. So the
-p-values in Holm's correction at the second look are never smaller than min(1, 2 min(p1, p2)), with p1 and p2 from the
+**Over looks.** There are at most two: the first at the study's own number of seeds, the second at a larger number, for
+the claims that got more. Each p-value is doubled for this. A claim resolved at the first look keeps that verdict, and
+its p-values there enter the second look's corrections; a comparison that got no more seeds keeps its p-values. So the
+p-values in Holm's corrections at the second look are never smaller than min(1, 2 min(p1, p2)), with p1 and p2 from the
 two looks, which is itself a valid p-value (Bonferroni): both looks together err no more often than one Holm procedure.
 The numbers of seeds at which a claim is looked at must not depend on what is seen between the two
 (`train.study.verdicts.resolve`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from train.study.plan.claims import Claim
@@ -50,7 +56,7 @@ class Ruling(NamedTuple):
 
     Attributes:
       verdict: by corrected p < .05.
-      p_holm: the corrected p-value; None if no comparison can be tested.
+      p_holm: the corrected p-value, of the verdict or the smaller of the two; None if no comparison can be tested.
       look: 1 or 2, the look at which it was decided.
       findings: one per comparison.
     """
@@ -86,56 +92,84 @@ def rule(claims: Sequence[Claim], first: Sequence[ClaimEvidence], second: Sequen
 
 
 def _at_a_look(claims: Sequence[Claim], evidence: Sequence[ClaimEvidence], look: int) -> list[Ruling]:
-    p = [claim_p(claim, tests) for claim, tests in zip(claims, evidence, strict=True)]
-    doubled = [1.0 if value is None else min(1.0, LOOKS * value) for value in p]
-    found = []
-    for place, (claim, tests) in enumerate(zip(claims, evidence, strict=True)):
-        others = doubled[:place] + doubled[place + 1 :]
+    sides = [_sides(claim, tests) for claim, tests in zip(claims, evidence, strict=True)]
+    shown = _corrected([side.shown for side in sides], alone=[claim.any_of for claim in claims])
+    # A comparison that is shown does not contradict its claim, even if it is refuted as well.
+    counted = [
+        [1.0 if supported < ALPHA else p for p, supported in zip(side.refuted, corrected.comparisons, strict=True)]
+        for side, corrected in zip(sides, shown, strict=True)
+    ]
+    refuted = _corrected(counted, alone=[not claim.any_of for claim in claims])
+    return [
+        _ruling(tests, for_it, against_it, look)
+        for tests, for_it, against_it in zip(evidence, shown, refuted, strict=True)
+    ]
 
-        def adjusted(value: float, others: list[float] = others) -> float:
-            return holm([min(1.0, LOOKS * value), *others])[0]
 
-        findings = tuple(_finding(test, claim, adjusted) for test in tests)
-        own = p[place]
-        found.append(Ruling(_verdict(claim, findings), None if own is None else adjusted(own), look, findings))
+class _Sides(NamedTuple):
+    """The p-values of a claim's comparisons, of being shown and of being refuted; 1 if one cannot be tested."""
+
+    shown: list[float]
+    refuted: list[float]
+
+
+def _sides(claim: Claim, tests: ClaimEvidence) -> _Sides:
+    found = _Sides([], [])
+    for comparison, test in zip(claim.comparisons, tests, strict=True):
+        # A difference in either direction is already at its full level: it is doubled like the one-sided ones were.
+        both = two_sided(comparison.kind)
+        found.shown.append(1.0 if test is None else min(1.0, both.shown * test.shown))
+        found.refuted.append(1.0 if test is None else min(1.0, both.refuted * test.refuted))
     return found
 
 
-def claim_p(claim: Claim, tests: ClaimEvidence) -> float | None:
-    """The claim's p-value for Holm's correction, not yet doubled; None if no comparison can be tested."""
-    if not any(tests):
-        return None
-    shown, refuted = ([1.0 if test is None else test[side] for test in tests] for side in (0, 1))
-    if claim.any_of:
-        return min(_one(shown), max(refuted))
-    return min(max(shown), _one(refuted))
+def two_sided(kind: str) -> Evidence:
+    """By what the p-values of a kind are multiplied: 2 for the one that is of a difference in either direction."""
+    return Evidence(2.0 if kind == "differs" else 1.0, 2.0 if kind == "equal" else 1.0)
 
 
-def _one(p: Sequence[float]) -> float:
-    """p-value that at least one of these holds."""
-    return min(1.0, len(p) * min(p))
+class _Corrected(NamedTuple):
+    """Corrected p-values of one side of a claim: of the whole claim, and of each comparison alone."""
+
+    claim: float
+    comparisons: list[float]
 
 
-def _verdict(claim: Claim, findings: Sequence[Finding]) -> Outcome:
-    outcomes = [finding.outcome for finding in findings]
-    # The outcome that all must have, and the one that a single comparison decides.
-    whole: Outcome = "contradicted" if claim.any_of else "supported"
-    single: Outcome = "supported" if claim.any_of else "contradicted"
-    if all(outcome == whole for outcome in outcomes):
-        return whole
-    return single if single in outcomes else "not resolved"
+def _corrected(family: Sequence[Sequence[float]], alone: Sequence[bool]) -> list[_Corrected]:
+    """Doubled for the looks, and corrected by Holm's method over the claims of a family.
+
+    Args:
+      family: one side's p-values of the comparisons, by claim.
+      alone: of each claim, whether one comparison is enough for this side.
+    """
+    whole = [min(1.0, len(p) * min(p)) if one else max(p) for p, one in zip(family, alone, strict=True)]
+    doubled = [min(1.0, LOOKS * p) for p in whole]
+
+    def adjusted(place: int, value: float) -> float:
+        return holm([min(1.0, LOOKS * value), *doubled[:place], *doubled[place + 1 :]])[0]
+
+    return [
+        _Corrected(
+            adjusted(place, whole[place]),
+            [adjusted(place, min(1.0, len(p) * value) if one else value) for value in p],
+        )
+        for place, (p, one) in enumerate(zip(family, alone, strict=True))
+    ]
 
 
-def _finding(test: Evidence | None, claim: Claim, adjusted: Callable[[float], float]) -> Finding:
+def _ruling(tests: ClaimEvidence, shown: _Corrected, refuted: _Corrected, look: int) -> Ruling:
+    findings = tuple(map(_finding, tests, shown.comparisons, refuted.comparisons))
+    if shown.claim < ALPHA:
+        return Ruling("supported", shown.claim, look, findings)
+    verdict: Outcome = "contradicted" if refuted.claim < ALPHA else "not resolved"
+    return Ruling(verdict, min(shown.claim, refuted.claim) if any(tests) else None, look, findings)
+
+
+def _finding(test: Evidence | None, shown: float, refuted: float) -> Finding:
     if test is None:
         return Finding("not resolved", None, None)
-    # If one comparison is enough (to contradict, or with any_of to support), each is corrected for their number.
-    number = len(claim.comparisons)
-    shown, refuted = (number, 1) if claim.any_of else (1, number)
-    support, contradiction = adjusted(min(1.0, shown * test.shown)), adjusted(min(1.0, refuted * test.refuted))
-    if support < ALPHA:
-        outcome: Outcome = "supported"
-    else:
-        outcome = "contradicted" if contradiction < ALPHA else "not resolved"
-    against = outcome == "contradicted" or (outcome == "not resolved" and contradiction < support)
-    return Finding(outcome, *((test.refuted, contradiction) if against else (test.shown, support)))
+    if shown < ALPHA:
+        return Finding("supported", test.shown, shown)
+    if refuted < ALPHA:
+        return Finding("contradicted", test.refuted, refuted)
+    return Finding("not resolved", *((test.refuted, refuted) if refuted < shown else (test.shown, shown)))

@@ -198,6 +198,69 @@ def test_a_claim_that_is_resolved_at_the_first_look_keeps_that_verdict():
     assert (verdict.verdict, verdict.look, verdict.n) == ("not resolved", 2, 8)
 
 
+def test_the_second_look_waits_for_all_the_seeds_that_were_added():
+    plan = study(Claim("a", "A.", (better(),)))
+    plain, unclear = [0.50, 0.60, 0.70] * 3, [0.52, 0.60, 0.69, 0.51, 0.611, 0.71, 0.51, 0.611, 0.71]
+    unclear[5] = None  # a run that failed has ended
+
+    def at(seeds, second=8):
+        given = {("1:digits", "plain"): plain[:8], ("1:digits", "Look"): unclear[:seeds]}
+        (verdict,) = judge(plan, runs(plan, given), second)
+        return verdict
+
+    assert [(at(seeds).look, at(seeds).n) for seeds in (3, 4, 7)] == [(1, 3)] * 3
+    assert at(4).tests == at(3).tests
+    assert (at(8).look, at(8).n) == (2, 7)
+    assert (at(9, second=8).tests, at(4, second=None).look) == (at(8).tests, 2)
+
+
+def test_a_gain_held_against_another_is_looked_at_again_when_both_have_more_seeds():
+    than = Pair("1:digits", "Look 2", "plain")
+    plan = study(Claim("a", "A.", (better(section="2:digits", than=than),)))
+    plain, first = [0.50, 0.60, 0.70, 0.50, 0.60], [0.52, 0.60, 0.69, 0.51, 0.611]
+    second = [0.51, 0.62, 0.70, 0.52, 0.60]
+
+    def verdict(seeds):
+        given = {("2:digits", "plain"): plain, ("2:digits", "Look"): first}
+        given |= {("1:digits", "plain"): plain[:seeds], ("1:digits", "Look 2"): second[:seeds]}
+        return judge(plan, runs(plan, given), 5)[0]
+
+    assert (verdict(3).look, verdict(3).n) == (1, 3)
+    assert (verdict(5).look, verdict(5).n) == (2, 5)
+
+
+def test_each_side_has_a_correction_of_its_own():
+    # Three claims are contradicted by far. A fourth, which nearly is supported, is corrected for all four of them.
+    down = [0.40, 0.5001, 0.6002]
+    names = ("plain", "Look", "Look 2", "Look 3", "Look 4")
+    claims = [Claim(name, "A.", (better(name),)) for name in names[1:]]
+    plan = study(*claims, names=names)
+    near = [0.51, 0.6115, 0.711]
+    given = dict.fromkeys(names[1:4], down) | {"Look 4": near}
+    *others, last = judged(plan, **given)
+    assert {verdict.verdict for verdict in others} == {"contradicted"}
+    assert last.p_holm == pytest.approx(min(1.0, 4 * 2 * last.tests[0].moderated.p))
+
+
+def test_a_difference_in_either_direction_is_at_the_full_level_and_doubled():
+    (differs,), (up,) = (
+        judged(study(Claim("a", "A.", (better(kind=kind),))), Look=[0.51, 0.611, 0.71])
+        for kind in ("differs", "better")
+    )
+    assert differs.tests[0].moderated.p == up.tests[0].moderated.p
+    assert differs.p_holm == pytest.approx(2 * up.p_holm)
+
+
+def test_a_comparison_that_is_shown_does_not_contradict_its_claim():
+    # Gains of .002 within a margin of .005: "better" is shown and refuted; the other comparison is open.
+    small, unclear = [0.502, 0.60201, 0.702], [0.52, 0.60, 0.69]
+    both = (better("Look"), better("Look 2"))
+    (verdict,) = judged(study(Claim("a", "A.", both)), **{"Look": small, "Look 2": unclear})
+    assert [test.outcome for test in verdict.tests] == ["supported", "not resolved"]
+    assert verdict.verdict == "not resolved"
+    assert verdict.p_holm > 0.05
+
+
 def test_a_comparison_without_more_seeds_is_not_looked_at_again_with_what_others_have_learned():
     names = ("plain", "Look", "Look 2", "Look 3")
     plan = study(Claim("a", "A.", (better("Look 2"),)), names=names)
