@@ -13,7 +13,8 @@ rate 0.001.
 
 The report's code trains 10 epochs, its logs have 40. Its one seed reaches 86.4 % (RAdam) and 85.8 % (Lookahead)
 after 10 epochs, 86.3 % and 86.6 % after 40. Ours, seed 0: 84.5 % and 85.9 % after 10. The logs' training losses are
-those of Adam rather than of RAdam (results/fidelity.md). Cost: 65 and 85 minutes on one core of an AMD EPYC.
+those of Adam rather than of RAdam (results/fidelity.md). Cost: 65 and 85 minutes on one core of an AMD EPYC that does
+nothing else (the study's page has longer wall times, of a busy machine).
 """
 
 from train.config import Config, ModelConfig, OptimizerConfig

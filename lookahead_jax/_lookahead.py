@@ -74,8 +74,9 @@ def lookahead(
     statistics belong to the live weights: evaluate right after a sync, or re-estimate them first.
 
     A sync changes the updates so that ``params + updates`` equals the slow weights, so nothing may change the
-    updates after Lookahead: gradient clipping, weight decay and learning rates belong before it in a chain or
-    inside `fast_optimizer`. :func:`check_chain` tests this.
+    updates after Lookahead. Gradient clipping belongs before it in a chain or inside `fast_optimizer`; learning rates
+    and decoupled weight decay belong inside (before it, an Adam inside undoes the one and makes the other an L2
+    penalty). :func:`check_chain` tests that nothing changes the updates afterwards.
 
     **When to sync.** ``update(grads, opt_state, params, sync=None)`` follows `sync_period`. A boolean `sync` overrides
     it: True syncs now and starts a new period; False does not sync but keeps counting, so that an overdue sync happens

@@ -43,7 +43,7 @@ RADAM_NOTE = """\
 After epoch 1 the filed runs of RAdam on CIFAR-10 are {filed} above the report's log, while Adam agrees with its log to
 0.1 %. An independent PyTorch implementation of the recipe gave 1.8311 and 1.4745 after epochs 1 and 2, and 1.8558 and
 1.4946 with the report's own seed and order of draws. So those runs are compared with PyTorch's (tolerance 2 %), and the
-log is shown next to them.
+log is shown next to them. Epoch 3, for which there is no value of PyTorch's, is shown and not compared.
 
 The difference after epoch 1 needs no other explanation: RAdam's seeds at rate 0.1 vary more than the two filed ones
 show. Over {n} seeds, run later and for one epoch, the training loss is {mean:.4f} with a standard deviation of

@@ -71,7 +71,7 @@ def set_up() -> None:
 
     Freed memory stays with the process, compiled programs are kept on disk, and a program on the CPU runs within the
     call that asks for it: a step waiting behind another one gains nothing if both need the same cores, and its
-    temporary buffers are a second set of them (ResNet18: peak of the process 710 MB instead of 1013).
+    temporary buffers are a second set of them (ResNet18: peak of the process 710 MB, not 1013, when measured).
     """
     import jax
 
