@@ -33,7 +33,7 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name:
 
 
 def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> optax.Updates:
-    """The mean over the workers on a sync; zeros on other steps, which send nothing.
+    """The mean over the workers on a sync; zeros on other steps, which send nothing. It is not asked for a static no.
 
     Args:
         sync: boolean scalar, the same on all workers.
@@ -45,7 +45,7 @@ def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> opta
         return jax.lax.pmean(tree, axis_name)
 
     if isinstance(sync, bool):
-        return mean(tree) if sync else tree
+        return mean(tree)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
     return jax.lax.cond(sync, mean, lambda _: zeros, tree)
 

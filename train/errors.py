@@ -14,3 +14,8 @@ class InUse(UserError):
 
 class RunFailed(RuntimeError):
     """A run could not go on, for its numbers or its disk; the message says where it stands. Exit status 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,6 +1,7 @@
 """From a config to an `Experiment`: everything that is decided before a run is decided here."""
 
 import dataclasses
+import inspect
 import os
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from train import averages, data
 from train.config import Config
 from train.data import Dataset
-from train.errors import UserError
+from train.errors import UserError, first_line
 from train.hosts import agreement
 from train.models import MODELS, model_for
 from train.models.cpu import onednn
@@ -29,17 +30,7 @@ from train.step.steps import abstract_inputs, abstract_state, tree_bytes
 # Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
 XLA = "XLA"
 # The arguments of `data.load` after the name.
-_DATA_SETTINGS = (
-    "data_dir",
-    "train_examples",
-    "test_examples",
-    "validation_examples",
-    "batch_size",
-    "test_batch_size",
-    "sequence_length",
-    "skip_corrupt",
-    "add_unk",
-)
+_DATA_SETTINGS = tuple(inspect.signature(data.load).parameters)[1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,10 +195,9 @@ def _check_network(recipe: Recipe, config: Config, dataset: Dataset) -> None:
             MODELS[config.model.name].own and OPTIMIZERS[config.optimizer.name].own
         ):
             raise  # a fault in the user's own code: where it is says the traceback
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset.name}): {reason}; choose "
-            "another model or other sizes"
+            f"config.model.name={config.model.name!r} cannot take inputs of {shape} ({dataset.name}): "
+            f"{first_line(error)}; choose another model or other sizes"
         ) from error
     if not MODELS[config.model.name].own:
         logits, _ = jax.eval_shape(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from train.errors import RunFailed, UserError
+from train.errors import RunFailed, UserError, first_line
 
 # What a full disk, a full quota and a file-size limit say. Orbax' C++ side gives the text without the number.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -162,7 +162,7 @@ def with_patience(action: Callable[[], None], *, seconds: float, what: str) -> N
             full, now = out_of_space(error), time.monotonic()
             if not full and not isinstance(error, OSError):
                 raise
-            reason = next((os.strerror(n) for n in _FULL if os.strerror(n) in str(error)), str(error).splitlines()[0])
+            reason = next((os.strerror(n) for n in _FULL if os.strerror(n) in str(error)), first_line(error))
             if not full or now >= deadline:
                 do = "make room" if full else "fix this"
                 raise RunFailed(

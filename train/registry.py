@@ -21,8 +21,7 @@ from typing import Any
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
-from train.interface.user_code import in_words
-from train.setting import is_storable
+from train.interface.user_code import error_words
 
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
@@ -72,7 +71,7 @@ class Entry:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything
-            raise UserError(f"{self.target!r} cannot be imported: {in_words(error)}") from error
+            raise UserError(f"{self.target!r} cannot be imported: {error_words(error)}") from error
 
     def parameters(self) -> tuple[str, ...]:
         """Names of the arguments that the factory takes."""
@@ -91,6 +90,8 @@ class Entry:
             raise UserError(
                 f"{self.name!r} takes options: annotate them with a dataclass that is not frozen, not {found}"
             )
+        from train.setting import is_storable  # which needs NumPy, and this module nothing that may be missing
+
         hints = typing.get_type_hints(found)
         for field in dataclasses.fields(found):
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

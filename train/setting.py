@@ -90,12 +90,12 @@ def converted(value: Any, kind: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """The same value as a Python int, float, str, bool or tuple; what is none of these, nor NumPy's, stays as it is."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, tuple):
-        return tuple(map(_plain, value))
+        return tuple(map(_to_python, value))
     for kind in (bool, int, float, str):  # a subclass may print as something that cannot be read back
         if isinstance(value, kind):
             return value if type(value) is kind else kind(value)
@@ -109,7 +109,7 @@ def make_plain(config: Any) -> None:
         if dataclasses.is_dataclass(value):
             make_plain(value)
         else:
-            setattr(config, field.name, _plain(value))
+            setattr(config, field.name, _to_python(value))
 
 
 def _has_type(value: Any, kind: Any) -> bool:

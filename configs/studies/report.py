@@ -213,6 +213,7 @@ class Plan:
         return Section(
             key=key,
             dataset=dataset,
+            dataset_title=TITLES[dataset],
             title=f"{TITLES[dataset]}: {title}",
             variants=variants,
             figure=figure,

@@ -12,7 +12,17 @@ from train.errors import UserError
 from train.interface.paths import user_path
 from train.registry import DATASETS
 
-__all__ = ["DATASETS", "Dataset", "Split", "load"]
+__all__ = ["DATASETS", "TITLES", "Dataset", "Split", "load"]
+
+# What figures and pages call those that have a name of their own.
+TITLES = {
+    "digits": "handwritten digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "ptb": "Penn Treebank",
+    "pydoc": "Python's help texts",
+    "imdb_reviews": "IMDB reviews",
+}
 
 for _name, _target, _help in (
     ("digits", "digits:load_digits", "scikit-learn's handwritten digits, 8x8 grey, 10 classes; embedded"),

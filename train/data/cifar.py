@@ -15,7 +15,7 @@ from train.data import cifar_files
 from train.data.cifar_files import check_labels
 from train.data.dataset import Dataset, Split
 from train.data.storage import decoded_cache, download, prepared
-from train.errors import UserError
+from train.errors import UserError, first_line
 
 # Per channel over the training images; the report's code uses these values for both data sets.
 _MEAN = (125.3, 123.0, 113.9)
@@ -71,8 +71,7 @@ def read_images(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
             images[i] = np.asarray(Image.open(io.BytesIO(example["image"])))
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(
-                f"image {i} of split {split!r} in {builder.data_dir} is not a PNG of shape {shape}: "
-                f"{prepared.first_line(error)}"
+                f"image {i} of split {split!r} in {builder.data_dir} is not a PNG of shape {shape}: {first_line(error)}"
             ) from error
         labels[i] = example["label"]
     check_labels(labels, classes, f"split {split!r} in {builder.data_dir}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from train.data.storage import prepared
-from train.errors import UserError
+from train.errors import UserError, first_line
 from train.interface import paths
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -244,7 +244,7 @@ def _unpickle(path: Path, data: bytes) -> dict[str, Any]:
         # They were written by Python 2, whose strings are bytes.
         found = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(f"{path} is not a pickle of arrays: {prepared.first_line(error)}") from error
+        raise UserError(f"{path} is not a pickle of arrays: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} contains a {type(found).__name__}, not a dictionary")
     return found
@@ -278,7 +278,7 @@ def _read_names(folder: Path, version: Version, published: Published) -> dict[st
             try:
                 lines = paths.read_bytes(Path(where)).decode("ascii").splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{where} cannot be read as ASCII text: {prepared.first_line(error)}") from error
+                raise UserError(f"{where} cannot be read as ASCII text: {first_line(error)}") from error
             names[feature] = [line.strip() for line in lines if line.strip()]
         if len(names[feature]) != classes or len(set(names[feature])) != classes:
             raise UserError(f"{where} has {len(set(names[feature]))} class names, not {classes}")

@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.data.storage import prepared
-from train.errors import UserError
+from train.errors import UserError, first_line
 from train.interface import paths
 
 if TYPE_CHECKING:
@@ -177,9 +176,9 @@ def open_image(item: Item) -> Image.Image:
     except UnidentifiedImageError:
         raise Corrupt("it is neither JPEG nor PNG") from None
     except OSError as error:
-        raise Corrupt(error.strerror or prepared.first_line(error)) from error
+        raise Corrupt(error.strerror or first_line(error)) from error
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Corrupt(prepared.first_line(error)) from error
+        raise Corrupt(first_line(error)) from error
     # Pillow itself rejects twice as many pixels, and warns from this number on. All its other warnings (a damaged EXIF
     # block, an odd MPO or APNG) come with an image that it can decode. Warning filters belong to the whole process, so
     # they are not changed here, where many threads decode.
@@ -200,7 +199,7 @@ def decode_pixels(item: Item) -> np.ndarray:
             image = image.convert("RGBA")  # directly to RGB, it warns about a palette with several transparencies
         image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise Corrupt(prepared.first_line(error)) from error
+        raise Corrupt(first_line(error)) from error
     box, height, width = _bounded(image.height, image.width)
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from train.data import TITLES
 from train.insight.points import STEM, Insight, Point, read
 from train.run.figures import own_style, plain
-from train.study.page.figures import DATASET_TITLES, save_both
+from train.study.page.figures import save_both
 
 # Distinguishable on a surface from dark blue to yellow, and in greyscale by line style and marker.
 WITHOUT, WITH, SLOW, BLUE = "#D55E00", "#FFFFFF", "#CC79A7", "#0072B2"
@@ -17,7 +18,7 @@ def _title(facts: dict[str, Any]) -> str:
     optimizer = facts["optimizer"]
     name = {"sgd": "SGD", "adam": "Adam", "radam": "RAdam"}.get(optimizer["name"], optimizer["name"])
     return (
-        f"{DATASET_TITLES.get(facts['dataset'], facts['dataset'])}, {facts['model']}: Lookahead "
+        f"{TITLES.get(facts['dataset'], facts['dataset'])}, {facts['model']}: Lookahead "
         f"(k = {optimizer['sync_period']}, α = {optimizer['slow_step_size']:g}) around {name}, "
         f"rate {facts['learning_rate']:g}, from epoch {facts['epoch']:g} of one run"
     )

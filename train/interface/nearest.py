@@ -18,8 +18,8 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
       given: what the user wrote.
       known: all valid names, in their correct spelling.
     """
-    wanted = _plain(str(given))
-    scored = [(_alike(wanted, _plain(name)), name) for name in known]
+    wanted = _folded(str(given))
+    scored = [(_alike(wanted, _folded(name)), name) for name in known]
     (last, _), nearest = max(scored, key=lambda pair: pair[0], default=((0.0, 0.0), ""))
     return f" (did you mean {nearest!r}?)" if last >= _ALIKE else ""
 
@@ -41,5 +41,5 @@ def _ratio(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio() if a and b else 0.0
 
 
-def _plain(name: str) -> str:
+def _folded(name: str) -> str:
     return name.lstrip("-").replace("-", "_").casefold()

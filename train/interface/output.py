@@ -14,13 +14,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
+from train.errors import first_line
+
 log = logging.getLogger(__name__)
 
 
 def one_line(error: BaseException) -> str:
     """The type of an error and the first line of its text."""
-    text = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name, text = type(error).__name__, first_line(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def with_environment(error: BaseException) -> str:

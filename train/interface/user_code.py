@@ -11,7 +11,7 @@ from types import ModuleType
 
 from train.errors import UserError
 
-__all__ = ["in_words", "load_module", "running"]
+__all__ = ["error_words", "load_module", "running"]
 
 
 def load_module(path: Path, flag: str) -> ModuleType:
@@ -58,10 +58,10 @@ def running(path: Path, flag: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise UserError(f"{flag}={path} cannot be read: {in_words(error, path)}") from error
+        raise UserError(f"{flag}={path} cannot be read: {error_words(error, path)}") from error
 
 
-def in_words(error: BaseException, path: Path | None = None) -> str:
+def error_words(error: BaseException, path: Path | None = None) -> str:
     """Says in one line what the code raised and, if the file at `path` was involved, in which of its lines."""
     message = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     kind = type(error).__name__

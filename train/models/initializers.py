@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
 
+# The normal one of He et al (arXiv:1502.01852) for the number of outputs: `kaiming_normal_(mode="fan_out")` of torch.
+kaiming_normal_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
 
 def symmetric_uniform(bound: float) -> Initializer:
     """Uniform over `[-bound, bound)`."""

@@ -11,11 +11,9 @@ from jax import Array
 
 from train.errors import UserError
 from train.models.cpu.convolution import conv_general_dilated
-from train.models.initializers import torch_uniform
+from train.models.initializers import kaiming_normal_fan_out, torch_uniform
 from train.models.normalization import BatchNorm
 from train.models.pooling import max_pool
-
-kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class BasicBlock(nn.Module):

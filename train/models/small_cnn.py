@@ -9,10 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from train.models.cpu.convolution import conv_general_dilated
-from train.models.initializers import torch_uniform
+from train.models.initializers import kaiming_normal_fan_out, torch_uniform
 from train.models.normalization import BatchNorm
-
-kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class SmallCNN(nn.Module):

@@ -51,7 +51,7 @@ def train(config: Config, workdir: Path | str, *, stop: StopRequest | None = Non
       workdir: its directory, made if missing; `~` is expanded.
       stop: how to ask the run to save and end: `stop.ask()`, from any thread. By default, signals ask (in the main
         thread; Python gives no other thread any).
-      quiet: print nothing about epochs or the end: a study reports its runs itself.
+      quiet: print nothing about epochs or a finished run, since a study reports its runs itself; only that it stopped.
 
     Returns:
       How it ended, and the rows of metrics.csv.

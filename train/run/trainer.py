@@ -214,9 +214,8 @@ class Trainer:
         decay = self.recipe.ema_decay if ema else 0.0
         return averages.evaluated_params(state.opt_state, state.params, slow=slow, ema_decay=decay, compute=compute)
 
-    def recalibrated_batch_stats(self, state: TrainState, params: Any = None) -> Any:
-        """BatchNorm statistics of weights, the slow ones by default, over the first batches of the state's epoch."""
-        params = la.slow_params(state.opt_state) if params is None else params
+    def recalibrated_batch_stats(self, state: TrainState, params: Any) -> Any:
+        """BatchNorm statistics of weights over the first batches of the state's epoch."""
         return self._compiler.call(self._recalibrate_program(params, state))
 
     def steps_since_sync(self, state: TrainState) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.data import Dataset, Split
+from train.data.dataset import Augmentation
 from train.errors import UserError
 from train.step.resized_crop import UNIFORMS, random_resized_crop, resize_center_crop
 
@@ -77,7 +78,7 @@ class Preprocessing(NamedTuple):
       image_size: height and width that random_resized_crop, and its counterpart in testing, give.
     """
 
-    augmentation: str
+    augmentation: Augmentation
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shuffle: bool

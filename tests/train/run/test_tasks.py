@@ -11,6 +11,7 @@ import optax
 import pytest
 from PIL import Image
 
+import lookahead_jax as la
 import train.run.loop
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.data.imdb import prepare_imdb
@@ -311,7 +312,7 @@ def test_recalibrated_statistics_are_those_of_the_slow_weights_over_training_bat
         state.batch_stats,
         [inputs(jnp.int32(5 + i)) for i in range(3)],
     )
-    found = trainer.recalibrated_batch_stats(state)
+    found = trainer.recalibrated_batch_stats(state, la.slow_params(state.opt_state))
     assert {(name,) for name in found} == set(expected)
     for (name,), statistics in expected.items():
         for kind, values in statistics.items():
@@ -328,7 +329,10 @@ def test_recalibration_leaves_out_the_short_batch_and_is_for_the_slow_weights_al
     trainer.compile()
     compiled = trainer.compilations
     found = trainer.evaluate(state, slow=True).means()
-    as_live = state.replace(params=state.opt_state.slow_params, batch_stats=trainer.recalibrated_batch_stats(state))
+    as_live = state.replace(
+        params=state.opt_state.slow_params,
+        batch_stats=trainer.recalibrated_batch_stats(state, la.slow_params(state.opt_state)),
+    )
     assert trainer.evaluate(as_live).means() == found
     assert trainer.compilations == compiled
     assert plain.evaluate(state, slow=True).means() != found

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lookahead_jax as la
 from train import data
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
@@ -162,7 +163,10 @@ def test_cutout_and_recalibration_on_four_devices_equal_one(modern_on_one_device
     state4, _, losses4 = run_steps(trainer, trainer.init(0), steps=7)
     np.testing.assert_allclose(losses4, losses, rtol=1e-5)
     assert_trees_close(state4, state, 1e-5)
-    ours, theirs = trainer.recalibrated_batch_stats(state4), single.recalibrated_batch_stats(state)
+    ours, theirs = (
+        trainer.recalibrated_batch_stats(state4, la.slow_params(state4.opt_state)),
+        single.recalibrated_batch_stats(state, la.slow_params(state.opt_state)),
+    )
     assert_trees_close(ours, theirs, 1e-5)
     # Of all devices alike, and not the running statistics.
     for leaf in jax.tree.leaves(ours):
@@ -231,7 +235,11 @@ def test_a_batch_that_does_not_divide_trains_as_on_one_device(case, mode):
         assert int(ours.correct) == int(theirs.correct)
         np.testing.assert_allclose(ours.means()[0], theirs.means()[0], rtol=1e-6)
     if make is odd_images:
-        assert_trees_close(trainer.recalibrated_batch_stats(found), single.recalibrated_batch_stats(state), 1e-6)
+        assert_trees_close(
+            trainer.recalibrated_batch_stats(found, la.slow_params(found.opt_state)),
+            single.recalibrated_batch_stats(state, la.slow_params(state.opt_state)),
+            1e-6,
+        )
 
 
 def test_a_model_that_would_count_padding_in_its_statistics_is_refused(monkeypatch):

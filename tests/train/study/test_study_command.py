@@ -158,11 +158,12 @@ def test_until_resolved_runs_what_can_still_decide_a_claim_once_the_plan_is_done
         asked.append((len(list(runs)), max_seeds, only))
         return [run for run in planned_runs(study, seeds=max_seeds) if run.config.seed == 2][:1]
 
-    monkeypatch.setattr("train.study.__main__.next_runs", one_more)
+    monkeypatch.setattr("train.study.execution.run_plan.next_runs", one_more)
     out, study = tmp_path / "out", study_file()
     command = [f"--study={study}", f"--out={out}", "--until=resolved", "--max_seeds=3"]
     assert main(command) == 0
     assert asked == [(4, 3, ())]
+    assert json.loads((out / "study.json").read_text())["second_look"] == 3
     assert "1 runs, 0 of them done" in capsys.readouterr().out
     runs = records(out / "runs.csv")
     assert [(r["variants"], r["seed"]) for r in runs] == [("plain", s) for s in "012"] + [("slow", s) for s in "01"]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.errors import UserError
+from train.errors import UserError, first_line
 from train.interface import paths
 
 Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
@@ -136,11 +136,6 @@ def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[
     if found != md5:
         report(f"accepted although it differs: {path}, MD5 {found}, the publisher's is {md5}")
     return data
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def builder_from(base: type, source: Mapping[str, Examples], names: Mapping[str, list[str]]) -> type:

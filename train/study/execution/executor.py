@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+from train.interface.signals import EXIT_STOPPED
 from train.study.execution.worker import FAILED, STOPPED, log_name, open_log, runs_line
 from train.study.plan import PlannedRun
 
@@ -137,7 +138,7 @@ class _Slot:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
         if runs:
-            asked = status in (-signal.SIGTERM, 75)
+            asked = status in (-signal.SIGTERM, EXIT_STOPPED)
             how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
             for run in runs:
                 self._ends.put(RunEnd(run, STOPPED if asked else FAILED, f"its process ended {how}"))

@@ -94,7 +94,7 @@ def check_space(found: Forecast, *, jobs: int) -> None:
         )
 
 
-def in_words(found: Forecast, *, jobs: int) -> str:
+def forecast_words(found: Forecast, *, jobs: int) -> str:
     """Returns the forecast as a line."""
     time = f"about {duration_words(found.seconds)} with --jobs={jobs}" if found.seconds else "time not known"
     if found.seconds and found.unmeasured:

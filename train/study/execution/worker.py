@@ -93,7 +93,7 @@ def everything_said_goes_to(path: Path) -> Iterator[None]:
                 os.close(old)
 
 
-class Run(NamedTuple):
+class Assigned(NamedTuple):
     """A run that a worker is told to train.
 
     Attributes:
@@ -105,7 +105,9 @@ class Run(NamedTuple):
     config: Config
 
 
-def train_runs(runs: Sequence[Run], out: Path, stop: StopRequest, *, keep_checkpoints: bool) -> list[tuple[str, str]]:
+def train_runs(
+    runs: Sequence[Assigned], out: Path, stop: StopRequest, *, keep_checkpoints: bool
+) -> list[tuple[str, str]]:
     """Trains one run, or in one program several that differ in their seeds alone; the first's log gets what they print.
 
     Takes away the checkpoints of those that finish.
@@ -136,7 +138,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _train(runs: Sequence[Run], out: Path, stop: StopRequest) -> list[Any]:
+def _train(runs: Sequence[Assigned], out: Path, stop: StopRequest) -> list[Any]:
     """For each run how it ended: an `Outcome`, or the error."""
     from train.run.loop import train
     from train.seeds.together import train_together
@@ -171,7 +173,9 @@ def why_unusable() -> str:
     return ""
 
 
-def _when_free(train: Callable[[Sequence[Run]], list[Any]], runs: Sequence[Run], stop: StopRequest) -> dict[str, Any]:
+def _when_free(
+    train: Callable[[Sequence[Assigned]], list[Any]], runs: Sequence[Assigned], stop: StopRequest
+) -> dict[str, Any]:
     """Trains runs, those whose workdirs other processes have as soon as they are free.
 
     Returns:
@@ -239,7 +243,7 @@ def _main(arguments: list[str] | None) -> int:
         run_study_file(flags.study)
         unusable = why_unusable()
         while (group := _next(runs, stop)) is not None:
-            group = [Run(one["id"], validate(from_dict(one["config"]))) for one in group]
+            group = [Assigned(one["id"], validate(from_dict(one["config"]))) for one in group]
             if unusable:
                 ends = [(UNUSABLE, unusable)] * len(group)
             else:

@@ -9,7 +9,6 @@ Drawn again from the same numbers, the files are the same byte for byte, so that
 """
 
 import contextlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,24 +28,13 @@ SOLID, DASHED = (0, 1, 2), (3, 4, 5)
 DASHES = ("-", (0, (6, 2, 1.5, 2)), (0, (1.5, 1.5)), (0, (4, 2)), (0, (6, 2, 1.5, 2, 1.5, 2)), (0, (9, 3)))
 MARKERS = ("o", "s", "^", "D", "v")
 
-DATASET_TITLES = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "ptb": "Penn Treebank",
-    "images": "20-class images",
-    "imdb": "IMDB",
-    "digits": "handwritten digits",
-}
-
 LABELS = {
     "train_loss": "training loss",
     "test_loss": "test loss",
     "test_accuracy": "test accuracy, %",
     "train_perplexity": "training perplexity",
-    "test_perplexity": "validation perplexity",
+    "test_perplexity": "test perplexity",
 }
-
-log = logging.getLogger(__name__)
 
 
 class LineStyle(NamedTuple):
@@ -219,7 +207,7 @@ def _draw(section: Section, results: StudyResults, quantity: str) -> Any:
 
 
 def draw_section(section: Section, results: StudyResults, folder: Path) -> list[Path]:
-    """Draws the figures of one section; none, said in the log, where no run of it has finished."""
+    """Draws the figures of one section; none where no run of it has finished."""
     if section.language_model:
         wanted = {"train": "train_perplexity", "test": "test_perplexity"}
     else:
@@ -229,8 +217,6 @@ def draw_section(section: Section, results: StudyResults, folder: Path) -> list[
         figure = _draw(section, results, quantity)
         if figure is not None:
             paths += save_both(figure, folder, f"{section.figure}_{ending}")
-    if not paths:
-        log.info("section %s: no finished run, so no figure", section.ref)
     return paths
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from train.study.page.data import section_id
-from train.study.page.figures import DATASET_TITLES
 from train.study.plan import Study
 from train.study.plan.quantities import QUANTITIES
 from train.study.results.records import ComparisonResult, Verdict
@@ -25,7 +24,7 @@ class Count(NamedTuple):
     number: int
 
 
-class Place(NamedTuple):
+class SectionLink(NamedTuple):
     """A link to a section: "2.1 CIFAR-10"."""
 
     id: str
@@ -49,7 +48,7 @@ class ComparisonView(NamedTuple):
     outcome: str
     mark: str
     quantity: str
-    stated: list[tuple[str, Place | None]]
+    stated: list[tuple[str, SectionLink | None]]
     cells: list[Cell]
 
 
@@ -123,13 +122,13 @@ def reach(verdicts: Sequence[Verdict]) -> list[Reach]:
     return [group for group in found if group.claims]
 
 
-def _place(study: Study, ref: str) -> Place:
+def _place(study: Study, ref: str) -> SectionLink:
     index = [section.ref for section in study.sections].index(ref)
     section = study.sections[index]
-    return Place(section_id(index), f"{section.key} {DATASET_TITLES.get(section.dataset, section.dataset)}")
+    return SectionLink(section_id(index), f"{section.key} {section.dataset_title}")
 
 
-def _stated(test: ComparisonResult, study: Study) -> list[tuple[str, Place | None]]:
+def _stated(test: ComparisonResult, study: Study) -> list[tuple[str, SectionLink | None]]:
     """What a comparison says, as "A better than B, 2.1 CIFAR-10"."""
     comparison, than = test.comparison, test.comparison.than
     margin = gain_words(comparison.quantity, comparison.margin).lstrip("+")

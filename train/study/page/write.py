@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from train.files import write_atomic
+from train.insight.points import STEM
 from train.study.page.data import page_data, script_json, section_id
 from train.study.page.figures import reference_rows
 from train.study.page.summary import Summary, summarise
@@ -27,9 +28,6 @@ from train.study.plan import Section
 from train.study.results.records import StudyResults
 
 FIGURES = "figures"
-
-# Of the picture's files in figures/, which `python -m train.insight` writes.
-STEM = "insight"
 
 
 def _asset(name: str) -> str:

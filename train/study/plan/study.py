@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from train.config import Config, validate
+from train.data import TITLES
 from train.errors import UserError
 from train.identity import run_id
 from train.interface.nearest import did_you_mean
@@ -92,6 +93,7 @@ class Section:
       key: a short name, such as "2.3.1", by which claims and --only refer to it.
       variants: its variants; at least one.
       dataset: name of the data set, for claims and --only; that of the first variant's config by default.
+      dataset_title: the data set as the page calls it; `train.data.TITLES` has those of ours.
       baseline: name of the variant that the others are compared with; the first one by default.
       title: title of its figures; the key by default.
       figure: stem of its figures' file names; made from key and data set by default.
@@ -107,6 +109,7 @@ class Section:
     key: str
     variants: Sequence[Variant]
     dataset: str = ""
+    dataset_title: str = ""
     baseline: str = ""
     title: str = ""
     figure: str = ""
@@ -126,10 +129,12 @@ class Section:
             "baseline": self.baseline or self.variants[0].name,
             "title": self.title or self.key,
         }
+        defaults["dataset_title"] = self.dataset_title or TITLES.get(defaults["dataset"], defaults["dataset"])
         defaults["figure"] = self.figure or re.sub(r"\W+", "_", f"{self.key}_{defaults['dataset']}")
         for name, value in defaults.items():
             object.__setattr__(self, name, value)
         check_name(f"section {self.key}: dataset", self.dataset)
+        check_name(f"section {self.key}: dataset_title", self.dataset_title)
         if not re.fullmatch(r"\w[\w.-]*", self.figure):
             raise UserError(
                 f"section {self.ref}: figure {self.figure!r} must be a file name without a folder: letters, digits, "

@@ -12,7 +12,7 @@ from train.study.results.records import SeedsNeeded
 from train.study.verdicts.judge import judge
 from train.study.verdicts.moderation import Prior
 from train.study.verdicts.power import MOST_SEEDS, Levels, chances, seeds_needed, spread
-from train.study.verdicts.resolve import next_runs
+from train.study.verdicts.resolve import first_look_left, next_runs
 from train.study.verdicts.seeds import Open, claim_seeds, levels
 from train.study.verdicts.statistics import Gain, Sample, p_values, sample
 from train.study.verdicts.wording import seeds_words
@@ -130,6 +130,13 @@ def test_seeds_are_added_to_all_variants_of_the_claims_that_they_can_decide_and_
 def test_the_decision_does_not_see_the_seeds_that_were_added():
     before = added(**{"Look": CLEAR, "Look 2": NEAR})
     assert added(**{"Look": CLEAR, "Look 2": [*NEAR, 0.9, 0.1], "plain": [*PLAIN, 0.1, 0.9]}) == before
+
+
+def test_what_is_left_of_the_first_look_is_counted_failed_runs_apart():
+    plan = study(*BOTH)
+    given = {("1:digits", "plain"): PLAIN, ("1:digits", "Look"): [0.5, None, 0.5], ("1:digits", "Look 2"): [0.5]}
+    found = runs(plan, given).values()
+    assert first_look_left(plan, found) == 2 + 3 * len(plan.sections[1].variants)
 
 
 def test_nothing_is_added_before_the_first_look_or_beyond_the_limit():
