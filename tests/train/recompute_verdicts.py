@@ -36,6 +36,7 @@ class Study:
       ids: of variants, by (section, variant).
       against: {(section, variant): baseline} of the pairs that the sections compare.
       claims: rows of claims.csv by claim.
+      failed: (section, variant) of which a run failed.
     """
 
     def __init__(self, out):
@@ -53,11 +54,12 @@ class Study:
         }
         for row in rows_of(out / "claims.csv"):
             self.claims[row["claim"]].append(row)
+        self.failed = {place for place, by_seed in self.curves.items() if None in by_seed.values()}
         looks = {(int(row["first_look"]), row["second_look"]) for rows in self.claims.values() for row in rows}
         for first, second in looks:  # one pair, if there are claims
-            # The second look is at all of a variant's seeds or at none of those that were added.
-            for by_seed in self.curves.values() if second else ():
-                whole = set(by_seed) >= set(range(int(second)))
+            # The second look is at all of a variant's seeds or at none of those that were added; without one at none.
+            for by_seed in self.curves.values():
+                whole = second != "" and set(by_seed) >= set(range(int(second)))
                 for seed in [s for s in by_seed if s >= (int(second) if whole else first)]:
                     del by_seed[seed]
 
@@ -251,7 +253,7 @@ def progress(study, rows):
             places += [(row["than_section"], name) for name in row[side].split(" | ") if name]
         runs = [study.curves[place] for place in places]
         ready.append(all(set(by_seed) >= set(range(int(row["first_look"]))) for by_seed in runs))
-        failed = failed or any(None in by_seed.values() for by_seed in runs)
+        failed = failed or not study.failed.isdisjoint(places)
         started = started or min(test(study, row, False, False)[0]) > 0
     return "run" if all(ready) else "partly run" if any(ready) or failed or started else "not run"
 

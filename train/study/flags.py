@@ -24,7 +24,7 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
     parser.add_argument(
         "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
     )
-    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: the most seeds a variant gets")
+    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: seeds where they are added")
     parser.add_argument(
         "--jobs", type=int, default=1, help="number of parallel runs; on a CPU, use the number of cores"
     )

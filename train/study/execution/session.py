@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from train.config import Config
+from train.errors import UserError
 from train.files import with_patience, write_json
 from train.run.provenance import machine_words, source_commit, versions
 from train.study.execution.runner import Tally
@@ -54,7 +55,7 @@ class Session:
       study: the plan.
 
     Raises:
-      UserError: study.json is damaged.
+      UserError: study.json is damaged, or its second look is at another number of seeds.
       RunFailed: the disk stayed full.
     """
 
@@ -64,9 +65,16 @@ class Session:
         self._earlier = before.get("sessions", [])
         whole = [f"--{name}={getattr(flags, name)}" for name in ("study", "out", "scale") if getattr(flags, name)]
         whole += [f"--epochs={flags.epochs}"] if flags.epochs else []
-        whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds)
+        # More seeds of some sections are not a plan that the command could make again.
+        whole += [f"--seeds={flags.seeds}"] * ((flags.seeds or 0) > study.seeds and not flags.only)
         whole += [f"--until={flags.until}", f"--max_seeds={flags.max_seeds}"] if flags.until else []
-        second = flags.max_seeds if flags.until else max(flags.seeds or 0, before.get("second_look", 0))
+        looked = before.get("second_look", 0)
+        second = flags.max_seeds if flags.until else max(flags.seeds or 0, looked)
+        if study.claims and looked and second > study.seeds and second != looked:
+            raise UserError(
+                f"the second look of the study in {flags.out} is at {looked} seeds, not {second}, and its verdicts pay "
+                f"for two looks only: use {looked}, or another --out"
+            )
         self._session = SessionFacts(
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), _command(arguments), machine_words(), source_commit()
         )
@@ -81,7 +89,7 @@ class Session:
             "versions": {"python": platform.python_version()} | versions(),
             "commit": self._session.commit,
         }
-        if second > study.seeds:  # without it the second look would be at whatever seeds there are
+        if second > study.seeds:
             self._facts["second_look"] = second
         if not before:
             self._write(self._facts | {"sessions": []})

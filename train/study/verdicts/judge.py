@@ -50,13 +50,13 @@ def at_second_look(runs: Mapping[str, BySeed], first: int, second: int | None) -
     Args:
       runs: of the study, by variant and seed; failed ones have ended, too.
       first: seeds of the first look.
-      second: seeds of the second; None takes all that are there.
+      second: seeds of the second; None if there is none, whatever seeds are there.
     """
     found: dict[str, BySeed] = {}
     for variant, by_seed in runs.items():
-        whole = second is None or by_seed.keys() >= set(range(second))
-        limit = first if not whole else second
-        found[variant] = {seed: rows for seed, rows in by_seed.items() if limit is None or seed < limit}
+        whole = second is not None and by_seed.keys() >= set(range(second))
+        limit = second if second is not None and whole else first
+        found[variant] = {seed: rows for seed, rows in by_seed.items() if seed < limit}
     return found
 
 

@@ -51,7 +51,7 @@ def note(
     if any(result.moderated.deviation == 0.0 for result in results):
         found.append("The gain is the same in all seeds, so there is no spread to test: p = 0 is not certainty.")
     if moderated.look == 2:
-        found.append("Decided at the second look, with more seeds.")
+        found.append("Looked at a second time, with more seeds.")
     found += _out_of_reach(results)
     logged = [_fits(result) for result in results if result.reference_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):

@@ -10,12 +10,13 @@ the margin. It then counts as shown.
 **Over claims.** Holm's correction is made twice over the claims of a family: over their p-values of support, and over
 those of contradiction. Each errs in at most 2.5 % of studies, because p-values are on the two-sided scale, where a
 statement about one side errs half as often as its p-value says; a difference in either direction has no such half, and
-its p-value is doubled. So together they err in at most 5 %, whatever the true gains are. (One correction over the
-smaller of each claim's two p-values would not do: with precise data, nearly every claim whose gain is zero is
-contradicted, which leaves the false supports of the same claims uncorrected; `tests/train/study/simulate_verdicts.py`
-shows it.) A claim that cannot be tested yet counts as p = 1. A comparison's adjusted p-values are those that its claim
-would have from that comparison alone, so verdicts and outcomes never disagree; they are not corrected across the
-comparisons of one claim.
+its p-value is doubled. So together they err in at most 5 %, whatever the true gains are, if the comparisons' p-values
+are valid (where the best of several variants is chosen by the same runs, they are a little too small). One correction
+over the smaller of each claim's two p-values would not do: when most claims are rightly contradicted, it hardly
+corrects the few that are left, which are those whose gains came out high by chance
+(`tests/train/study/verdicts/test_simulation.py`). A claim that cannot be tested yet counts as p = 1. A comparison's
+adjusted p-values are those that its claim would have from that comparison alone, so verdicts and outcomes never
+disagree; they are not corrected across the comparisons of one claim.
 
 **Over looks.** There are at most two: the first at the study's own number of seeds, the second at a larger number, for
 the claims that got more. Each p-value is doubled for this. A claim resolved at the first look keeps that verdict, and

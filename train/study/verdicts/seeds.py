@@ -88,7 +88,10 @@ def claim_seeds(claim: Claim, needed: Sequence[SeedsNeeded | None]) -> int | Non
     if not known or len(known) < len(needed):
         return None
     every, single = ("refuted", "shown") if claim.any_of else ("shown", "refuted")
-    return min(max(getattr(one, every) for one in known), min(getattr(one, single) for one in known))
+    whole = max(getattr(one, every) for one in known)
+    # A comparison that is shown with fewer seeds than refuted does not count against its claim.
+    alone = [getattr(one, single) for one in known if claim.any_of or one.refuted < one.shown]
+    return min([whole, *alone])
 
 
 def would_resolve(claim: Claim, open_comparisons: Sequence[tuple[Measured, Levels]], seeds: int) -> bool:
@@ -101,5 +104,7 @@ def would_resolve(claim: Claim, open_comparisons: Sequence[tuple[Measured, Level
     if not open_comparisons or not all(measured.testable for measured, _ in open_comparisons):
         return False
     found = [of(measured, levels) for measured, levels in open_comparisons]
-    every, single = ("refuted", "shown") if claim.any_of else ("shown", "refuted")
-    return all(getattr(one, every) >= POWER for one in found) or any(getattr(one, single) >= POWER for one in found)
+    if claim.any_of:
+        return any(one.shown >= POWER for one in found) or all(one.refuted >= POWER for one in found)
+    # At least so likely is it that one is refuted and not shown as well, which is what contradicts the claim.
+    return all(one.shown >= POWER for one in found) or any(one.refuted - one.shown >= POWER for one in found)

@@ -590,7 +590,7 @@ def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, statu
         stop.asked = len(tried) == 5
         return ["finished" if run.id == "b" or len(tried) > free_after else InUse("it is in use") for run in runs]
 
-    runs = [worker.Run("a", Config()), worker.Run("b", Config())]
+    runs = [worker.Assigned("a", Config()), worker.Assigned("b", Config())]
     assert worker._when_free(train, runs, stop) == {"a": status, "b": "finished"}
     assert tried[:2] == [["a", "b"], ["a"]]
     assert capsys.readouterr().out == "waiting: it is in use\n"
