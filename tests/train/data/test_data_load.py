@@ -107,6 +107,7 @@ def of_images(**changes):
     ("changes", "message"),
     [
         ({"task": "images"}, "task='images' must be one of image, text, text_classification"),
+        ({"augmentation": "pad_crop"}, "augmentation=.pad_crop. must be one of none, pad_crop_flip, random_re"),
         (
             {"inputs": np.zeros((6, 4, 4, 3), np.float32)},
             r"the train inputs are float32 \[6, 4, 4, 3\]; expected uint8",
