@@ -26,7 +26,7 @@ from train.errors import UserError
 from train.files import read_json
 from train.identity import identity, run_id
 from train.interface.command_line import Parser, argument_path
-from train.interface.output import Extras, accept_any_text, tolerant_output
+from train.interface.output import Extras, accept_any_text, os_error_words, tolerant_output
 from train.interface.user_code import load_module
 from train.run.records import Row, read_rows
 from train.study.page.summary import format_tables
@@ -198,9 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(
             "--out", type=argument_path, default=Path("checkpoints/comparison"), help="where it goes (%(default)s)"
         )
-        parser.add_argument(
-            "--register", type=argument_path, help="a config or study file, run for the names that it registers"
-        )
+        parser.add_register()
         try:
             flags = parser.parse_args(arguments)
             if found := [name for name in STUDY_FILES if (flags.out / name).exists()]:
@@ -214,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except OSError as error:
-            print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+            print(f"error: {os_error_words(error)}", file=sys.stderr)
             return 2
         print(f"page:    {files[0]}")
         print(f"figures: {files[1].parent} ({len(files) - 1} files)" if files[1:] else "figures: none")

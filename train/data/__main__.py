@@ -14,7 +14,7 @@ from train.errors import UserError
 from train.interface.command_line import Parser, optional_path
 from train.interface.installed import require
 from train.interface.nearest import did_you_mean
-from train.interface.output import accept_any_text
+from train.interface.output import accept_any_text, os_error_words
 
 # What --from-dir accepts, by data set.
 FROM_DIR = {
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:  # a folder without permission, a failing disk
-        print(f"error: {error.filename or 'reading or writing'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_words(error, 'reading or writing')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was left behind", file=sys.stderr)

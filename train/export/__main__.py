@@ -20,7 +20,7 @@ from train.errors import RunFailed, UserError
 from train.export.formats import FORMATS, write
 from train.interface.command_line import Parser, argument_path
 from train.interface.installed import require
-from train.interface.output import accept_any_text, tolerant_output
+from train.interface.output import accept_any_text, os_error_words, tolerant_output
 from train.interface.user_code import load_module
 
 
@@ -33,9 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("workdir", type=argument_path, help="of the run")
     parser.add_argument("out", type=argument_path, help="the file, or folder, to make")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="%(default)s if not given")
-    parser.add_argument(
-        "--register", type=argument_path, help="a config or study file, run for the names that it registers"
-    )
+    parser.add_register()
     with tolerant_output():
         try:
             require("train")
@@ -53,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2 if isinstance(error, UserError) else 1
         except OSError as error:
-            print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+            print(f"error: {os_error_words(error)}", file=sys.stderr)
             return 2
         print(f"{flags.out}: {model.weights} weights after step {model.step}")
     return 0

@@ -21,7 +21,7 @@ import sys
 from train.errors import RunFailed, UserError
 from train.interface.command_line import Parser, argument_path
 from train.interface.installed import require
-from train.interface.output import accept_any_text
+from train.interface.output import accept_any_text, os_error_words
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_words(error)}", file=sys.stderr)
         return 2
 
 

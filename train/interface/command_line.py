@@ -52,6 +52,12 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
 
+    def add_register(self) -> None:
+        """Adds --register, a file to give to `train.interface.user_code.load_module` before names are looked up."""
+        self.add_argument(
+            "--register", type=argument_path, help="a config or study file, run for the names that it registers"
+        )
+
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         given = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._spelt(word) for word in given], namespace)

@@ -25,6 +25,11 @@ def one_line(error: BaseException) -> str:
     return name if text == name else f"{name}: {text}"
 
 
+def os_error_words(error: OSError, doing: str = "writing") -> str:
+    """The file that an error of the operating system is about, or what was being done, and why it failed."""
+    return f"{error.filename or doing}: {error.strerror or error}"
+
+
 def with_environment(error: BaseException) -> str:
     """An error from JAX or its devices in one line, with the environment variables that may have caused it."""
     given = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
