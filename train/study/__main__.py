@@ -89,7 +89,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if flags.print_commands:
             show_commands(flags, study, only, trials, runs)
             return 0
-        left = 0
+        planned, tally = 0, Tally()
         if not flags.report_only:
             if trials:
                 tally = run_trials(run_session, flags, arguments, study, select(study, only), trials, runs)
@@ -97,15 +97,12 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
                     print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
                     return EXIT_STOPPED
             planned, tally = run_planned(flags, arguments, tuned(study, runs), only, runs, checked)
-            left = len(tally.open)
             runs = read_runs(flags.out)  # in the file's order: what --report_only draws is the same to the bit
-        else:
-            planned, tally = 0, Tally()
         study = tuned(study, runs)
         results = assemble(study, runs, read_facts(flags.out))
         patiently(flags, lambda: write_tables(flags.out, results))
-        if left:
-            print(f"stopped with {left} of {planned} runs to do; run the same command again to continue")
+        if tally.open:
+            print(f"stopped with {len(tally.open)} of {planned} runs to do; run the same command again to continue")
             if flags.executor == "slurm":
                 print("the jobs in Slurm's queue go on: --status shows them, scancel stops them")
             print("figures and page are as they were; the command with --report_only draws them from what is there")

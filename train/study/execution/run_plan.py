@@ -80,6 +80,7 @@ def located(planned: Iterable[PlannedRun], flags: argparse.Namespace) -> list[Pl
 def forecast_of(
     flags: argparse.Namespace, left: Sequence[PlannedRun], runs: Mapping[str, RunRecord], checked: Checked
 ) -> Forecast:
+    """What the runs that are left will take, with the seeds that a job trains at once."""
     checkpoints = checked.checkpoint_bytes * flags.seeds_per_program
     return forecast(left, runs, checkpoints, flags.out, jobs=flags.jobs)
 

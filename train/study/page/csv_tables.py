@@ -76,7 +76,7 @@ def _seeds(number: int | None) -> str | None:
 
 
 def write_claims(out: Path, verdicts: Iterable[Verdict], first_look: int, second_look: int | None) -> None:
-    """Writes claims.csv; the looks are numbers of seeds, None if the second is at whatever seeds there are."""
+    """Writes claims.csv; the looks are numbers of seeds, None if there is no second."""
     records = [_claim_record(verdict, test, first_look, second_look) for verdict in verdicts for test in verdict.tests]
     columns = list(records[0]) if records else ["claim"]
     rows = ({name: short(value) for name, value in record.items()} for record in records)

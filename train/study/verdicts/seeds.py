@@ -95,7 +95,7 @@ def claim_seeds(claim: Claim, needed: Sequence[SeedsNeeded | None]) -> int | Non
 
 
 def would_resolve(claim: Claim, open_comparisons: Sequence[tuple[Measured, Levels]], seeds: int) -> bool:
-    """Whether so many seeds have power 0.8 at the gains seen: whether `claim_seeds` is at most `seeds`."""
+    """Whether so many seeds have power 0.8 at the gains seen: `claim_seeds` of at most `seeds`, without the search."""
 
     def of(measured: Measured, levels: Levels) -> Chances:
         comparison = measured.comparison

@@ -59,7 +59,7 @@ def slurm_is_there():
 
 
 needs_slurm = pytest.mark.skipif(
-    not slurm_is_there(), reason='no Slurm, or no submitit (pip install "lookahead-jax[slurm]"): see CONTRIBUTING.md'
+    not slurm_is_there(), reason='no Slurm, or no submitit (pip install -e ".[study,slurm]"): see CONTRIBUTING.md'
 )
 
 

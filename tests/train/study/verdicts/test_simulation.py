@@ -44,7 +44,7 @@ def test_few_studies_have_a_false_verdict_in_any_scenario(plan, spread, noise, c
 
 
 def one_holm(claims, evidence, look):
-    """The rule as it was: Holm's correction once, over the smaller of each claim's two p-values."""
+    """The rule as it was, on today's p-values: Holm's correction once, over the smaller of each claim's two."""
     sides = [rulings._sides(claim, tests) for claim, tests in zip(claims, evidence, strict=True)]
     smaller = []
     for claim, side in zip(claims, sides, strict=True):
