@@ -4,7 +4,7 @@
 
 reads DIR/runs.csv, DIR/curves.csv.gz, which pairs DIR/summary.csv compares, and what DIR/claims.csv says is compared,
 how, and at how many seeds. It prints the claims of which a verdict by either test, a corrected p-value, or a
-comparison's p-value or interval comes out differently. Exit status 1 if there are any. It follows the same method,
+comparison's outcome, p-value or interval comes out differently. Exit status 1 if there are any. It follows the same method,
 `results/report/analysis_plan.md`, so it finds faults of the program and not of the plan.
 """
 
@@ -213,7 +213,7 @@ def corrected(family):
 
 
 def family_verdicts(study, keys, moderated):
-    """{claim: (verdict, corrected p-value, its comparisons' tests)} of a family, after both looks."""
+    """{claim: (verdict, corrected p-value, its comparisons' tests, their outcomes)} of a family, after both looks."""
     enough = {key: study.claims[key][0]["needs"] == "any" for key in keys}
     first = {key: [test(study, row, moderated, False) for row in study.claims[key]] for key in keys}
     second = {key: [test(study, row, moderated, True) for row in study.claims[key]] for key in keys}
@@ -228,20 +228,31 @@ def family_verdicts(study, keys, moderated):
         ps = {key: [p for _, p, _ in tests[key]] for key in keys}
         support = {key: p_of(enough[key], ps[key], 0) for key in keys}
         # What a comparison that is shown says against its claim does not count.
+        shown = {key: alone(support, key, enough[key], ps[key], 0) for key in keys}
         for key in keys:
-            easy = len(ps[key]) if enough[key] else 1
-            for place, p in enumerate(ps[key]):
-                if p is not None and corrected(support | {key: min(1.0, easy * p[0])})[key] < 0.05:
-                    ps[key][place] = (p[0], 1.0)
+            ps[key] = [(p[0], 1.0) if p and q < 0.05 else p for p, q in zip(ps[key], shown[key], strict=True)]
         against = {key: p_of(enough[key], ps[key], 1) for key in keys}
         for_it, against_it = corrected(support), corrected(against)
         here = {}
         for key in set(keys) - set(found):
-            words = "supported" if for_it[key] < 0.05 else "contradicted" if against_it[key] < 0.05 else "not resolved"
+            words = word(for_it[key], against_it[key])
             p = for_it[key] if words == "supported" else min(for_it[key], against_it[key])
-            here[key] = (words, p if any(ps[key]) else None, tests[key])
+            refuted = alone(against, key, enough[key], ps[key], 1)
+            outcomes = [word(*both) for both in zip(shown[key], refuted, strict=True)]
+            here[key] = (words, p if any(ps[key]) else None, tests[key], outcomes)
         found |= {key: one for key, one in here.items() if one[0] != "not resolved" or looked is second}
     return found
+
+
+def word(shown, refuted):
+    """What two corrected p-values say."""
+    return "supported" if shown < 0.05 else "contradicted" if refuted < 0.05 else "not resolved"
+
+
+def alone(family, key, one_is_enough, ps, side):
+    """Of each comparison, the corrected p-value that its claim would have from it alone; family: {claim: p}."""
+    times = len(ps) if one_is_enough == (side == 0) else 1
+    return [corrected(family | {key: 1.0 if p is None else min(1.0, times * p[side])})[key] for p in ps]
 
 
 def progress(study, rows):
@@ -259,16 +270,18 @@ def progress(study, rows):
 
 
 def recomputed(study):
-    """{claim: (verdict as shown, plain verdict, corrected p-value)}, and the tests of {(claim, moderated): tests}."""
+    """{claim: (verdict as shown, plain verdict, corrected p-value)}, {(claim, test's name): [(test, outcome)]}."""
     found, tests = {}, {}
     for source in {rows[0]["source"] for rows in study.claims.values()}:
         keys = [key for key, rows in study.claims.items() if rows[0]["source"] == source]
         moderated, plain = (family_verdicts(study, keys, how) for how in (True, False))
         for key in keys:
-            words, p, tests[key, "moderated"] = moderated[key]
+            words, p, *_ = moderated[key]
             runs = progress(study, study.claims[key])
             shown = runs if words == "not resolved" and runs != "run" else words
-            found[key], tests[key, "plain"] = (shown, plain[key][0], p), plain[key][2]
+            found[key] = shown, plain[key][0], p
+            for how, of in (("moderated", moderated), ("plain", plain)):
+                tests[key, how] = list(zip(*of[key][2:], strict=True))
     return found, tests
 
 
@@ -302,10 +315,11 @@ def disagreements(out):
         if theirs[:2] != mine[:2] or not same(theirs[2], mine[2]):
             found[key] = (theirs, mine)
         for how, prefix in (("moderated", ""), ("plain", "plain_")):
-            for number, (row, test) in enumerate(zip(study.claims[key], tests[key, how], strict=True), 1):
-                if not same_numbers(row, prefix, test):
-                    names = [row[prefix + name] for name in ("p", "low", "high")]
-                    found[f"{key}, comparison {number}, {how}"] = (names, test[2])
+            for number, (row, one) in enumerate(zip(study.claims[key], tests[key, how], strict=True), 1):
+                test, outcome = one
+                if row[prefix + "outcome"] != outcome or not same_numbers(row, prefix, test):
+                    published = [row[prefix + name] for name in ("outcome", "p", "low", "high")]
+                    found[f"{key}, comparison {number}, {how}"] = (published, (outcome, test[2]))
     return found
 
 
