@@ -1,4 +1,4 @@
-"""Trials of what might explain why the report's RAdam log on CIFAR-10 is below our runs, one epoch each.
+"""One-epoch trials of what might explain why the report's RAdam log on CIFAR-10 is below our runs.
 
     python -m train --config=configs/radam_trials.py --workdir=DIR/steps --config.optimizer.options.no_decay_steps=5
     python -m train --config=configs/radam_trials.py --workdir=DIR/eps --config.optimizer.options.eps=1e-5

@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser = Parser(prog="python -m train.compare", description=__doc__)
         parser.add_argument("runs", nargs="+", type=argument_path, metavar="RUN", help="a workdir")
         parser.add_argument(
-            "--out", type=argument_path, default=Path("checkpoints/comparison"), help="where it goes (%(default)s)"
+            "--out", type=argument_path, default=Path("checkpoints/comparison"), help="folder to write (%(default)s)"
         )
         parser.add_register()
         try:

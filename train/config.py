@@ -115,13 +115,13 @@ class Config:
     test_batch_size: int = setting(
         0, help="0: the training batch size; language models: the rows that the test text is cut into", at_least=0
     )
-    sequence_length: int = setting(35, help="tokens a segment of a language model, or a review", at_least=1)
+    sequence_length: int = setting(35, help="tokens per segment (language models) or per review", at_least=1)
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     train_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
     test_examples: int = setting(0, help="0: all; language models: segments of sequence_length tokens", at_least=0)
     validation_examples: int = setting(
         0,
-        help="training examples set aside for choices (best checkpoint, tuning): the last ones of a fixed "
+        help="training examples set aside for model selection (best checkpoint, tuning): the last ones of a fixed "
         "random order; language models: the last segments; 0: none",
         at_least=0,
     )
@@ -148,7 +148,7 @@ class Config:
     )
     dtype: str = setting(
         "float32",
-        help="what forward and backward passes compute in; weights, statistics, optimizer and losses are float32",
+        help="dtype of the forward and backward passes; weights, statistics, optimizer and losses are float32",
         choices=("float32", "bfloat16"),
     )
     recalibrate_batch_stats: bool = setting(
@@ -159,7 +159,7 @@ class Config:
     parallel: str = setting("pmap", help="several devices: pmap, or jit with NamedSharding", choices=("pmap", "jit"))
     local_steps: bool = setting(
         False,
-        help="each device trains fast weights of its own, and only Lookahead's outer step averages over them (DiLoCo)",
+        help="each device trains its own fast weights, and only Lookahead's outer step averages over them (DiLoCo)",
     )
     devices: int = setting(0, help="devices of each process to use; 0: all", at_least=0)
     seeds_per_program: int = setting(
@@ -170,8 +170,8 @@ class Config:
     )
     steps_per_dispatch: int = setting(
         0,
-        help="updates in one call of the device; signals are obeyed and checkpoints saved between calls; 0: 20 on a "
-        "TPU, 1 on a CPU or GPU",
+        help="updates in one program call; signals are obeyed and checkpoints saved between calls; 0: 20 on a TPU, 1 "
+        "on a CPU or GPU",
         at_least=0,
         identity=False,
     )

@@ -133,7 +133,7 @@ def described(field: dataclasses.Field) -> str:
     return "; ".join(filter(None, (", ".join(allowed), rules["help"])))
 
 
-_WORDS = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
+_WORDS = {float: "a finite number", int: "a whole number", str: "a string", bool: "true or false"}
 
 
 def wanted(field: dataclasses.Field) -> str:

@@ -341,9 +341,9 @@ OUTLOOK = (
     "A verdict here is about 12 epochs of 12,800 images; only Penn Treebank has the report's own budget. After the "
     "report's 200 epochs two optimizers may rank differently; nothing here rules that out.",
     "With three seeds, the 95 % interval of a gain in accuracy extends about 1 point to either side on CIFAR-100 (at "
-    "most 2.0) and 2.6 on CIFAR-10 (at most 6.2). Corrected for 25 claims, this shows accuracy gains of about five "
-    "points and loss gains from about 3 %. To show that two accuracies are equal within half a point, as the report "
-    "claims, would take tens to hundreds of seeds at this budget.",
+    "most 2.0) and 2.6 on CIFAR-10 (at most 6.2). After correction for 25 claims, this is enough to show gains of "
+    "about five points in accuracy, and of about 3 % or more in loss. To show that two accuracies are equal within "
+    "half a point, as the report claims, would take tens to hundreds of seeds at this budget.",
     "The estimated cost of full scale, which has not been run: the CIFAR sections have 58 variants, 4.7 million steps "
     "per seed. An H100 took 3.1 ms per step over 147 mini runs, several at a time, including start-up and tests; at "
     "that pace, three seeds of all variants take about 12 hours, and section 2.1 alone takes 0.8.",

@@ -4,8 +4,8 @@
 
 reads DIR/runs.csv, DIR/curves.csv.gz, which pairs DIR/summary.csv compares, and what DIR/claims.csv says is compared,
 how, and at how many seeds. It prints the claims of which a verdict by either test, a corrected p-value, or a
-comparison's outcome, p-value or interval comes out differently. Exit status 1 if there are any. It follows the same method,
-`results/report/analysis_plan.md`, so it finds faults of the program and not of the plan.
+comparison's outcome, p-value or interval comes out differently. Exit status 1 if there are any. It follows the same
+method, `results/report/analysis_plan.md`, so it finds faults of the program and not of the plan.
 """
 
 import csv

@@ -166,7 +166,7 @@ def test_options_of_every_kind_are_read_back_from_every_file(lion):
     for wrong, message in (
         (BetasOptions(betas=(0.9,)), r"options\.betas=\(0\.9,\) must be 2 numbers separated by commas"),
         (BetasOptions(scales=("x",)), r"options\.scales=\('x',\) must be numbers separated by commas, or \(\)"),
-        (BetasOptions(rule=None), r"options\.rule=None must be a word"),
+        (BetasOptions(rule=None), r"options\.rule=None must be a string"),
     ):
         with pytest.raises(UserError, match=message):
             validate(Config(optimizer=OptimizerConfig(name="betas", options=wrong)))

@@ -64,7 +64,7 @@ def take_flags(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
         if given["distributed"] not in ("", "true", "True") or len(given) > 1:
             raise UserError(
                 "--distributed lets JAX find the processes in the environment of Slurm, Open MPI or Kubernetes; it "
-                f"takes no value, and none of {', '.join('--' + flag for flag in PLACE_FLAGS)} beside it"
+                f"takes no value, and cannot be combined with {', '.join('--' + flag for flag in PLACE_FLAGS)}"
             )
         return Place(), rest
     if missing := [f"--{flag}" for flag in PLACE_FLAGS if not given.get(flag)]:
@@ -113,7 +113,7 @@ def split(place: Place) -> int | None:
         return status if status >= 0 else 128 - status
     who = "a process" if place.process_id is None else f"process {place.process_id}"
     print(
-        f"error: {who} of this run ended, since another process of the run was lost; run the same command again for "
+        f"error: {who} of this run ended because another process of the run was lost; run the same command again for "
         "every process, and the run continues from its last checkpoint",
         file=sys.stderr,
         flush=True,

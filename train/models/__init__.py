@@ -26,7 +26,7 @@ MODELS.own("gru", "train.models.gru:GRULanguageModel", "two-layer GRU language m
 MODELS.own("bilstm", "train.models.bilstm:BiLSTMClassifier", "two-layer bidirectional LSTM", task="text_classification")
 
 
-_KINDS = {"image": "images", "text": "language models", "text_classification": "classes of texts"}
+_KINDS = {"image": "images", "text": "language models", "text_classification": "text classification"}
 
 
 def model_for(dataset: Dataset, settings: Any, *, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_page(runs, flags.page, flags.runs)
     for line in missing:
         print(line)
-    print(f"{f'not held or not run: {len(missing)}' if missing else 'everything holds'}; page: {flags.page}")
+    print(f"{f'failed or not run: {len(missing)}' if missing else 'all comparisons hold'}; page: {flags.page}")
     return 1 if flags.check and missing else 0
 
 

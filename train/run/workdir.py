@@ -112,17 +112,17 @@ class Workdir:
             found = differences(stored, self._settings)
         except FileNotFoundError as error:
             raise UserError(
-                f"workdir {self.path} holds files of a run but no config.json; choose another workdir"
+                f"workdir {self.path} contains files of a run but no config.json; choose another workdir"
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} cannot be read ({error}); choose another workdir") from error
         self.extended = bool(found) and continues(self._settings, stored)
         if found and not self.extended:
             raise UserError(
-                f"workdir {self.path} holds a run of another config: {'; '.join(found)}; choose another workdir"
+                f"workdir {self.path} contains a run of another config: {'; '.join(found)}; choose another workdir"
             )
         if not self._settings.resume:
-            raise UserError(f"workdir {self.path} holds a run and config.resume=False; choose another workdir")
+            raise UserError(f"workdir {self.path} contains a run, and config.resume=False; choose another workdir")
 
     def check_data(self, source: str, digest: str, convolutions: str | None) -> None:
         """Compares the data, and what computes convolutions, with what the run began on; keeps both for run.json.
@@ -140,7 +140,7 @@ class Workdir:
             )
         if None not in (began := self.convolutions, convolutions) and began != convolutions:
             raise UserError(
-                f"workdir {self.path} holds a run whose convolutions were computed by {began}; here {convolutions} "
+                f"workdir {self.path} contains a run whose convolutions were computed by {began}; here {convolutions} "
                 f"would compute them, with different rounding; make {began} available again "
                 '(pip install -e ".[onednn]"), or choose another workdir'
             )

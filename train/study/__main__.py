@@ -105,7 +105,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             print(f"stopped with {len(tally.open)} of {planned} runs to do; run the same command again to continue")
             if flags.executor == "slurm":
                 print("the jobs in Slurm's queue go on: --status shows them, scancel stops them")
-            print("figures and page are as they were; the command with --report_only draws them from what is there")
+            print("figures and page were not updated; add --report_only to draw them from the finished runs")
             return EXIT_STOPPED
         extras = Extras()
         figures = draw(results, flags.out, extras)

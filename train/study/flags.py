@@ -20,11 +20,13 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
     parser.add_argument(
         "--epochs", type=int, help="epochs of every run; finished runs whose checkpoints were kept are continued"
     )
-    parser.add_argument("--seeds", type=int, help="seeds a variant; by default the study's own number")
+    parser.add_argument("--seeds", type=int, help="number of seeds per variant; the study's own number if not given")
     parser.add_argument(
         "--until", default="", choices=["", "resolved"], help="resolved: add seeds for the claims that they can decide"
     )
-    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, help="with --until: seeds where they are added")
+    parser.add_argument(
+        "--max_seeds", type=int, default=MAX_SEEDS, help="with --until: seeds of each variant that gets more"
+    )
     parser.add_argument(
         "--jobs", type=int, default=1, help="number of parallel runs; on a CPU, use the number of cores"
     )
@@ -47,9 +49,9 @@ def parse(arguments: list[str] | None, description: str | None = None) -> argpar
         "--report_only", action="store_true", help="run nothing; make tables, figures and page from what is there"
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan and what it takes"
+        "--dry_run", action="store_true", help="run nothing; check data and settings, show the plan, time and space"
     )
-    parser.add_argument("--status", action="store_true", help="run nothing; show what is done, going on, failed")
+    parser.add_argument("--status", action="store_true", help="run nothing; show which runs are done, running, failed")
     parser.add_argument(
         "--print_commands", action="store_true", help="run nothing; print a command for each run, for any scheduler"
     )

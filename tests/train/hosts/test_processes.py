@@ -122,7 +122,7 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     assert two.started[1].wait() == -signal.SIGKILL
     last = two.said[0].read_text().strip().splitlines()[-1]
     assert last.startswith(
-        "error: process 0 of this run ended, since another process of the run was lost; run the same"
+        "error: process 0 of this run ended because another process of the run was lost; run the same"
     )
 
     # The same command continues, and ends as one process of four devices does.

@@ -34,7 +34,7 @@ def write_run(folder, name, seed=0, epochs=3, factor=1.0):
 
 @pytest.fixture
 def all_runs(tmp_path):
-    """A folder in which everything holds: seed 0 is 1 % above its reference, seed 1 is 1.9 % below."""
+    """A folder in which all comparisons hold: seed 0 is 1 % above its reference, seed 1 is 1.9 % below."""
     folder = tmp_path / "results" / "fidelity"
     folder.parent.mkdir()
     for expected in CIFAR_RUNS.values():
@@ -69,7 +69,7 @@ def tables(page):
 def test_where_all_runs_are_near_the_report_everything_holds(all_runs, check):
     status, out, page = check(all_runs)
     assert status == 0
-    assert out.startswith("everything holds")
+    assert out.startswith("all comparisons hold")
     assert "not run" not in page
     assert "misses" not in page
     cifar10, cifar100, _, ptb = tables(page)[:4]
@@ -121,7 +121,7 @@ def test_a_miss_stands_in_the_table_and_gives_status_1(all_runs, check):
     write_run(all_runs, "sgd_yes", factor=[0.97, 1.05, 1.0])
     status, out, page = check(all_runs)
     assert status == 1
-    assert out.startswith("CIFAR-10, Lookahead(SGD), seed 0: misses at epoch 2\nnot held or not run: 1;")
+    assert out.startswith("CIFAR-10, Lookahead(SGD), seed 0: misses at epoch 2\nfailed or not run: 1;")
     assert page.count("**misses** at epoch 2 |") == 1
     assert fidelity.main([f"--runs={all_runs}", f"--page={all_runs.parent / 'fidelity.md'}"]) == 0  # without --check
 

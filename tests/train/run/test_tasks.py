@@ -343,7 +343,7 @@ def test_recalibration_leaves_out_the_short_batch_and_is_for_the_slow_weights_al
     ("changes", "message"),
     [
         ({"model": ModelConfig(name="resnet18")}, "model.name='resnet18' is for images.* for language models"),
-        ({"model": ModelConfig(name="bilstm")}, "is for classes of texts"),
+        ({"model": ModelConfig(name="bilstm")}, "is for text classification"),
         ({"model": ModelConfig(name="lstm")}, "unknown model 'lstm'; choose one of resnet18"),
         ({"recalibrate_batch_stats": True}, "model gru has no BatchNorm"),
         ({"cutout": 4}, "cutout=4 is for the CIFAR sets"),

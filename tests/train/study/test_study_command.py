@@ -229,7 +229,7 @@ def test_what_cannot_be_made_is_one_line_before_any_run(changes, message, study_
     assert main([f"--study={study_file(1, broken)}", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "run 1:digits a, seed 0 cannot be made: " in error
+    assert "run 1:digits a, seed 0 cannot be trained: " in error
     assert message in error
     assert not (out / "runs").exists()
 

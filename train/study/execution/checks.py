@@ -48,7 +48,7 @@ def check_runs(planned: Iterable[PlannedRun], data_dir: str) -> Checked:
             for run in runs.values():
                 largest = max(largest, tree_bytes(abstract_state(make_recipe(run.config, dataset))))
         except UserError as error:
-            raise UserError(f"run {run.name} cannot be made: {error}") from error
+            raise UserError(f"run {run.name} cannot be trained: {error}") from error
     return Checked(digests, largest)
 
 

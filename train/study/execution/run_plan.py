@@ -106,7 +106,7 @@ def run_planned(
     if flags.until == "resolved" and not tally.open:
         ended = list(without_trials(runs).values())
         if waiting := first_look_left(study, ended):
-            print(f"no seeds are added yet: {waiting} runs of the first look are to do; leave --only out")
+            print(f"no seeds are added yet: {waiting} runs of the first {study.seeds} seeds are left; omit --only")
         else:
             more = located(next_runs(study, ended, max_seeds=flags.max_seeds, only=only), flags)
     if more:

@@ -13,7 +13,7 @@ from train.study.results.records import RunRecord, StudyResults
 
 HINT = (
     "Point at a curve for its values, or focus a chart and use the arrow keys. Drag to zoom, double-click to zoom out. "
-    "Lines are means over the seeds, bands reach from the lowest seed to the highest."
+    "Lines are means over the seeds; bands extend from the lowest seed to the highest."
 )
 
 

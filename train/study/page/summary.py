@@ -1,4 +1,4 @@
-"""The variants of a study as numbers over their seeds: mean and spread, paired gain over what each is held against."""
+"""The variants of a study as numbers over their seeds: mean, spread, paired gain over what each is compared with."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -110,13 +110,14 @@ def reach(verdicts: Sequence[Verdict]) -> list[Reach]:
         for words in ("supported", "contradicted")
     }
     found = [
-        Reach("Supported; * by the moderated test alone", settled["supported"]),
-        Reach("Contradicted; * by the moderated test alone", settled["contradicted"]),
+        Reach("Supported (*: by the moderated test only)", settled["supported"]),
+        Reach("Contradicted (*: by the moderated test only)", settled["contradicted"]),
         Reach(
-            f"Open; up to {MAX_SEEDS} seeds would decide it if the true gain equals the observed one (seeds)", within
+            f"Not resolved; up to {MAX_SEEDS} seeds would suffice if the true gain equals the observed one (how many)",
+            within,
         ),
-        Reach(f"Open; more than {MAX_SEEDS} seeds would be needed at this budget (seeds)", beyond),
-        Reach("Open; too few runs to say what it would take", unknown),
+        Reach(f"Not resolved; more than {MAX_SEEDS} seeds would be needed at this budget (how many)", beyond),
+        Reach("Not resolved; too few runs to say how many seeds it would take", unknown),
         Reach("Waiting for runs", waiting),
     ]
     return [group for group in found if group.claims]

@@ -49,7 +49,7 @@ def note(
     found += _tuning(study, claim)
     found += _two_tests(moderated.verdict, plain.verdict)
     if any(result.moderated.deviation == 0.0 for result in results):
-        found.append("The gain is the same in all seeds, so there is no spread to test: p = 0 is not certainty.")
+        found.append("The gain is the same in all seeds, so its variance cannot be estimated: p = 0 is not certainty.")
     if moderated.look == 2:
         found.append("Looked at a second time, with more seeds.")
     found += _out_of_reach(results)

@@ -135,7 +135,7 @@
       }
       const label = data.labels[(slow ? "slow_" : "") + this.quantity] || data.labels[this.quantity];
       this.heading.textContent = label + (log ? " (log)" : "");
-      this.place.setAttribute("aria-label", `${label} over epochs; the arrow keys go from epoch to epoch`);
+      this.place.setAttribute("aria-label", `${label} over epochs; use the arrow keys to move between epochs`);
       Object.assign(this.place.dataset, {
         quantity: (slow ? "slow_" : "") + this.quantity,
         series: JSON.stringify(shown.filter((s) => s.ours).map((s) => s.variant.label)),
