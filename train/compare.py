@@ -5,7 +5,7 @@ the same data share a section; runs that differ in the seed alone are one line w
 settings in which they differ, or by their workdirs. Gains are taken over the first run, paired by seed. Runs that are
 still going on are drawn as far as they are. Nothing is written to a workdir.
 
-Exit status: 0 done, 2 wrong input.
+Exit status: 0 done, 2 wrong input or nothing can be written.
 """
 
 import sys
@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     require("study")
 
+import argparse
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,10 @@ from train.config import Config, from_dict, to_dict, validate
 from train.errors import UserError
 from train.files import read_json
 from train.identity import identity, run_id
-from train.interface.command_line import Parser, argument_path
-from train.interface.output import Extras, accept_any_text, os_error_words, tolerant_output
+from train.interface.command_line import Parser, argument_path, run_command
+from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.interface.user_code import load_module
+from train.run.provenance import run_facts
 from train.run.records import Row, read_rows
 from train.study.page.summary import format_tables
 from train.study.plan import Section, Study, Variant
@@ -59,7 +61,7 @@ class Found:
     @property
     def digest(self) -> str:
         """Of its data; "" if its run.json has none."""
-        return str((self.facts.get("data") or {}).get("digest", ""))
+        return str(self.facts.get("data", {}).get("digest", ""))
 
     @property
     def data(self) -> str:
@@ -89,7 +91,6 @@ def read_workdir(path: Path) -> Found:
         raise UserError(f"{path} has no metrics.csv: the run has not finished an epoch; train it first")
     try:
         config = validate(from_dict(read_json(path / "config.json")))
-        facts = read_json(path / "run.json") if (path / "run.json").exists() else {}
     except UserError as error:
         raise UserError(
             f"{path / 'config.json'}: {error}; if it is registered in a file, give --register=FILE"
@@ -99,7 +100,7 @@ def read_workdir(path: Path) -> Found:
     rows = read_rows(path / "metrics.csv")
     if not rows:
         raise UserError(f"{path} has no finished epoch; train it first")
-    return Found(path.resolve().name, config, rows, facts if isinstance(facts, dict) else {})
+    return Found(path.resolve().name, config, rows, run_facts(path))
 
 
 def distinct(runs: Sequence[Found]) -> list[Found]:
@@ -172,7 +173,7 @@ def _record(run: Found) -> RunRecord:
         run.config.seed,
         run.rows,
         "finished",
-        seconds=float(facts.get("wall_seconds") or 0.0),
+        seconds=float(facts.get("wall_seconds", 0.0)),
         provenance={name: str(value) for name, value in provenance.items() if value},
     )
 
@@ -199,24 +200,20 @@ def main(arguments: list[str] | None = None) -> int:
             "--out", type=argument_path, default=Path("checkpoints/comparison"), help="folder to write (%(default)s)"
         )
         parser.add_register()
-        try:
-            flags = parser.parse_args(arguments)
-            if found := [name for name in STUDY_FILES if (flags.out / name).exists()]:
-                raise UserError(f"--out={flags.out} contains a study ({found[0]}); choose another folder")
-            if flags.register:
-                load_module(flags.register, "--register")
-            results = compared(distinct([read_workdir(path) for path in flags.runs]))
-            print(f"{format_tables(results, results.study.sections)}\n")
-            files = write(results, flags.out)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except OSError as error:
-            print(f"error: {os_error_words(error)}", file=sys.stderr)
-            return 2
-        print(f"page:    {files[0]}")
-        print(f"figures: {files[1].parent} ({len(files) - 1} files)" if files[1:] else "figures: none")
-        return 0
+        return run_command(lambda: _compare(parser.parse_args(arguments)))
+
+
+def _compare(flags: argparse.Namespace) -> int:
+    if found := [name for name in STUDY_FILES if (flags.out / name).exists()]:
+        raise UserError(f"--out={flags.out} contains a study ({found[0]}); choose another folder")
+    if flags.register:
+        load_module(flags.register, "--register")
+    results = compared(distinct([read_workdir(path) for path in flags.runs]))
+    print(f"{format_tables(results, results.study.sections)}\n")
+    files = write(results, flags.out)
+    print(f"page:    {files[0]}")
+    print(f"figures: {files[1].parent} ({len(files) - 1} files)" if files[1:] else "figures: none")
+    return 0
 
 
 if __name__ == "__main__":

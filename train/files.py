@@ -63,6 +63,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together: once all are on the disk, each takes its place, in this order.
+
+    Raises:
+      OSError: as of the file system; where one cannot be written, all are as they were.
+    """
+    with contextlib.ExitStack() as last_first:
+        for path, content in reversed(contents.items()):
+            file = last_first.enter_context(atomic_file(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")

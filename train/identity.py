@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.config import FORMER, Config, differences, from_dict
+from train.config import FORMER, Config, differences, from_dict, validate
 from train.errors import UserError
 from train.setting import converted, leaves
 
@@ -69,7 +69,7 @@ def continues(config: Config, stored: Mapping[str, Any]) -> bool:
       UserError: it would be, if its schedule did not depend on the number of epochs.
     """
     try:
-        theirs = from_dict(stored)
+        theirs = validate(from_dict(stored))
     except UserError:
         return False
     if config.epochs <= theirs.epochs:

@@ -79,6 +79,14 @@ def test_two_data_sets_are_two_sections(workdir):
     assert [(s.title, [v.name for v in s.variants]) for s in study.sections] == [("digits", ["a"]), ("cifar10", ["b"])]
 
 
+@pytest.mark.parametrize("facts", ["[]", "{", '{"data": [1], "wall_seconds": "long", "started": 3}'])
+def test_a_run_json_of_another_form_is_only_a_record_that_is_not_there(workdir, tmp_path, facts):
+    run = workdir("a", [0.1, 0.2, 0.3])
+    (run / "run.json").write_text(facts)
+    (record,) = compared([read_workdir(run)]).runs.values()
+    assert (record.data, record.seconds, record.provenance) == ("", 0.0, {})
+
+
 def test_an_optimizer_of_ones_own_needs_the_file_that_registers_it(workdir, tmp_path, capsys):
     run = workdir("own", [0.1, 0.2, 0.3], name="compare_own")
     assert main([str(run), f"--out={tmp_path / 'out'}"]) == 2

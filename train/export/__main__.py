@@ -16,11 +16,10 @@ import logging
 import sys
 from typing import get_args
 
-from train.errors import RunFailed, UserError
 from train.export.formats import FORMATS, write
-from train.interface.command_line import Parser, argument_path
+from train.interface.command_line import Parser, argument_path, run_command
 from train.interface.installed import require
-from train.interface.output import accept_any_text, os_error_words, tolerant_output
+from train.interface.output import accept_any_text, tolerant_output
 from train.interface.user_code import load_module
 
 
@@ -35,25 +34,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="%(default)s if not given")
     parser.add_register()
     with tolerant_output():
-        try:
-            require("train")
-            from train.export.model import Weights, load_model
+        return run_command(lambda: _export(parser, arguments))
 
-            parser.add_argument(
-                "--weights", choices=get_args(Weights), help="slow if not given, live without Lookahead"
-            )
-            flags = parser.parse_args(arguments)
-            if flags.register:
-                load_module(flags.register, "--register")
-            model = load_model(flags.workdir, weights=flags.weights)
-            write(model, flags.out, flags.format)
-        except (UserError, RunFailed) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2 if isinstance(error, UserError) else 1
-        except OSError as error:
-            print(f"error: {os_error_words(error)}", file=sys.stderr)
-            return 2
-        print(f"{flags.out}: {model.weights} weights after step {model.step}")
+
+def _export(parser: Parser, arguments: list[str] | None) -> int:
+    require("train")
+    from train.export.model import Weights, load_model
+
+    parser.add_argument("--weights", choices=get_args(Weights), help="slow if not given, live without Lookahead")
+    flags = parser.parse_args(arguments)
+    if flags.register:
+        load_module(flags.register, "--register")
+    model = load_model(flags.workdir, weights=flags.weights)
+    write(model, flags.out, flags.format)
+    print(f"{flags.out}: {model.weights} weights after step {model.step}")
     return 0
 
 

@@ -18,23 +18,27 @@ ResNet18, 20 epochs of 12,800 images, 9 minutes, and then --grid=31 --examples=2
 import logging
 import sys
 
-from train.errors import RunFailed, UserError
-from train.interface.command_line import Parser, argument_path
+from train.errors import UserError
+from train.interface.command_line import Parser, argument_path, run_command
 from train.interface.installed import require
-from train.interface.output import accept_any_text, os_error_words
+from train.interface.output import accept_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal."""
     require("study")
+    accept_any_text()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    return run_command(lambda: _insight(arguments))
+
+
+def _insight(arguments: list[str] | None) -> int:
     from train.insight.figure import draw_insight
     from train.insight.measure import Effort, check, measure
     from train.insight.points import write
     from train.interface.signals import EXIT_STOPPED, StopRequest
 
-    accept_any_text()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
     effort = Effort()
     parser = Parser(prog="python -m train.insight", description=__doc__)
     parser.add_argument("--out", type=argument_path, required=True, help="where the numbers and the picture go")
@@ -45,38 +49,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--batches", type=int, default=effort.batches, help="batches for BatchNorm's statistics (%(default)s)"
     )
-    try:
-        flags, others = parser.parse_known_args(arguments)
-        if flags.redraw:
-            if others:
-                raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
-        else:
-            from train.flags import parse
-            from train.run.loop import train
-            from train.step import runtime
+    flags, others = parser.parse_known_args(arguments)
+    if flags.redraw:
+        if others:
+            raise UserError(f"argument {others[0]!r} has no meaning with --redraw")
+    else:
+        from train.flags import parse
+        from train.run.loop import train
+        from train.step import runtime
 
-            effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
-            config, workdir = parse(others)
-            check(config)
-            flags.out.mkdir(parents=True, exist_ok=True)  # before half an hour of measuring, not after it
-            runtime.set_up()
-            with StopRequest() as stop:
-                if train(config, workdir, stop=stop).status == "stopped":
-                    return EXIT_STOPPED
-                try:
-                    write(measure(config, workdir, effort, stopped=stop), flags.out)
-                except KeyboardInterrupt:
-                    print("stopped; the run is kept, the same command starts the picture again", file=sys.stderr)
-                    return EXIT_STOPPED
-        for path in draw_insight(flags.out):
-            print(path)
-        return 0
-    except (UserError, RunFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except OSError as error:
-        print(f"error: {os_error_words(error)}", file=sys.stderr)
-        return 2
+        effort = Effort(flags.grid, flags.cycles, flags.examples, flags.batches)
+        config, workdir = parse(others)
+        check(config)
+        flags.out.mkdir(parents=True, exist_ok=True)  # before half an hour of measuring, not after it
+        runtime.set_up()
+        with StopRequest() as stop:
+            if train(config, workdir, stop=stop).status == "stopped":
+                return EXIT_STOPPED
+            try:
+                write(measure(config, workdir, effort, stopped=stop), flags.out)
+            except KeyboardInterrupt:
+                print("stopped; the run is kept, the same command starts the picture again", file=sys.stderr)
+                return EXIT_STOPPED
+    for path in draw_insight(flags.out):
+        print(path)
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,16 +3,32 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from train.errors import UserError
+from train.errors import RunFailed, UserError
 from train.interface.nearest import did_you_mean
-from train.interface.output import with_environment
+from train.interface.output import os_error_words, with_environment
 from train.interface.paths import user_path
 
-__all__ = ["Parser", "argument_path", "import_jax", "optional_path"]
+__all__ = ["Parser", "argument_path", "import_jax", "optional_path", "run_command"]
+
+
+def run_command(action: Callable[[], int]) -> int:
+    """Calls what a command does; errors that are not the program's become one line on stderr.
+
+    Returns:
+      The exit status: what `action` returns; 1 if a run failed, 2 for wrong input or a file that cannot be written.
+    """
+    try:
+        return action()
+    except (UserError, RunFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        print(f"error: {os_error_words(error)}", file=sys.stderr)
+        return 2
 
 
 def import_jax() -> None:

@@ -39,11 +39,15 @@ class StopRequest:
     Python hands signals to its main thread alone. In another thread the context listens to none; call `ask`, from any
     thread, instead. A signal that the process ignores (SIGHUP under nohup) stays ignored.
 
+    Args:
+      always: signals to listen to whatever TRAIN_STOP_SIGNALS says.
+
     Attributes:
       signal: The first signal that came, None so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *always: signal.Signals) -> None:
+        self._always = always
         self.signal: signal.Signals | None = None
         self._asked = False
         self._previous: dict[signal.Signals, object] = {}
@@ -67,7 +71,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in stop_signals():
+            for number in dict.fromkeys((*stop_signals(), *self._always)):
                 previous = signal.getsignal(number)
                 if previous == signal.SIG_IGN and number == signal.SIGHUP:
                     continue

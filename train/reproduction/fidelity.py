@@ -5,12 +5,13 @@ the report's logs; writes results/fidelity.md and the figure of the CNN. A missi
 failure. With --check the exit status is 1 unless every comparison holds. --collect first files finished workdirs.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from train.errors import UserError
-from train.interface.command_line import Parser, argument_path
+from train.interface.command_line import Parser, argument_path, run_command
 from train.interface.output import accept_any_text
 from train.reproduction.checks import failures
 from train.reproduction.runs import collect, read_filed_runs
@@ -18,8 +19,6 @@ from train.reproduction.runs import collect, read_filed_runs
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 by --check, 2 wrong input."""
-    from train.reproduction.page import write_page
-
     accept_any_text()
     parser = Parser(prog="python -m train.reproduction.fidelity", description=__doc__)
     parser.add_argument("--runs", type=argument_path, default=Path("results/fidelity"), help="the folder with the runs")
@@ -31,16 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--collect", type=argument_path, nargs="+", default=[], metavar="WORKDIR", help="workdirs to file first"
     )
     parser.add_argument("--machine", default="", help="with --collect: a short description of the runs' machine")
-    try:
-        flags = parser.parse_args(arguments)
-        if flags.collect and not flags.machine:
-            raise UserError("--collect needs --machine, a short description of the runs' machine")
-        for workdir in flags.collect:
-            print(collect(workdir, flags.runs, machine=flags.machine))
-        runs = read_filed_runs(flags.runs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: _compare(parser.parse_args(arguments)))
+
+
+def _compare(flags: argparse.Namespace) -> int:
+    from train.reproduction.page import write_page
+
+    if flags.collect and not flags.machine:
+        raise UserError("--collect needs --machine, a short description of the runs' machine")
+    for workdir in flags.collect:
+        print(collect(workdir, flags.runs, machine=flags.machine))
+    runs = read_filed_runs(flags.runs)
     missing = failures(runs)
     write_page(runs, flags.page, flags.runs)
     for line in missing:

@@ -16,6 +16,7 @@ from train.config import Config, to_dict
 from train.errors import UserError
 from train.files import read_json, write_atomic, write_json
 from train.reproduction.logs import report_runs
+from train.run.provenance import run_facts
 from train.run.records import Row, read_rows
 from train.setting import leaves
 
@@ -108,7 +109,7 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
       UserError: it is not a workdir, or not one of the report's recipes.
     """
     try:
-        config, run = (read_json(workdir / name) for name in ("config.json", "run.json"))
+        config = read_json(workdir / "config.json")
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir} is not the workdir of a run: {error}") from error
     name, command = identify(config, workdir)
@@ -119,13 +120,16 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
     rows = read_rows(source)
     if path.exists() and len(read_rows(path)) >= len(rows):
         return f"{stem}: kept, the run in {workdir} has no more epochs"
-    versions = {"Python": run["python"], **run["versions"]}
+    facts = run_facts(workdir)
+    if lacking := [what for what in ("python", "versions", "devices", "commit") if what not in facts]:
+        raise UserError(f"{workdir / 'run.json'} does not say which {lacking[0]} made the run; train it again")
+    versions = {"Python": facts["python"], **facts["versions"]}
     about = _read_about(folder)
     about[stem] = {
         "command": command,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-        "machine": f"{machine}; {', '.join(run['devices'])}",
-        "commit": run["commit"] or "",
+        "machine": f"{machine}; {', '.join(map(str, facts['devices']))}",
+        "commit": facts["commit"],
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, source.read_bytes())

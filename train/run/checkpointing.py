@@ -55,13 +55,26 @@ class Restored(NamedTuple):
     progress: dict[str, Any]
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """The steps of a run's checkpoints, whole or not, in increasing order; none where there is no such directory.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        if not directory.exists():
+            return []
+        return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    except OSError as error:
+        raise UserError(f"{directory} cannot be read: {error.strerror}") from error
+
+
 def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     """{path: (shape, dtype)} with paths that read alike for NamedTuples, dataclasses and the dicts Orbax stores."""
-    forms = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        names = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
-        forms["/".join(names)] = (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-    return forms
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 class Checkpoints:
@@ -86,13 +99,8 @@ class Checkpoints:
         self.newest: int | None = None  # the step that was last saved or restored
 
     def steps(self) -> list[int]:
-        """Steps that have a directory, whole or not, in increasing order; UserError where that cannot be read."""
-        try:
-            if not self._directory.exists():
-                return []
-            return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
-        except OSError as error:
-            raise UserError(f"{self._directory} cannot be read: {error.strerror}") from error
+        """See `saved_steps`."""
+        return saved_steps(self._directory)
 
     def save(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
         """Copies the tree to the host and writes it in the background; waits for an earlier write first.

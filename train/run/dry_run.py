@@ -9,7 +9,9 @@ import jax
 from train.config import Config
 from train.experiment import load_dataset, make_recipe
 from train.interface.words import duration_words
+from train.run.checkpointing import saved_steps
 from train.run.records import Row, read_rows, seconds_per_epoch
+from train.run.recovery import check_not_lost
 from train.run.workdir import Workdir
 from train.setting import leaves
 from train.step.parallel import Parallel, run_devices
@@ -73,11 +75,14 @@ def _progress(directory: Workdir, config: Config) -> tuple[str, list[Row]]:
         return "the run would start from the beginning", []
     directory.check_settings()
     rows = read_rows(directory.metrics) if directory.metrics.exists() else []
-    if not directory.last_saved:
-        return "a run without a checkpoint is there; it would start from the beginning", rows
     if directory.finished():
         return "the run is finished; nothing would be done", rows
-    return f"the run would resume from step {directory.last_saved:,}, after {len(rows)} of {config.epochs} epochs", rows
+    steps = saved_steps(directory.checkpoints)
+    if not steps:
+        check_not_lost(directory, len(rows))
+        return "a run without a checkpoint is there; it would start from the beginning", rows
+    done = sum(row["step"] <= steps[-1] for row in rows)
+    return f"the run would resume from step {steps[-1]:,}, after {done} of {config.epochs} epochs", rows
 
 
 def _time_left(config: Config, rows: list[Row]) -> str:

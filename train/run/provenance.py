@@ -1,5 +1,6 @@
 """Describes what a result was made with: machine, package versions, and commit of the source tree."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -7,7 +8,23 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from train.files import read_json
+
+# The types of what other programs read in a run's run.json.
+_FACTS: dict[str, Any] = {
+    "status": str,
+    "started": str,
+    "updated": str,
+    "wall_seconds": int | float,
+    "data": dict,
+    "devices": list,
+    "versions": dict,
+    "machine": str,
+    "python": str,
+    "commit": str,
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
 
 
@@ -44,6 +61,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def run_facts(workdir: Path) -> dict[str, Any]:
+    """What a workdir's run.json says of its run: entries of the right type only, for it is only a record.
+
+    Empty where there is none, or it is damaged.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        facts = read_json(workdir / "run.json")
+        return {name: facts[name] for name, kind in _FACTS.items() if isinstance(facts.get(name), kind)}
+    return {}
 
 
 def source_commit() -> str:

@@ -188,12 +188,9 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
     """
     if not directory.writes:
         return
-    rows, saved = len(metrics.rows), directory.last_saved
-    if rows and checkpoints.newest is None and (saved is not None or not directory.checkpoints.exists()):
-        raise UserError(
-            f"{directory.metrics} has {rows} rows, but the checkpoints in {directory.checkpoints} are gone; restore "
-            f"them, or delete {directory.metrics} and {directory.run} to train again from the start"
-        )
+    saved = directory.last_saved
+    if checkpoints.newest is None:
+        check_not_lost(directory, len(metrics.rows))
     if saved is not None and step < saved:
         log.warning("checkpoint %d is gone or damaged; the run goes on from step %d", saved, step)
     directory.patiently(lambda: metrics.keep_until(step), directory.metrics)
@@ -202,6 +199,19 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
         raise UserError(
             f"{directory.metrics} has {found} rows, but the checkpoint at step {step} comes after epoch {wanted}; "
             "restore the file, or choose another workdir"
+        )
+
+
+def check_not_lost(directory: Workdir, rows: int) -> None:
+    """Of a workdir without a checkpoint: whether there never was one.
+
+    Raises:
+      UserError: its rows were trained from checkpoints that are gone.
+    """
+    if rows and (directory.last_saved is not None or not directory.checkpoints.exists()):
+        raise UserError(
+            f"{directory.metrics} has {rows} rows, but the checkpoints in {directory.checkpoints} are gone; restore "
+            f"them, or delete {directory.metrics} and {directory.run} to train again from the start"
         )
 
 

@@ -1,6 +1,7 @@
 """Downloads are checked, and archives are unpacked without trusting them."""
 
 import hashlib
+import http.client
 import io
 import tarfile
 
@@ -53,6 +54,19 @@ def test_a_member_outside_the_folder_or_no_plain_file_is_refused_and_nothing_unp
     with pytest.raises(UserError, match=member[0]):
         download.extract(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize("error", [http.client.BadStatusLine("HELLO"), http.client.IncompleteRead(b"abc")])
+def test_what_does_not_speak_http_is_an_address_that_cannot_be_reached(error, tmp_path, monkeypatch):
+    def urlopen(url, timeout):
+        raise error
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", urlopen)
+    with pytest.raises(UserError, match=r"cannot download http://a/b \(.*\); use --from-dir"):
+        download.fetch(
+            "http://a/b", tmp_path / "file", size=3, sha256="0", report=lambda line: None, advice="use --from-dir"
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", None])

@@ -213,6 +213,15 @@ def test_a_file_that_is_no_run_is_refused_in_one_line(tmp_path, capsys, name, co
     assert not (tmp_path / "page.md").exists()
 
 
+def test_a_page_that_cannot_be_written_is_one_line(all_runs, capsys):
+    page = all_runs.parent / "nowhere" / "page.md"
+    assert fidelity.main([f"--runs={all_runs}", f"--page={page}"]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere" in error
+    assert error.endswith(": No such file or directory\n")
+    assert error.count("\n") == 1
+
+
 def test_epochs_out_of_order_are_refused(all_runs, capsys):
     path = all_runs / "adam_no_seed0.csv"
     lines = path.read_text().splitlines(keepends=True)
@@ -243,6 +252,15 @@ def workdir(tmp_path):
         return folder
 
     return make
+
+
+@pytest.mark.parametrize(("facts", "lacking"), [("[]", "python"), ('{"python": "3.11.2", "versions": 1}', "versions")])
+def test_a_run_whose_run_json_does_not_say_what_made_it_is_not_filed(workdir, tmp_path, capsys, facts, lacking):
+    made = workdir(config_of())
+    (made / "run.json").write_text(facts)
+    assert collect(made, tmp_path) == 2
+    assert f"run.json does not say which {lacking} made the run" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def collect(workdir, tmp_path):

@@ -34,8 +34,11 @@ def test_it_says_where_a_run_would_go_on_and_how_long_it_takes(small_config, tmp
     file = MetricsFile(tmp_path / "metrics.csv")
     for epoch, seconds in ((1, 100.0), (2, 20.0)):  # the first one waited for the compiler
         file.append({"epoch": epoch, "step": 7 * epoch, "seconds": seconds, "train_loss": 1.0})
+    (tmp_path / "checkpoints").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())
     assert "start from the beginning" in dry_run(small_config, tmp_path)
+    (tmp_path / "checkpoints" / "14").mkdir()
+    assert "resume from step 14, after 2 of 3 epochs" in dry_run(small_config, tmp_path)  # even without a run.json
     (tmp_path / "run.json").write_text(json.dumps({"status": "stopped", "checkpoint": 14}))
     found = lines_of(dry_run(small_config, tmp_path))
     assert "resume from step 14, after 2 of 3 epochs" in found["workdir"]
@@ -43,6 +46,15 @@ def test_it_says_where_a_run_would_go_on_and_how_long_it_takes(small_config, tmp
     (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "checkpoint": 21}))
     assert "nothing would be done" in dry_run(small_config, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*before, "run.json"]
+
+
+def test_a_workdir_whose_checkpoints_are_gone_is_refused_as_the_run_would_be(small_config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config)))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "stopped", "checkpoint": 7}))
+    MetricsFile(tmp_path / "metrics.csv").append({"epoch": 1, "step": 7, "seconds": 1.0, "train_loss": 1.0})
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"metrics.csv has 1 rows, but the checkpoints in .* are gone"):
+        dry_run(small_config, tmp_path)
 
 
 def test_a_workdir_of_another_config_is_refused_as_the_run_would_be(small_config, replace, tmp_path):

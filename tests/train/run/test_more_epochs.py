@@ -29,6 +29,13 @@ def test_a_step_schedule_goes_on(small_config, replace, tmp_path, assert_same_ru
     assert train(small_config, tmp_path / "killed", quiet=True).status == "finished"
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
+    config = tmp_path / "run" / "config.json"
+    whole = config.read_text()
+    config.write_text(json.dumps(to_dict(shorter) | {"epochs": "1"}))
+    with pytest.raises(UserError, match="epochs was '1', is now 3; choose another workdir"):
+        train(small_config, tmp_path / "run", quiet=True)
+    config.write_text(whole)
+
     with pytest.raises(UserError, match="epochs was 3, is now 1; choose another workdir"):
         train(shorter, tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="epochs was 3, is now 4; seed was 7, is now 8"):

@@ -43,6 +43,13 @@ def test_the_set_of_signals_can_be_chosen(given, names, monkeypatch):
             assert signal.getsignal(signal.Signals[f"SIG{name}"]) == signal.SIG_DFL
 
 
+def test_a_studys_worker_hears_its_study_whatever_signals_are_chosen(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "USR2")
+    with StopRequest(signal.SIGTERM) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+
+
 @pytest.mark.parametrize("given", ["KILL", "STOP", "NOPE", "USR2;TERM", "15"])
 def test_what_is_no_signal_to_catch_is_refused(given):
     with pytest.raises(UserError, match=f"{VARIABLE}={given}: .* is not a signal that can be caught"):

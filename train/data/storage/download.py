@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import http.client
 import lzma
 import os
 import tarfile
@@ -81,9 +82,9 @@ def fetch(
                 if 10 * received // size > told:
                     told = 10 * received // size
                     report(f"  {received / 1e6:.0f} of {size / 1e6:.0f} MB")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         path.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
+        if getattr(error, "errno", None) == errno.ENOSPC:
             raise UserError(
                 f"cannot download {url}: no space left in {path.parent}; free {size / 1e6:.0f} MB"
             ) from error

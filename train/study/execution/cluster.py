@@ -125,11 +125,8 @@ class SlurmExecutor:
         return True
 
     def start(self, runs: Sequence[PlannedRun]) -> None:
-        queued = in_queue(self._jobs[run.id]["job"] for run in runs if run.id in self._jobs)
         self._going |= dict.fromkeys(run.id for run in runs)
-        new = [run for run in runs if self._jobs.get(run.id, {}).get("job") not in queued]
-        if new:
-            self._new.append(new)
+        self._new.append(list(runs))
 
     def wait(self, seconds: float) -> list[RunEnd]:
         if self._stopped:
@@ -170,8 +167,11 @@ class SlurmExecutor:
         pass
 
     def _submit(self) -> None:
-        """Submits what was started since the last time, as arrays."""
-        new, self._new = self._new, []
+        """Submits what was started since the last time and is not in the queue yet, as arrays."""
+        known = {run.id: self._jobs[run.id]["job"] for runs in self._new for run in runs if run.id in self._jobs}
+        queued = in_queue(known.values())
+        left = [[run for run in runs if known.get(run.id) not in queued] for runs in self._new]
+        new, self._new = [runs for runs in left if runs], []
         for first in range(0, len(new), ARRAY):
             groups = new[first : first + ARRAY]
             jobs = []

@@ -12,6 +12,7 @@ from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
 from train.identity import earlier_configs, run_id
 from train.interface.signals import StopRequest
+from train.run.provenance import run_facts
 from train.run.records import read_rows
 from train.study.execution.executor import Executor, RunEnd
 from train.study.execution.live import Live
@@ -36,19 +37,6 @@ class Tally:
     finished: list[PlannedRun] = dataclasses.field(default_factory=list)
     failed: list[tuple[PlannedRun, str]] = dataclasses.field(default_factory=list)
     open: list[PlannedRun] = dataclasses.field(default_factory=list)
-
-
-# What is taken from a run's run.json, where it has the right form: it is only a record.
-_FACTS = {
-    "status": str,
-    "updated": str,
-    "wall_seconds": int | float,
-    "data": dict,
-    "versions": dict,
-    "machine": str,
-    "python": str,
-    "commit": str,
-}
 
 
 def take_group(waiting: Sequence[PlannedRun], seeds: int) -> tuple[list[PlannedRun], list[PlannedRun]]:
@@ -86,6 +74,7 @@ class Runner:
         self._study, self._out, self._runs = study, out, runs
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
         self._seeds_per_program = seeds_per_program
+        self._planned: set[str] = set()
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
@@ -94,6 +83,7 @@ class Runner:
           RunFailed: what is finished cannot be published, since the disk stayed full; or no run can start.
         """
         tally = Tally()
+        self._planned = {run.id for run in planned}
         waiting = [run for run in planned if not is_finished(run.id, self._runs)]
         going: dict[str, PlannedRun] = {}
         attempts = dict.fromkeys((run.id for run in waiting), 0)
@@ -140,14 +130,15 @@ class Runner:
     def _continue_earlier(self, run: PlannedRun) -> None:
         """Gives a run that has no workdir that of a run of fewer epochs which it continues, if checkpoints are there.
 
-        What that one published stays published.
+        What that one published stays published. A run that is planned as well keeps its workdir.
         """
         directory = run_directory(self._out, run.id)
         if directory.exists():
             return
         for earlier in earlier_configs(run.config):
-            found = run_directory(self._out, run_id(earlier, run.data))
-            if found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
+            other = run_id(earlier, run.data)
+            found = run_directory(self._out, other)
+            if other not in self._planned and found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
                 found.rename(directory)
                 return
 
@@ -186,11 +177,7 @@ class Runner:
         return "it left no complete metrics.csv" if trained_on == run.data else "its data changed during the study"
 
     def _facts(self, run: PlannedRun) -> dict[str, Any]:
-        """The run's run.json; empty where there is none, or it is damaged."""
-        with contextlib.suppress(OSError, ValueError):
-            facts = read_json(run_directory(self._out, run.id) / "run.json")
-            return {name: facts[name] for name, kind in _FACTS.items() if isinstance(facts.get(name), kind)}
-        return {}
+        return run_facts(run_directory(self._out, run.id))
 
     def _publish(self, run: PlannedRun, status: Status, rows: Sequence[Any] = (), *, facts: dict[str, Any]) -> None:
         versions = facts.get("versions", {})

@@ -1,11 +1,10 @@
 """How far a study is, from what it left on the disk and Slurm's queue: for any node, while it runs or not."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from train.errors import UserError
-from train.files import read_json
+from train.run.provenance import run_facts
 from train.study.execution.cluster import in_queue, read_jobs
 from train.study.execution.worker import run_directory
 from train.study.plan import PlannedRun
@@ -28,9 +27,7 @@ def state_of(run: PlannedRun, out: Path, runs: Mapping[str, RunRecord], queued: 
         return "done"
     if job in queued:
         return "queued" if queued[job] in ("PENDING", "REQUEUED", "REQUEUE_HOLD") else "running"
-    status = ""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        status = read_json(run_directory(out, run.id) / "run.json").get("status", "")
+    status = run_facts(run_directory(out, run.id)).get("status", "")
     if status == "running" and job:
         return "stopped"  # its job has left the queue
     return {"finished": "done", "": "failed" if run.id in runs else "to do"}.get(status, status)

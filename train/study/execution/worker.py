@@ -230,7 +230,7 @@ def _main(arguments: list[str] | None) -> int:
 
     runs: queue.Queue[list[dict[str, Any]] | None] = queue.Queue()
     failed = False
-    with StopRequest() as stop:
+    with StopRequest(signal.SIGTERM) as stop:  # by which the study asks
         if flags.runs is None:
             threading.Thread(target=_read_runs, args=(sys.stdin, runs), daemon=True).start()
         else:

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
@@ -66,8 +67,12 @@ def copy_study_file(path: Path, folder: Path) -> Path:
         for name, module in tuple(sys.modules.items())
         if name.partition(".")[0] not in ours and (file := getattr(module, "__file__", None))
     ]
+    library = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
     neighbours = {
-        file for file in imported if home in file.parents and file.suffix == ".py" and "site-packages" not in file.parts
+        file
+        for file in imported
+        if home in file.parents and file.suffix == ".py"
+        if "site-packages" not in file.parts and library.isdisjoint(file.resolve().parents)
     }
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

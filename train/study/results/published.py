@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import gzip
 import io
+import logging
 import typing
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import Any
 
 from train.config import FORMER, Config, from_dict
 from train.errors import RunFailed, UserError
-from train.files import csv_text, read_json, read_text, write_atomic
+from train.files import csv_text, read_json, read_text, write_together
 from train.identity import run_id
 from train.locks import exclusive
 from train.registry import PARTS, Registry
@@ -35,6 +36,8 @@ from train.setting import elements_of, leaves
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
 from train.study.results.records import RunRecord
+
+log = logging.getLogger(__name__)
 
 RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
 # Copies of the study file and its neighbours, as the session that goes on has read them.
@@ -95,7 +98,8 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
     """The published runs by id; none where nothing is published yet.
 
     Raises:
-      UserError: a file is damaged, a number in one does not fit the others, or one has runs that the other lacks.
+      UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. Curves without a
+        run, which a kill between the two files leaves, are told of and left out.
     """
     if not (out / RUNS).exists():
         if (out / CURVES).exists():
@@ -126,9 +130,12 @@ def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
         if run.id in runs:
             raise ValueError(f"run {run.id} is in {RUNS} twice")
         runs[run.id] = run
-    if lost := sorted(rows.keys() - runs.keys()):
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        raise ValueError(f"{RUNS} has lost the runs {', '.join(lost[:3])}{more}, whose curves are in {CURVES}")
+    if extra := sorted(rows.keys() - runs.keys()):
+        more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+        log.warning(
+            f"{RUNS} has no line for the runs {', '.join(extra[:3])}{more}, whose curves are in {CURVES}: they count "
+            "as not run. If they should count, restore both files, e.g. from git, before the study runs again"
+        )
     return runs
 
 
@@ -225,7 +232,7 @@ def _options(run: RunRecord) -> dict[str, Any]:
 def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
     """Writes curves.csv.gz and runs.csv, in the plan's order, runs that it does not have behind.
 
-    The curves first: a run counts once it is in runs.csv.
+    Both are on the disk before either takes its place, the curves first: a run counts once it is in runs.csv.
     """
     places: dict[str, list[tuple[str, str, str]]] = {}
     for section in study.sections:
@@ -263,8 +270,7 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
             f"{RUNS} and {CURVES} could not be read back ({error}), so those in {out} are left as they were; this is a "
             "fault of the program: please report it"
         ) from error
-    write_atomic(out / CURVES, curves)
-    write_atomic(out / RUNS, text)
+    write_together({out / CURVES: curves, out / RUNS: text.encode()})
 
 
 def _run_record(run: RunRecord, places: list[tuple[str, str, str]], more: Sequence[str]) -> dict[str, str]:
@@ -291,5 +297,4 @@ def _run_record(run: RunRecord, places: list[tuple[str, str, str]], more: Sequen
         record[name] = exact(value)
     record |= {name: short(run.rows[-1].get(name)) if run.rows else "" for name in more if name in FURTHER_COLUMNS}
     record |= {name: exact(value) for name, value in _options(run).items()}
-    record = dict.fromkeys(more, "") | record
-    return record
+    return dict.fromkeys(more, "") | record

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import time
@@ -315,6 +316,23 @@ def test_each_process_has_its_share_of_the_cores(jobs, shares, monkeypatch):
     assert shares_of_cores(jobs) == shares
 
 
+def test_a_run_does_not_take_the_workdir_of_a_shorter_one_that_is_planned_as_well(out):
+    """The shorter one trains at the same time; once it is no longer planned, its workdir is continued."""
+    study = make_study(names=("plain",), seeds=1)
+    (variant,) = study.sections[0].variants
+    longer = dataclasses.replace(variant, config=dataclasses.replace(variant.config, epochs=3))
+    sections = [dataclasses.replace(study.sections[0], variants=(one,)) for one in (variant, longer)]
+    short, long = (planned_runs(dataclasses.replace(study, sections=[section]))[0] for section in sections)
+    saved = run_directory(out, short.id) / "checkpoints" / "7"
+    saved.mkdir(parents=True)
+    for planned, continued in (((short, long), False), ((long,), True)):
+        executor = Pretend(out, planned, jobs=2, script={short.name: ["stopped", "stopped"]})
+        live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
+        Runner(study, out, {}, executor, retries=0, live=live).run(planned, Stop())
+        assert saved.exists() != continued
+        assert (run_directory(out, long.id) / "checkpoints" / "7").exists() == continued
+
+
 # The published form
 
 
@@ -407,7 +425,6 @@ DAMAGES = {
     "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; restore it"),
     "empty runs": (lambda out: (out / RUNS).write_text(""), "has no column"),
     "another table": (lambda out: (out / RUNS).write_text("x,y\n1,2\n"), "has no column"),
-    "a run lost in a merge": (drop_last_run, "runs.csv has lost the runs [0-9a-f]{12}, whose curves"),
     "a conflict marker": (edit_runs("finished", "<<<<<<< HEAD\nfinished"), "too many or too few cells"),
     "a run twice": (twice, "twice"),
     "another status": (edit_runs("finished", "fine"), "status 'fine'"),
@@ -469,6 +486,41 @@ def test_published_files_that_do_not_hold_together_are_refused_and_left_alone(na
         run_all(study, out, seeds=seeds)
     assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_without_its_line_in_runs_csv_is_told_and_made_again(out, caplog):
+    """Its line was deleted, or a kill came between the two files."""
+    study = make_study()
+    run_all(study, out)
+    whole, files = read_runs(out), [(out / name).read_bytes() for name in (RUNS, CURVES)]
+    drop_last_run(out)
+    run = list(whole)[-1]
+    assert read_runs(out).keys() == whole.keys() - {run}
+    assert f"runs.csv has no line for the runs {run}, whose curves are in curves.csv.gz" in caplog.text
+    shutil.rmtree(out / "runs")
+    _, executor, _ = run_all(study, out)
+    assert list(executor.runs)[-1] == run
+    assert executor.started == [executor.runs[run].name]
+    assert [(out / name).read_bytes() for name in (RUNS, CURVES)] == files
+
+
+def test_a_disk_that_is_full_for_one_of_the_two_files_leaves_both(out, monkeypatch):
+    study = make_study()
+    run_all(study, out)
+    runs, files = read_runs(out), [(out / name).read_bytes() for name in (RUNS, CURVES)]
+    sync, synced = os.fsync, []
+
+    def full_at_the_second(number):
+        synced.append(number)
+        if len(synced) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(number)
+
+    monkeypatch.setattr("train.files.os.fsync", full_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        write_runs(out, study, dict(list(runs.items())[:-1]))
+    assert [(out / name).read_bytes() for name in (RUNS, CURVES)] == files
+    assert not list(out.glob(".*.csv*"))
 
 
 @pytest.mark.parametrize("name", [RUNS, FACTS])

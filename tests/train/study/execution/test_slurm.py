@@ -190,6 +190,29 @@ def test_status_says_what_is_done_queued_running_failed_and_stopped(tmp_path, ca
     ]
 
 
+def test_the_queue_is_looked_at_once_for_all_runs_that_have_jobs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAKY", str(tmp_path / "tries"))
+    runs = planned_runs(load_study(write_study(tmp_path, seeds=4)))
+    executor, looks, submitted = object.__new__(cluster.SlurmExecutor), [], []
+    (tmp_path / "slurm").mkdir()
+    executor._out, executor._worker_flags = tmp_path, []
+    executor._jobs = {run.id: {"job": f"1_{number}", "name": run.name} for number, run in enumerate(runs[:3])}
+    executor._new, executor._going = [], {}
+
+    def in_queue(jobs):
+        looks.append(sorted(jobs))
+        return {"1_0": "RUNNING", "1_2": "PENDING"}
+
+    monkeypatch.setattr(cluster, "in_queue", in_queue)
+    monkeypatch.setattr(executor, "_map", lambda jobs: submitted.extend(jobs) or [f"2_{n}" for n in range(len(jobs))])
+    for run in runs:
+        executor.start([run])
+    executor._submit()
+    assert looks == [["1_0", "1_1", "1_2"]]
+    assert [executor._jobs[run.id]["job"] for run in runs] == ["1_0", "2_0", "1_2", "2_1"]
+    assert len(submitted) == 2
+
+
 def test_printed_commands_train_the_runs_and_the_study_collects_them(tmp_path, capsys, monkeypatch):
     """One command for two seeds in one program; the study then finds nothing to do."""
     monkeypatch.setenv("FLAKY", str(tmp_path / "tries"))

@@ -152,6 +152,20 @@ def test_processes_started_later_run_the_study_file_as_it_was(tmp_path):
     assert done.stdout == "1 2\n"
 
 
+def test_a_python_below_the_studys_folder_is_not_copied(tmp_path, monkeypatch):
+    """As that of pyenv or conda in a home folder with the study file in it."""
+    library = tmp_path / "home" / "pyenv" / "lib"
+    library.mkdir(parents=True)
+    for path in (library / "library_below_a_study.py", tmp_path / "home" / "beside_a_study.py"):
+        path.write_text("")
+        monkeypatch.syspath_prepend(path.parent)
+    (tmp_path / "home" / "study.py").write_text("import library_below_a_study, beside_a_study\n")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(library))
+    run_study_file(tmp_path / "home" / "study.py")
+    copy_study_file(tmp_path / "home" / "study.py", tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy").rglob("*.py")) == ["beside_a_study.py", "study.py"]
+
+
 # Plans
 
 
