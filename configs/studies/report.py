@@ -34,7 +34,7 @@ from train.config import Config, ModelConfig, OptimizerConfig
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
 from train.reproduction.logs import reference
-from train.study.plan import SCALES, Section, Study, Variant
+from train.study.plan import SCALES, Picture, Section, Study, Variant
 
 CIFAR = ("cifar10", "cifar100")
 TITLES = {
@@ -337,6 +337,12 @@ def tiny(config: Config) -> Config:
     )
 
 
+INSIGHT = Picture(
+    "insight",  # by `python -m train.insight --out=OUT/figures`
+    "Lookahead in the plane of one cycle",
+    "Test accuracy in the plane through the fast weights at the start, middle and end of one cycle, with BatchNorm "
+    "re-estimated at each point. The paths of the same run with and without Lookahead are projected onto the plane.",
+)
 OUTLOOK = (
     "A verdict here is about 12 epochs of 12,800 images; only Penn Treebank has the report's own budget. After the "
     "report's 200 epochs two optimizers may rank differently; nothing here rules that out.",
@@ -364,4 +370,5 @@ def get_study(scale: str = "mini") -> Study:
         reference="the report",
         sources={"report": "What the report claims", "control": "What this study adds"},
         outlook=OUTLOOK if scale == "mini" else (),
+        pictures=[INSIGHT],
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from train.config import Config, ModelConfig, OptimizerConfig
 from train.reproduction.logs import reference
-from train.study.plan import Claim, Comparison, Pair, Section, Study, Variant
+from train.study.plan import Claim, Comparison, Pair, Picture, Section, Study, Variant
 from train.study.results.records import Beside, ComparisonResult, Reading, RunRecord, SeedsNeeded, StudyResults, Verdict
 
 SOURCES = {"report": "What the report claims", "control": "What this study adds", "own": "What this study claims"}
@@ -78,6 +78,10 @@ def results(sections, claims=(), *, seeds=3, scale="mini", outcomes=("supported"
         scale=scale,
         reference="the report",
         sources=SOURCES,
+        pictures=[
+            Picture("own", "A picture of its own", "What another program drew"),
+            Picture("none", "Lost", "Not there"),
+        ],
     )
     runs = {}
     for section in study.sections:

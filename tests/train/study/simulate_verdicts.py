@@ -22,7 +22,7 @@ import numpy as np
 
 from train.study.plan import load_study
 from train.study.verdicts.judge import decide
-from train.study.verdicts.measurements import names_of, variant_ids
+from train.study.verdicts.measurements import variant_ids
 from train.study.verdicts.notes import variants_of
 from train.study.verdicts.resolve import decidable
 
@@ -130,7 +130,7 @@ class Plan:
         noise = truth.deviations[QUANTITIES[comparison.quantity]]
         total, variance = 0.0, 0.0
         for sign, pair in zip((1, -1), comparison.pairs, strict=False):
-            ids = [self.ids[pair.section, *names_of(side)] for side in (pair.variant, pair.baseline)]
+            ids = [self.ids[pair.section, *side] for side in (pair.variants, pair.baselines)]
             total += sign * (values[ids[0]] - values[ids[1]])
             variance += noise[ids[0]] ** 2 + noise[ids[1]] ** 2
         return total, float(np.sqrt(variance))

@@ -8,7 +8,6 @@ from train.files import csv_text, write_atomic
 from train.study.page.summary import summarise
 from train.study.results.cells import short
 from train.study.results.records import ComparisonResult, StudyResults, Verdict
-from train.study.verdicts.measurements import names_of
 from train.study.verdicts.wording import seeds_words
 
 CLAIMS, SUMMARY = "claims.csv", "summary.csv"
@@ -37,16 +36,16 @@ def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int, sec
         "section": comparison.pair.section,
         "variant": test.variant,
         "baseline": test.baseline,
-        "variant_of": " | ".join(names_of(comparison.pair.variant)),
-        "baseline_of": " | ".join(names_of(comparison.pair.baseline)),
+        "variant_of": " | ".join(comparison.pair.variants),
+        "baseline_of": " | ".join(comparison.pair.baselines),
         "quantity": comparison.quantity,
         "baseline_quantity": comparison.baseline_quantity or comparison.quantity,
         "kind": comparison.kind,
         "margin": comparison.margin,
         "unit": "log ratio" if test.relative else "difference",
         "than_section": than and than.section,
-        "than_variant": than and " | ".join(names_of(than.variant)),
-        "than_baseline": than and " | ".join(names_of(than.baseline)),
+        "than_variant": than and " | ".join(than.variants),
+        "than_baseline": than and " | ".join(than.baselines),
         "outcome": test.outcome,
         "n": test.n,
         "variant_mean": test.variant_mean,

@@ -8,7 +8,6 @@ from train.study.page.data import section_id
 from train.study.plan import Study
 from train.study.plan.quantities import QUANTITIES
 from train.study.results.records import ComparisonResult, Verdict
-from train.study.verdicts.measurements import names_of
 from train.study.verdicts.seeds import MAX_SEEDS
 from train.study.verdicts.wording import NONE, gain_words, seeds_words, two_values
 
@@ -143,7 +142,7 @@ def _stated(test: ComparisonResult, study: Study) -> list[tuple[str, SectionLink
     }[comparison.kind]
     place = _place(study, comparison.pair.section)
     if than is not None:
-        other = f" {kind} that of {' or '.join(names_of(than.variant))} over {' or '.join(names_of(than.baseline))}, "
+        other = f" {kind} that of {' or '.join(than.variants)} over {' or '.join(than.baselines)}, "
         return [(f"gain of {test.variant} over {test.baseline}, ", place), (other, _place(study, than.section))]
     words = f"{test.variant} {kind} {test.baseline}"
     if comparison.baseline_quantity not in ("", comparison.quantity):

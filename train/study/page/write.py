@@ -1,8 +1,8 @@
 """index.html of a study: one file that opens from the disk, with verdicts, interactive curves, settings and runs.
 
-Nothing is loaded from anywhere: style, script, chart library (uPlot, see `assets/README.md`), curves and the picture of
-`train.insight` are in the file, and its Content-Security-Policy admits these scripts by their hashes and nothing
-else. Without JavaScript all tables are there, and the sections show their figures, where those lie beside the page.
+Nothing is loaded from anywhere: style, script, chart library (uPlot, see `assets/README.md`), curves and further
+pictures are in the file, and its Content-Security-Policy admits these scripts by their hashes and nothing else. Without
+JavaScript all tables are there, and the sections show their figures, where those lie beside the page.
 """
 
 import base64
@@ -17,7 +17,6 @@ import jinja2
 from markupsafe import Markup
 
 from train.files import write_atomic
-from train.insight.points import STEM
 from train.study.page.data import page_data, script_json, section_id
 from train.study.page.figures import reference_rows
 from train.study.page.summary import Summary, summarise
@@ -91,7 +90,7 @@ def _faults(section: Section) -> list[str]:
 
 
 def _embedded(folder: Path, stem: str) -> str:
-    """A picture of figures/ as base64, such as that of `train.insight`; "" where there is none."""
+    """A picture of figures/ as base64; "" where there is none."""
     picture = folder / FIGURES / f"{stem}.png"
     return base64.b64encode(_smaller(picture)).decode() if picture.exists() else ""
 
@@ -151,7 +150,7 @@ def page_html(results: StudyResults, folder: Path) -> str:
         sources=_sources(results),
         reach=reach(results.verdicts),
         reference=study.reference[:1].upper() + study.reference[1:],
-        insight=_embedded(folder, STEM),
+        pictures=[(picture, _embedded(folder, picture.stem)) for picture in study.pictures],
         tuned=any(section.trials for section in study.sections),
         profiles=_embedded(folder, PROFILES),
         sections=[_section(section, i, results, records, folder) for i, section in enumerate(study.sections)],

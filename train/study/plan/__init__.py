@@ -10,7 +10,8 @@ from train.study.plan.runs import (
     with_data_dir,
     with_epochs,
 )
-from train.study.plan.study import SCALES, Reference, Section, Study, Variant
+from train.study.plan.sections import Reference, Section, Variant
+from train.study.plan.study import SCALES, Picture, Study
 from train.study.plan.study_file import copy_study_file, load_study, run_study_file
 from train.study.plan.tuning import Range, log_uniform, uniform
 
@@ -19,6 +20,7 @@ __all__ = [
     "Claim",
     "Comparison",
     "Pair",
+    "Picture",
     "PlannedRun",
     "Range",
     "Reference",

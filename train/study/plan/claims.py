@@ -36,6 +36,16 @@ class Pair:
     variant: str | tuple[str, ...]
     baseline: str | tuple[str, ...]
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of the variant."""
+        return (self.variant,) if isinstance(self.variant, str) else self.variant
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The names of the baseline."""
+        return (self.baseline,) if isinstance(self.baseline, str) else self.baseline
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

@@ -8,7 +8,8 @@ from train.errors import UserError
 from train.identity import run_id
 from train.interface.nearest import did_you_mean
 from train.study.plan import tuning
-from train.study.plan.study import Section, Study, Variant
+from train.study.plan.sections import Section, Variant
+from train.study.plan.study import Study
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,11 +84,6 @@ def variant_ids(study: Study) -> dict[tuple[str, str], str]:
     return {(section.ref, variant.name): variant.id for section in study.sections for variant in section.variants}
 
 
-def names_of(side: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The names on one side of a pair."""
-    return (side,) if isinstance(side, str) else side
-
-
 class Measurements:
     """Measures the comparisons of a study on its runs at one look.
 
@@ -125,7 +120,7 @@ class Measurements:
         ready = all(
             self._by_seed(pair.section, name).keys() >= set(range(self._study.seeds))
             for pair in comparison.pairs
-            for name in (*names_of(pair.variant), *names_of(pair.baseline))
+            for name in (*pair.variants, *pair.baselines)
         )
         beside = [
             self.paired(Pair(pair.section, chosen.variant, chosen.baseline), comparison.beside)
@@ -137,10 +132,10 @@ class Measurements:
     def paired(self, pair: Pair, quantity: str, baseline_quantity: str = "") -> Paired:
         """Measures a pair in a quantity. Of several names the best is used."""
         # The best of some is not the best of all: a seed counts once all candidates have run with it, or failed.
-        names = (*names_of(pair.variant), *names_of(pair.baseline))
+        names = (*pair.variants, *pair.baselines)
         seeds = set.intersection(*(set(self._by_seed(pair.section, name)) for name in names))
-        variant = self._best(pair.section, names_of(pair.variant), quantity, seeds)
-        baseline = self._best(pair.section, names_of(pair.baseline), baseline_quantity or quantity, seeds)
+        variant = self._best(pair.section, pair.variants, quantity, seeds)
+        baseline = self._best(pair.section, pair.baselines, baseline_quantity or quantity, seeds)
         found = Paired(variant, baseline, [], [], [])
         ours, theirs = self._by_seed(pair.section, variant), self._by_seed(pair.section, baseline)
         for seed in sorted(seeds):

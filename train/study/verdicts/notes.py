@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from train.study.plan import Study, Variant
 from train.study.plan.claims import Claim
 from train.study.results.records import ComparisonResult, Outcome, Progress
-from train.study.verdicts.measurements import names_of
 from train.study.verdicts.rulings import Ruling
 from train.study.verdicts.seeds import MAX_SEEDS
 from train.study.verdicts.wording import gain_words, seeds_words
@@ -15,7 +14,7 @@ def variants_of(study: Study, claim: Claim) -> list[Variant]:
     """All variants that a claim compares, each once."""
     found: dict[str, Variant] = {}
     for pair in (pair for comparison in claim.comparisons for pair in comparison.pairs):
-        for name in (*names_of(pair.variant), *names_of(pair.baseline)):
+        for name in (*pair.variants, *pair.baselines):
             variant = study.section(pair.section).variant(name)
             found[variant.id] = variant
     return list(found.values())

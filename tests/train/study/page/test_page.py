@@ -230,7 +230,7 @@ def browser():
 def path(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     draw_all(made_up.results(results.study.sections[1:2]), folder / "figures")
-    PIL.Image.linear_gradient("L").convert("RGB").save(folder / "figures" / "insight.png")
+    PIL.Image.linear_gradient("L").convert("RGB").save(folder / "figures" / "own.png")
     write_page(results, folder / "index.html")
     return folder / "index.html"
 
@@ -292,10 +292,13 @@ def test_it_opens_without_a_word_or_a_request(opened, path):
     assert path.stat().st_size < 500_000
 
 
-def test_the_insight_picture_is_in_the_file_itself(opened, path, tmp_path):
+def test_a_studys_own_picture_is_in_the_file_itself(opened, path, tmp_path):
     alone = tmp_path / "index.html"
     shutil.copy(path, alone)
-    picture = opened(file=alone).get_by_alt_text("Test accuracy in the plane")
+    page = opened(file=alone)
+    assert page.get_by_role("heading", name="A picture of its own").count() == 1
+    assert page.get_by_role("heading", name="Lost").count() == 0
+    picture = page.get_by_alt_text("What another program drew")
     assert picture.evaluate("image => [image.complete, image.naturalWidth, image.naturalHeight]") == [True, 256, 256]
 
 
