@@ -232,7 +232,9 @@ def validate(config: Config) -> Config:
 def fill_options(config: Config) -> None:
     """Gives a model and an optimizer that take options their defaults if the config has none."""
     for part, registry in PARTS.items():
-        owner = getattr(config, part)
+        owner, expected = getattr(config, part), type(getattr(Config(), part))
+        if not isinstance(owner, expected):
+            raise UserError(f"config.{part}={owner!r} must be a {expected.__name__}: {expected.__name__}(name=...)")
         if owner.name not in registry:
             continue  # refused as every wrong value is
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import logging
 import os
 from typing import Any
 
@@ -26,6 +27,8 @@ from train.step.recalibration import BATCHES
 from train.step.recipe import Recipe, steps_per_epoch
 from train.step.share import WHOLE, Share
 from train.step.steps import abstract_inputs, abstract_state, tree_bytes
+
+log = logging.getLogger(__name__)
 
 # Programs without oneDNN: XLA's own convolutions and our lowerings to its matmuls.
 XLA = "XLA"
@@ -158,6 +161,7 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
         ema_decay=config.ema_decay,
         share=share,
     )
+    _check_updates(recipe, config)
     _check_network(recipe, config, dataset)
     if config.optimizer.lookahead and averages.is_schedule_free(abstract_state(recipe).opt_state):
         raise UserError(
@@ -166,6 +170,21 @@ def make_recipe(config: Config, dataset: Dataset, share: Share = WHOLE, *, convo
         )
     _check_batch_stats(recipe, config)
     return recipe
+
+
+def _check_updates(recipe: Recipe, config: Config) -> None:
+    """Refuses a run in which no update is made, and warns of one in which Lookahead does not sync."""
+    updates = recipe.total_steps // config.accumulate_steps
+    if updates == 0:
+        raise UserError(
+            f"config.accumulate_steps={config.accumulate_steps} is more than the run's {recipe.total_steps} steps, so "
+            "no update would be made; use fewer, or more epochs"
+        )
+    if config.optimizer.lookahead and config.optimizer.sync_period > updates:
+        log.warning(
+            f"config.optimizer.sync_period={config.optimizer.sync_period} is more than the run's {updates} updates: "
+            "Lookahead never syncs, and its slow weights stay the initial ones"
+        )
 
 
 def _check_batch_stats(recipe: Recipe, config: Config) -> None:

@@ -68,6 +68,12 @@ def test_value_out_of_range_is_refused_by_name(name, value):
         validate(with_field(name, value))
 
 
+@pytest.mark.parametrize("given", ["resnet18", {"name": "resnet18"}, None, ModelConfig])
+def test_a_part_of_another_type_is_refused_by_name(given):
+    with pytest.raises(UserError, match=r"config\.model=.* must be a ModelConfig: ModelConfig\(name=\.\.\.\)"):
+        validate(Config(model=given))
+
+
 def test_every_field_states_its_rules():
     for name, _, field in leaves(Config()):
         assert "identity" in field.metadata, name

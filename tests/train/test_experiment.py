@@ -44,6 +44,15 @@ def config(model="small_cnn", optimizer=(), model_options=(), **changes):
     )
 
 
+def test_a_run_without_an_update_is_refused_and_one_without_a_sync_is_told(caplog):
+    with pytest.raises(UserError, match="accumulate_steps=17 is more than the run's 16 steps, so no update"):
+        make_recipe(config(epochs=2, accumulate_steps=17), images(8, 8, 1))
+    for sync_period, told in ((5, False), (6, True)):
+        lookahead = {"lookahead": True, "sync_period": sync_period}
+        make_recipe(config(epochs=2, accumulate_steps=3, optimizer=lookahead), images(8, 8, 1))
+        assert ("sync_period=6 is more than the run's 5 updates: Lookahead never syncs" in caplog.text) == told
+
+
 TOO_SMALL = {
     "digits for the CNN": ("cnn", images(8, 8, 1), "8x8x1"),
     "CIFAR for the CNN": ("cnn", images(32, 32), "32x32x3"),

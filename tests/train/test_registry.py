@@ -338,6 +338,9 @@ def test_a_registered_language_model_needs_only_logits(lion, tmp_path):
         def __call__(self, tokens, train):
             return nn.Embed(self.num_classes, self.num_classes)(tokens)  # a table of logits
 
+        def hidden(self, tokens, train):
+            raise AssertionError("a method of the user's own")
+
     @train.register_dataset("count")
     def count(batch_size, sequence_length):
         tokens = (np.arange(40 * 6, dtype=np.int32) % 5).reshape(40, 6)

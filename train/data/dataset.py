@@ -82,13 +82,23 @@ class Dataset:
 
 
 def checked(dataset: Dataset) -> Dataset:
-    """The data set, if its arrays are what its task says.
+    """The data set, if its arrays are what its task says; NumPy's scalars and arrays beside them as plain values.
 
     Raises:
-      UserError: an unknown task or augmentation, arrays of another kind, different numbers of inputs and targets, a
-        label outside the classes, or not one mean and deviation for each channel.
+      UserError: an unknown task or augmentation, arrays of another kind, different numbers of inputs and targets, no
+        examples, a label outside the classes or a token outside the vocabulary, or not one mean and one positive
+        deviation for each channel.
     """
     where = f"dataset {dataset.name!r}"
+    dataset = dataclasses.replace(
+        dataset,
+        num_classes=int(dataset.num_classes),
+        mean=tuple(map(float, dataset.mean)),
+        std=tuple(map(float, dataset.std)),
+        shuffle=bool(dataset.shuffle),
+        vocab_size=int(dataset.vocab_size),
+        class_names=tuple(map(str, dataset.class_names)),
+    )
     for name, allowed in (("task", get_args(Task)), ("augmentation", get_args(Augmentation))):
         if (given := getattr(dataset, name)) not in allowed:
             raise UserError(
@@ -103,22 +113,31 @@ def checked(dataset: Dataset) -> Dataset:
         inputs, targets = split.inputs, split.targets
         if inputs.dtype != kind or inputs.ndim != rank:
             raise UserError(f"{where}: the {name} inputs are {inputs.dtype} {list(inputs.shape)}; expected {words}")
+        if not inputs.size:
+            raise UserError(f"{where}: the {name} inputs are {list(inputs.shape)}: there are no examples")
+        if image and inputs.shape[-1] != (channels := dataset.train.inputs.shape[-1]):
+            raise UserError(f"{where}: {name} has images of {inputs.shape[-1]} channels, train of {channels}")
         shape = inputs.shape if dataset.task == "text" else inputs.shape[:1]
         if targets.shape != shape or not np.issubdtype(targets.dtype, np.integer):
             raise UserError(
                 f"{where}: the {name} targets are {targets.dtype} {list(targets.shape)}; expected int32 {list(shape)}"
             )
-        if targets.size and not 0 <= targets.min() <= targets.max() < dataset.num_classes:
-            wrong = targets.max() if targets.min() >= 0 else targets.min()
-            raise UserError(
-                f"{where}: {name} has the target {wrong}; with num_classes={dataset.num_classes} targets are from 0 to "
-                f"{dataset.num_classes - 1}"
-            )
+        _check_range(f"{where}: {name} has the target", targets, "num_classes", dataset.num_classes)
+        if not image:
+            _check_range(f"{where}: {name} has the token", inputs, "vocab_size", dataset.vocab_size)
     channels = dataset.train.inputs.shape[-1] if image else 0
     for name, values in (("mean", dataset.mean), ("std", dataset.std)):
         if len(values) != channels:
             raise UserError(f"{where}: {name} has {len(values)} values; expected one for each of {channels} channels")
+    if not np.all(np.isfinite([*dataset.mean, *dataset.std])) or min(dataset.std, default=1.0) <= 0:
+        raise UserError(f"{where}: mean={dataset.mean} must be finite, and std={dataset.std} finite and above 0")
     return dataset
+
+
+def _check_range(what: str, values: np.ndarray, name: str, number: int) -> None:
+    low, high = values.min(), values.max()
+    if low < 0 or high >= number:
+        raise UserError(f"{what} {low if low < 0 else high}; with {name}={number} they are from 0 to {number - 1}")
 
 
 def digest_of(arrays: Iterable[np.ndarray | None]) -> str:

@@ -15,7 +15,7 @@ __all__ = ["error_words", "load_module", "running"]
 
 
 def load_module(path: Path, flag: str) -> ModuleType:
-    """Runs a Python file, which may import its neighbours like a script.
+    """Runs a Python file, which may import its neighbours like a script, also in functions that are called later.
 
     Args:
       path: the file, which must exist.
@@ -38,6 +38,8 @@ def load_module(path: Path, flag: str) -> ModuleType:
     finally:
         with contextlib.suppress(ValueError):  # the file may have changed sys.path itself
             sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
     return module
 
 

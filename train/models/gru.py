@@ -12,6 +12,7 @@ it is: a step of training spends its time in the softmax and the optimizer.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -81,7 +82,8 @@ class GRULanguageModel(nn.Module):
 
     `apply(variables, tokens, train=..., method="hidden")` gives the inputs `[B, T, H]` of the last layer, whose
     `params["fc"]` holds kernel `[H, num_classes]` and bias: for
-    `train.models.linear_cross_entropy.linear_cross_entropy`, which needs no logits.
+    `train.models.linear_cross_entropy.linear_cross_entropy`, which needs no logits. A model is scored in this way if
+    its class says by `linear_last` what that layer is called.
 
     Attributes:
       num_classes: size of the vocabulary.
@@ -97,6 +99,7 @@ class GRULanguageModel(nn.Module):
     num_layers: int = 2
     dropout: float = 0.5
     axis_name: str | None = None
+    linear_last: ClassVar[str] = "fc"
 
     def setup(self) -> None:
         self.embedding = self.param("embedding", symmetric_uniform(0.1), (self.num_classes, self.embedding_size))

@@ -4,7 +4,7 @@
 |--------------------------|-------------|-------------------------------------------------|
 | image, text_classification | an example | `score_classes`, from the model's logits       |
 | text                     | a token     | `score_tokens`, which never forms the logits' gradient; |
-|                          |             | `score_classes`, if the model has no method "hidden" |
+|                          |             | `score_classes`, if the model has no `linear_last` |
 
 Training and evaluation call the same function; a dropout key makes it training.
 """
@@ -141,9 +141,10 @@ def score_tokens(
     label_smoothing: float = 0.0,
     examples: int | jax.Array | None = None,
 ) -> tuple[Scores, Any]:
-    """Scores a language model that has a method "hidden" before its last layer "fc": an `Objective`."""
+    """Scores a language model whose method "hidden" gives what its last layer, `linear_last`, takes: an `Objective`."""
     hidden, batch_stats = apply_model(model, params, batch_stats, batch.inputs, dropout_key, examples, method="hidden")
-    kernel, bias = params["fc"]["kernel"], params["fc"]["bias"]
+    last = params[model.linear_last]  # pyright: ignore[reportAttributeAccessIssue]
+    kernel, bias = last["kernel"], last["bias"]
     losses, correct = linear_cross_entropy(hidden, kernel, bias, batch.targets)
     objectives = losses
     if label_smoothing:
@@ -157,5 +158,4 @@ def score_tokens(
 
 def objective_of(task: str, model: nn.Module) -> Objective:
     """How a task's batches are scored with this model; see the table at the top."""
-    by_tokens = task == "text" and callable(getattr(type(model), "hidden", None))
-    return score_tokens if by_tokens else score_classes
+    return score_tokens if task == "text" and hasattr(type(model), "linear_last") else score_classes

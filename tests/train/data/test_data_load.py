@@ -1,6 +1,7 @@
 """`train.data.load`: names, subsets, and what an import costs."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits as sklearn_digits
 
 from train import data
-from train.data.dataset import Split, checked, subset
+from train.data.dataset import Split, checked, subset, to_facts
 from train.errors import UserError
 
 
@@ -118,12 +119,36 @@ def of_images(**changes):
         ),
         ({"targets": np.zeros(5, np.int32)}, r"the train targets are int32 \[5\]; expected int32 \[6\]"),
         ({"targets": np.zeros(6, np.float32)}, r"the train targets are float32 \[6\]; expected int32 \[6\]"),
-        ({"num_classes": 2}, "train has the target 2; with num_classes=2 targets are from 0 to 1"),
+        ({"num_classes": 2}, "train has the target 2; with num_classes=2 they are from 0 to 1"),
         ({"targets": np.arange(-1, 5, dtype=np.int32) % 3 - 1}, "train has the target -1"),
         ({"mean": ()}, "mean has 0 values; expected one for each of 3 channels"),
+        (
+            {"std": (1.0, 0.0, 1.0)},
+            r"mean=\(128.0, 128.0, 128.0\) must be finite, and std=\(1.0, 0.0, 1.0\) finite and",
+        ),
+        ({"std": (1.0, np.nan, 1.0)}, "mean=.* must be finite, and std=.* finite and above 0"),
+        ({"test": Split(np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, np.int32))}, "the test inputs are .*no examples"),
+        (
+            {"test": Split(np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32))},
+            "test has images of 1 channels, train of 3",
+        ),
+        (
+            {"task": "text_classification", "vocab_size": 3, "inputs": np.full((6, 2), 3, np.int32)},
+            "train has the token 3; with vocab_size=3 they are from 0 to 2",
+        ),
     ],
 )
 def test_a_data_set_that_is_not_what_its_task_says_is_refused(changes, message):
     with pytest.raises(UserError, match=f"dataset 'mine': {message}"):
         checked(of_images(**changes))
     assert checked(of_images()).name == "mine"
+
+
+def test_numpy_values_beside_the_arrays_become_plain_ones_that_json_holds():
+    values = np.array([127.5, 128.0, 1.0])
+    given = of_images(
+        num_classes=np.int64(3), mean=values, std=tuple(np.float32(v) for v in values), shuffle=np.bool_(True)
+    )
+    found = to_facts(checked(dataclasses.replace(given, class_names=np.array(["a", "b", "c"]))))
+    assert json.loads(json.dumps(found)) == found | {name: list(found[name]) for name in ("mean", "std", "class_names")}
+    assert (found["num_classes"], found["mean"], found["class_names"]) == (3, (127.5, 128.0, 1.0), ("a", "b", "c"))

@@ -1,12 +1,14 @@
 """Config and study files, and packages of users, that raise, exit or return nothing: one line with the place."""
 
 import os
+import sys
 
 import pytest
 
 import train.__main__
 import train.study.__main__
 from train.errors import UserError
+from train.interface.user_code import load_module
 from train.registry import DATASETS, MODELS, OPTIMIZERS, Entry, Registry
 
 # A file's content ({get} is its function): what the line says.
@@ -46,6 +48,14 @@ def test_a_fault_in_a_users_file_is_one_line_with_its_place(get, case, tmp_path,
     assert error.count("\n") == 1, error
     assert message.replace("{get}", get) in error
     assert not {"run", "out"} & set(os.listdir(tmp_path))
+
+
+def test_a_neighbour_may_be_imported_in_a_function(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "neighbour_of_a_config.py").write_text("rate = 0.5\n")
+    (tmp_path / "mine.py").write_text("def rate():\n    import neighbour_of_a_config as n\n    return n.rate\n")
+    assert load_module(tmp_path / "mine.py", "--config").rate() == 0.5
+    assert sys.path[-1] == str(tmp_path)  # behind everything else
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,12 @@ def test_correct_counts_tokens_and_images():
     np.testing.assert_array_equal(scores.correct, [[True, False], [True, True]])
 
 
-def test_language_models_are_scored_by_their_hidden_states_where_they_show_them():
+def test_language_models_are_scored_by_their_hidden_states_where_they_say_so():
     gru, cnn = create_model("gru", num_classes=9), create_model("small_cnn", num_classes=9)
 
     class Bigrams(nn.Module):
-        hidden: int = 3  # a field of that name is no method
+        def hidden(self, tokens, train):  # of a user's, who may mean anything by it
+            return tokens
 
     assert objective_of("text", gru) is score_tokens
     assert objective_of("text", Bigrams()) is score_classes

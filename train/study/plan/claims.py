@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 
 from train.errors import UserError
 from train.study.plan.quantities import QUANTITIES
@@ -77,8 +78,10 @@ class Comparison:
             if quantity not in QUANTITIES:
                 known = ", ".join(QUANTITIES)
                 raise UserError(f"comparison in {self.pair.section}: quantity {quantity!r} is not one of {known}")
-        if self.margin < 0:
-            raise UserError(f"comparison in {self.pair.section}: margin={self.margin} must not be negative")
+        if not 0 <= self.margin < math.inf:
+            raise UserError(f"comparison in {self.pair.section}: margin={self.margin} must be finite and not negative")
+        if self.kind == "equal" and not self.margin:
+            raise UserError(f"comparison in {self.pair.section}: kind 'equal' needs a margin above 0")
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -142,6 +142,11 @@ class Section:
             raise UserError(f"section {self.ref}: two variants have the same name; names are {', '.join(names)}")
         if self.baseline not in names:
             raise UserError(f"section {self.ref}: the baseline {self.baseline!r} is not among {', '.join(names)}")
+        datasets = list(dict.fromkeys(variant.config.dataset for variant in self.variants))
+        if len(datasets) > 1:
+            raise UserError(
+                f"section {self.ref}: its variants are on {' and '.join(datasets)}; give each data set its own section"
+            )
         for variant in self.variants:
             chain = [variant]
             while chain[-1].against:

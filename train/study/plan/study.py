@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
-from train.study.plan.claims import Claim
+from train.study.plan.claims import Claim, Comparison
 from train.study.plan.sections import Section, check_name
 
 SCALES = ("smoke", "mini", "full")
@@ -81,9 +81,7 @@ class Study:
                 known = ", ".join(self.sources)
                 raise UserError(f"claim {claim.key}: source {claim.source!r} has no heading in Study.sources ({known})")
             for comparison in claim.comparisons:
-                for pair in comparison.pairs:
-                    for name in (*pair.variants, *pair.baselines):
-                        self.section(pair.section).variant(name)
+                self._check_comparison(claim, comparison)
         folders: dict[str, str] = {}
         for section in self.sections:
             for variant in section.variants:
@@ -92,6 +90,21 @@ class Study:
                     raise UserError(
                         f"study {self.name}: variant {variant.name!r} of section {section.ref} occurs with two values "
                         "of data_dir, which does not distinguish runs; split it into two studies"
+                    )
+
+    def _check_comparison(self, claim: Claim, comparison: Comparison) -> None:
+        for pair in comparison.pairs:
+            section = self.section(pair.section)
+            ids = [{section.variant(name).id for name in names} for names in (pair.variants, pair.baselines)]
+            if ids[0] == ids[1] and comparison.baseline_quantity in ("", comparison.quantity):
+                raise UserError(
+                    f"claim {claim.key}, section {section.ref}: {' | '.join(pair.variants)!r} is compared with itself; "
+                    f"{' | '.join(pair.baselines)!r} has the same settings"
+                )
+            for quantity in filter(None, (comparison.quantity, comparison.baseline_quantity, comparison.beside)):
+                if "perplexity" in quantity and not section.language_model:
+                    raise UserError(
+                        f"claim {claim.key}: {quantity} is of language models, and section {section.ref} has none"
                     )
 
     def section(self, ref: str) -> Section:

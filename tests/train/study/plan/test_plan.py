@@ -233,7 +233,24 @@ def compare(**changes):
         (lambda: study(claims=(compare(variant="fast"),)), "has no variant 'fast'; its variants are plain, slow"),
         (lambda: Comparison(Pair("1", "a", "b"), "best", "loss_area", 0.1), "kind 'best' is not one of better"),
         (lambda: Comparison(Pair("1", "a", "b"), "better", "loss", 0.1), "quantity 'loss' is not one of late_acc"),
-        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", -1), "margin=-1 must not be negative"),
+        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", -1), "margin=-1 must be finite and not"),
+        (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", float("nan")), "margin=nan must be finite"),
+        (lambda: Comparison(Pair("1", "a", "b"), "equal", "loss_area", 0.0), "kind 'equal' needs a margin above 0"),
+        (lambda: study(claims=(compare(variant="plain"),)), "claim a, section 1:digits: 'plain' is compared with"),
+        (
+            lambda: study(section(names=("slow", "also")), claims=(compare(variant="also", baseline="slow"),)),
+            "'also' is compared with itself; 'slow' has the same settings",
+        ),
+        (
+            lambda: study(claims=[dataclasses.replace(compare(), comparisons=(
+                Comparison(Pair("1:digits", "slow", "plain"), "better", "late_perplexity", 0.02),))]),
+            "claim a: late_perplexity is of language models, and section 1:digits has none",
+        ),
+        (
+            lambda: Section(key="1", variants=[Variant("a", config()), Variant(
+                "b", dataclasses.replace(config(), dataset="pydoc"))]),
+            "section 1:cifar10: its variants are on cifar10 and pydoc; give each data set its own section",
+        ),
         (lambda: Claim("a", "A.", ()), "no comparisons"),
         (lambda: Variant("x", config(learning_rate=0.0)), "optimizer.learning_rate=0.0 must be greater than 0"),
         (
