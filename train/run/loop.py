@@ -22,7 +22,7 @@ from train.run.figures import draw_curves
 from train.run.progress import Progress
 from train.run.records import NORM_COLUMNS, MetricsFile, Row, columns_of, validation_score
 from train.run.recovery import NonFiniteStep, Position, Recovery, check_rows
-from train.run.scores import perplexities, scores, timed
+from train.run.scores import epoch_row, scores, timed
 from train.run.tensorboard import TensorBoard
 from train.run.trainer import Trainer
 from train.run.workdir import Workdir, ending_recorded, open_workdir
@@ -191,6 +191,10 @@ class Run:
     def go_back(self, step: int) -> None:
         """Continues from where `config.on_nonfinite` says, after step `step` gave numbers that are not finite."""
         self.position = self._recovery.after(step, self.position.skipped)
+        if self._directory.writes:  # rows of epochs that end later will be written again
+            self._directory.patiently(
+                lambda: self._metrics_file.keep_until(self.position.step), self._directory.metrics
+            )
         self.progress.go_to(self.position.step)
 
     def _train_epoch(self) -> dict[str, float]:
@@ -239,21 +243,8 @@ class Run:
           seconds: how long it took.
         """
         recipe, position = self._recipe, self.position
-        epoch = position.step // recipe.steps_per_epoch
-        loss, accuracy = position.metrics.means()
-        row: Row = {
-            "epoch": epoch,
-            "step": position.step,
-            "learning_rate": recipe.learning_rate(position.step - 1),
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            "examples_per_second": position.metrics.samples() / position.seconds if position.seconds else 0.0,
-            "seconds": position.seconds + seconds,
-            **norms,
-            **scored,
-        }
-        if self._language_model:
-            row |= perplexities(row)
+        row = epoch_row(recipe, position, norms, scored, seconds)
+        epoch = row["epoch"]
         # The row first: a checkpoint on the disk then has all its rows, and rows beyond it are dropped at a resume.
         if self._directory.writes:
             self._directory.patiently(lambda: self._metrics_file.append(row), self._directory.metrics)

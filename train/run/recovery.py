@@ -162,9 +162,11 @@ def replay(
 
     Returns:
       The position before the first step that left a number that is not finite, and that step's number; the position
-      before step `until` if none did.
+      before step `until` if none did. Arrays that are not finite at `start` do not count: an optimizer may hold an
+      infinity from its beginning on, such as the best loss so far.
     """
     position, order = start, trainer.order(start.state)
+    were_finite = trainer.finite_leaves(start.state)
     weights = start.copied().state if restore and skipped else None
     while True:
         if position.step % trainer.recipe.steps_per_epoch == 0:
@@ -176,7 +178,8 @@ def replay(
         before, began = position.copied(), time.monotonic()
         loss = float(position.advance(trainer, order, one_update=True)["loss"])
         position.seconds += time.monotonic() - began
-        if position.step == until or not (math.isfinite(loss) and trainer.all_finite(position.state)):
+        lost = were_finite & ~trainer.finite_leaves(position.state)
+        if position.step == until or not math.isfinite(loss) or lost.any():
             return before, position.step
 
 

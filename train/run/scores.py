@@ -1,10 +1,11 @@
-"""What an epoch scores: live weights, slow ones and moving average, on the test set and the validation set."""
+"""What an epoch leaves: scores of live weights, slow ones and moving average, and its row of metrics.csv."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from train.run.records import Row, perplexity
+from train.run.recovery import Position
 from train.run.trainer import Trainer
 from train.step.recipe import Recipe
 from train.step.steps import TrainState
@@ -40,6 +41,31 @@ def score_columns(recipe: Recipe, evaluate: Callable[..., tuple[float, float]], 
         if recipe.ema_decay:
             add(f"ema_{name}", evaluate(ema=True, **which))
     return row
+
+
+def epoch_row(recipe: Recipe, position: Position, norms: Row, scored: Row, seconds: float) -> Row:
+    """An epoch's row of metrics.csv.
+
+    Args:
+      recipe: of the run.
+      position: the run at the end of the epoch.
+      norms: of the epoch's last step; empty if they are not known.
+      scored: what the evaluation gave, and
+      seconds: how long it took.
+    """
+    loss, accuracy = position.metrics.means()
+    row: Row = {
+        "epoch": position.step // recipe.steps_per_epoch,
+        "step": position.step,
+        "learning_rate": recipe.learning_rate(position.step - 1),
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "examples_per_second": position.metrics.samples() / position.seconds if position.seconds else 0.0,
+        "seconds": position.seconds + seconds,
+        **norms,
+        **scored,
+    }
+    return row | perplexities(row) if recipe.task == "text" else row
 
 
 def timed(action: Callable[[], T]) -> tuple[T, float]:

@@ -176,10 +176,10 @@ class Trainer:
         """The updates of a call, one by default. `state` and `metrics` are donated."""
         return self._compiler.call(self.train_program(state, metrics, order, call))
 
-    def all_finite(self, state: TrainState) -> bool:
-        """Whether every number of the state is finite."""
-        function = named("all_finite", steps.all_finite, self.recipe.share)
-        return bool(self._compiler.call(Program("all_finite", function, (state,))))
+    def finite_leaves(self, state: TrainState) -> np.ndarray:
+        """Which arrays of the state are finite: bool [leaves of floating dtype]."""
+        function = named("finite_leaves", steps.finite_leaves, self.recipe.share)
+        return np.asarray(self._compiler.call(Program("finite_leaves", function, (state,))))
 
     def state_norms(self, state: TrainState) -> dict[str, float]:
         """Norms that a state alone has: of the parameters, and from live to slow weights; of one worker."""

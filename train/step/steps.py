@@ -253,10 +253,10 @@ def train_steps(
     return state, metrics, {"loss": losses.reshape(count)}
 
 
-def all_finite(share: Share, state: TrainState) -> jax.Array:
-    """Whether every number of the state, on all workers, is finite: bool scalar."""
+def finite_leaves(share: Share, state: TrainState) -> jax.Array:
+    """Which arrays of the state are finite on all workers: bool [leaves of floating dtype]."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return share.every(jnp.all(jnp.stack(finite)))
+    return share.every(jnp.stack(finite))
 
 
 def for_workers(state: TrainState, stored: int | None, workers: int | None) -> TrainState:

@@ -6,11 +6,13 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.train import runs
 from train.errors import RunFailed
 from train.experiment import make_experiment
+from train.registry import OPTIMIZERS, register_optimizer
 from train.run.loop import train
 from train.run.records import read_rows
 from train.run.trainer import Trainer
@@ -119,6 +121,31 @@ def test_an_epoch_whose_only_batch_is_bad_has_no_training_loss(small_config, rep
     assert outcome.status == "finished"
     assert np.isnan([row["train_loss"] for row in outcome.rows]).all()
     assert np.isfinite([row["test_loss"] for row in outcome.rows]).all()
+
+
+def test_an_infinity_that_an_optimizer_starts_with_is_no_bad_step(
+    small_config, replace, monkeypatch, tmp_path
+):
+    """Only the bad batches are skipped, also where the last checkpoint lies before the epoch; no row is there twice."""
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    plateau = optax.contrib.reduce_on_plateau(patience=100)  # its best value is infinite; it sees no losses here
+
+    @register_optimizer("with_an_infinity")
+    def make(learning_rate, config):
+        return optax.chain(optax.sgd(learning_rate), optax.GradientTransformation(plateau.init, lambda u, s, p: (u, s)))
+
+    config = replace(
+        small_config,
+        on_nonfinite="skip",
+        checkpoint_every=3,
+        optimizer={"name": "with_an_infinity", "lookahead": False, "decay_epochs": ()},
+    )
+    poison_batches(monkeypatch)
+    outcome = train(config, tmp_path, quiet=True)
+    skipped = json.loads((tmp_path / "run.json").read_text())["skipped_steps"]
+    assert [(step - 1) // 7 for step in skipped] == [0, 1, 2]  # the poisoned example's batch of each epoch
+    assert [row["epoch"] for row in read_rows(tmp_path / "metrics.csv")] == [1, 2, 3]
+    assert np.isfinite([row["train_loss"] for row in outcome.rows]).all()
 
 
 def test_skipped_steps_are_known_after_a_resume(small_config, replace, monkeypatch, tmp_path):
