@@ -20,7 +20,8 @@ from train.study.execution.checks import identified
 from train.study.page.figures import curve
 from train.study.page.summary import Summary, summarise
 from train.study.plan import load_study, planned_runs
-from train.study.results.published import read_facts, read_runs
+from train.study.results.facts import read_facts
+from train.study.results.published import read_runs
 from train.study.results.records import StudyResults
 from train.study.verdicts.judge import assemble
 from train.study.verdicts.wording import NONE, gain_words

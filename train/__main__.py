@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return status
             from train.flags import parse
 
-            dry = [word for word in given if re.fullmatch("--?dry[-_]run(=[Tt]rue)?", word)]
+            dry = [word for word in given if re.fullmatch("--?dry[-_]run(=[Tt]rue|=[Ff]alse)?", word)]
             config, workdir = parse([word for word in given if word not in dry])
-            if dry:
+            if dry and not dry[-1].lower().endswith("false"):
                 from train.run.dry_run import dry_run
 
                 print(dry_run(config, runs_of(config, workdir)))

@@ -206,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _compare(flags: argparse.Namespace) -> int:
     if found := [name for name in STUDY_FILES if (flags.out / name).exists()]:
         raise UserError(f"--out={flags.out} contains a study ({found[0]}); choose another folder")
+    if (flags.out / "config.json").exists():
+        raise UserError(f"--out={flags.out} is the workdir of a run; choose another folder")
     if flags.register:
         load_module(flags.register, "--register")
     results = compared(distinct([read_workdir(path) for path in flags.runs]))

@@ -70,7 +70,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
       OSError: as of the file system; where one cannot be written, all are as they were.
     """
     with contextlib.ExitStack() as last_first:
-        for path, content in reversed(contents.items()):
+        for path, content in reversed(list(contents.items())):
             file = last_first.enter_context(atomic_file(path))
             file.write(content)
             file.flush()

@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Path]:
       UserError: a flag or a config field is wrong.
     """
     path, rest = _take_config([_spelt(word) for word in arguments])
-    if any(word in ("--help", "-help", "-h", "--h") for word in rest):
+    if any(word in ("--help", "--h") for word in rest):
         _help(path)
         raise SystemExit(0)
     config = Config() if path is None else _load(path)
@@ -55,21 +55,21 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Path]:
 
 
 def _spelt(word: str) -> str:
-    """The argument with its flag in one spelling: underscores, and `--config.data_dir` for `--data-dir`."""
+    """The argument with its flag in one spelling: two dashes, underscores, `--config.data_dir` for `--data-dir`."""
     flag, equals, value = word.partition("=")
     if not re.match("--?[a-zA-Z]", flag):
         return word
-    flag = flag.replace("-", "_").replace("_", "-", len(flag) - len(flag.lstrip("-")))
-    return ("--config.data_dir" if flag in ("--data_dir", "-data_dir") else flag) + equals + value
+    flag = "--" + flag.lstrip("-").replace("-", "_")
+    return ("--config.data_dir" if flag == "--data_dir" else flag) + equals + value
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The config file that is asked for last, and the other arguments."""
     given, rest, words = None, [], iter(arguments)
     for word in words:
-        if word in ("--config", "-config"):
+        if word == "--config":
             given = next(words, "")
-        elif word.startswith(("--config=", "-config=")):
+        elif word.startswith("--config="):
             given = word.partition("=")[2]
         else:
             rest.append(word)

@@ -70,6 +70,18 @@ def _opened(directory: Path, what: str, by: str, disk_wait: float) -> Iterator[N
         # Whoever had the lock took the file away with it (see `_clear`): once more, on a new one.
 
 
+def in_use(directory: Path) -> bool:
+    """Whether a process has the directory."""
+    if (directory / SOFT).exists():
+        return True
+    with contextlib.suppress(OSError), (directory / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _TAKEN
+    return False
+
+
 def _is_at(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

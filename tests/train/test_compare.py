@@ -105,6 +105,7 @@ def test_an_optimizer_of_ones_own_needs_the_file_that_registers_it(workdir, tmp_
         (lambda run: (run / "metrics.csv").unlink(), "has not finished an epoch"),
         (lambda run: (run / "config.json").write_text("{"), "cannot be read"),
         (lambda run: (run.parent / "out" / "runs.csv").write_text(""), "contains a study (runs.csv)"),
+        (lambda run: (run.parent / "out" / "config.json").write_text("{}"), "is the workdir of a run"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(workdir, tmp_path, capsys, damage, said):

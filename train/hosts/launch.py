@@ -50,12 +50,12 @@ def take_flags(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
       UserError: a flag is missing or has a wrong value.
     """
     given: dict[str, str] = {}
-    rest = []
-    for word in arguments:
-        name, _, value = word.partition("=")
+    rest, words = [], iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
         name = name.lstrip("-").replace("-", "_")
         if word.startswith("-") and name in (*PLACE_FLAGS, "distributed"):
-            given[name] = value
+            given[name] = value if equals or name == "distributed" else next(words, "")
         else:
             rest.append(word)
     if not given:

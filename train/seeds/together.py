@@ -103,7 +103,7 @@ def seed_runs(config: Config, workdir: Path) -> list[tuple[Config, Path]]:
     _check_local_steps(config)
     seeds = range(config.seed, config.seed + config.seeds_per_program)
     runs = [dataclasses.replace(config, seed=seed, seeds_per_program=1) for seed in seeds]
-    return [(run, workdir / f"seed{run.seed}") for run in runs]
+    return [(validate(run), workdir / f"seed{run.seed}") for run in runs]
 
 
 def train_together(

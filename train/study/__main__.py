@@ -50,7 +50,8 @@ from train.study.plan import (
     trial_runs,
     with_epochs,
 )
-from train.study.results.published import open_directory, read_facts, read_runs
+from train.study.results.facts import read_facts
+from train.study.results.published import open_directory, read_runs
 from train.study.results.records import RunRecord, StudyResults, is_finished
 from train.study.results.tuning import tuned
 from train.study.verdicts.judge import assemble
@@ -80,7 +81,8 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
             raise UserError(f"--out={flags.out} has no published runs to report; leave --report_only out")
         checked = Checked({}, 0)
         if not flags.report_only or flags.data_dir:
-            checked = check_runs(planned_runs(study, only=only, seeds=flags.seeds), flags.data_dir)
+            planned = planned_runs(study, only=only, seeds=flags.seeds)
+            checked = check_runs(planned, flags.data_dir, seeds_per_program=flags.seeds_per_program)
         study = identified(study, checked.digests, runs)
         trials = located(trial_runs(study, only=only), flags)
         if flags.dry_run:
@@ -89,20 +91,20 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         if flags.print_commands:
             show_commands(flags, study, only, trials, runs)
             return 0
-        planned, tally = 0, Tally()
+        number, tally = 0, Tally()
         if not flags.report_only:
             if trials:
                 tally = run_trials(run_session, flags, arguments, study, select(study, only), trials, runs)
                 if tally.open:
                     print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
                     return EXIT_STOPPED
-            planned, tally = run_planned(flags, arguments, tuned(study, runs), only, runs, checked)
+            number, tally = run_planned(flags, arguments, tuned(study, runs), only, runs, checked)
             runs = read_runs(flags.out)  # in the file's order: what --report_only draws is the same to the bit
         study = tuned(study, runs)
         results = assemble(study, runs, read_facts(flags.out))
         patiently(flags, lambda: write_tables(flags.out, results))
         if tally.open:
-            print(f"stopped with {len(tally.open)} of {planned} runs to do; run the same command again to continue")
+            print(f"stopped with {len(tally.open)} of {number} runs to do; run the same command again to continue")
             if flags.executor == "slurm":
                 print("the jobs in Slurm's queue go on: --status shows them, scancel stops them")
             print("figures and page were not updated; add --report_only to draw them from the finished runs")
@@ -120,9 +122,13 @@ def _open(trials: Iterable[PlannedRun], runs: Mapping[str, RunRecord]) -> list[P
 
 def show_status(flags: argparse.Namespace, study: Study, only: Sequence[str]) -> None:
     """Prints what is done, going on and failed, while the study runs or not."""
-    runs = read_runs(flags.out)
-    checked = check_runs(planned_runs(study, only=only, seeds=flags.seeds), flags.data_dir)
-    study = identified(study, checked.digests, runs)
+    runs, digests = read_runs(flags.out), {}
+    try:
+        digests = check_runs(planned_runs(study, only=only, seeds=flags.seeds), flags.data_dir).digests
+    except UserError:
+        if not runs:  # whose data says which runs are meant, on a node without the data
+            raise
+    study = identified(study, digests, runs)
     planned = planned_runs(tuned(study, runs), only=only, seeds=flags.seeds)
     print(status_in_words(flags.out, [*trial_runs(study, only=only), *planned], runs))
 

@@ -176,7 +176,7 @@ BAD = {
     "no port": (["--coordinator_address=here", "--num_processes=2", "--process_id=0"], "must be HOST:PORT"),
     "no number": (["--coordinator_address=a:1", "--num_processes=two", "--process_id=0"], "must be a whole number"),
     "too large": (["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"], "must be from 0 to 1"),
-    "both ways": (["--distributed", "--process_id=0"], "none of --coordinator_address"),
+    "both ways": (["--distributed", "--process_id=0"], "cannot be combined with --coordinator_address"),
 }
 
 
@@ -191,5 +191,7 @@ def test_a_wrong_flag_about_processes_is_one_line(case):
 def test_the_flags_about_processes_are_taken_out_of_the_others():
     place, rest = take_flags(["--config=a.py", "--coordinator-address=[::1]:80", "--num_processes=2", "--process_id=1"])
     assert (place, rest) == (Place("[::1]:80", 2, 1), ["--config=a.py"])
+    apart = ["--coordinator_address", "a:1", "--workdir", "w", "--num-processes", "2", "--process_id", "0"]
+    assert take_flags(apart) == (Place("a:1", 2, 0), ["--workdir", "w"])
     assert take_flags(["--distributed", "--workdir=w"]) == (Place(), ["--workdir=w"])
     assert take_flags(["--workdir=w"]) == (None, ["--workdir=w"])

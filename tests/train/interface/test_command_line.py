@@ -167,6 +167,12 @@ def test_help_counts_a_language_models_examples_in_segments(capsys):
         )
 
 
+def test_one_dash_is_as_good_as_two(tmp_path):
+    words = "-config=configs/digits_cnn.py -workdir=x -config.optimizer.name=adamw -config.optimizer.options.b1=.8"
+    config, _ = parse(words.split())
+    assert (config.optimizer.name, config.optimizer.options.b1) == ("adamw", 0.8)
+
+
 def test_help_needs_no_jax():
     code = "import sys, train.__main__ as m; m.main(['--config=configs/digits_cnn.py']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0

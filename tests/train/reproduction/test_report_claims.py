@@ -14,7 +14,8 @@ from train.reproduction.logs import report_curves
 from train.study.execution.checks import identified
 from train.study.page.csv_tables import write_tables
 from train.study.plan import load_study
-from train.study.results.published import read_facts, read_runs, write_runs
+from train.study.results.facts import read_facts
+from train.study.results.published import read_runs, write_runs
 from train.study.results.records import RunRecord
 from train.study.verdicts.judge import assemble, judge
 

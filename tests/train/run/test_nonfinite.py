@@ -123,9 +123,7 @@ def test_an_epoch_whose_only_batch_is_bad_has_no_training_loss(small_config, rep
     assert np.isfinite([row["test_loss"] for row in outcome.rows]).all()
 
 
-def test_an_infinity_that_an_optimizer_starts_with_is_no_bad_step(
-    small_config, replace, monkeypatch, tmp_path
-):
+def test_an_infinity_that_an_optimizer_starts_with_is_no_bad_step(small_config, replace, monkeypatch, tmp_path):
     """Only the bad batches are skipped, also where the last checkpoint lies before the epoch; no row is there twice."""
     monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
     plateau = optax.contrib.reduce_on_plateau(patience=100)  # its best value is infinite; it sees no losses here

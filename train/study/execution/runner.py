@@ -74,7 +74,12 @@ class Runner:
         self._study, self._out, self._runs = study, out, runs
         self._executor, self._retries, self._live, self._published = executor, retries, live, published
         self._seeds_per_program = seeds_per_program
-        self._planned: set[str] = set()
+        self._variants = {
+            one.id
+            for section in study.sections
+            for variant in section.variants
+            for one in (variant, *(section.trial(variant, number) for number in range(1, section.trials + 1)))
+        }
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:
         """Goes through the runs in their order; returns when all are done or given up, or after a signal.
@@ -83,7 +88,6 @@ class Runner:
           RunFailed: what is finished cannot be published, since the disk stayed full; or no run can start.
         """
         tally = Tally()
-        self._planned = {run.id for run in planned}
         waiting = [run for run in planned if not is_finished(run.id, self._runs)]
         going: dict[str, PlannedRun] = {}
         attempts = dict.fromkeys((run.id for run in waiting), 0)
@@ -130,15 +134,15 @@ class Runner:
     def _continue_earlier(self, run: PlannedRun) -> None:
         """Gives a run that has no workdir that of a run of fewer epochs which it continues, if checkpoints are there.
 
-        What that one published stays published. A run that is planned as well keeps its workdir.
+        What that one published stays published. A run that the study has as well keeps its workdir.
         """
         directory = run_directory(self._out, run.id)
         if directory.exists():
             return
         for earlier in earlier_configs(run.config):
-            other = run_id(earlier, run.data)
-            found = run_directory(self._out, other)
-            if other not in self._planned and found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
+            found = run_directory(self._out, run_id(earlier, run.data))
+            variant = run_id(dataclasses.replace(earlier, seed=0), run.data)
+            if variant not in self._variants and found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
                 found.rename(directory)
                 return
 

@@ -14,7 +14,7 @@ from train.files import with_patience, write_json
 from train.run.provenance import machine_words, source_commit, versions
 from train.study.execution.runner import Tally
 from train.study.plan import Study
-from train.study.results.published import FACTS, read_facts
+from train.study.results.facts import FACTS, read_facts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from train.errors import UserError
+from train.locks import in_use
 from train.run.provenance import run_facts
 from train.study.execution.cluster import in_queue, read_jobs
 from train.study.execution.worker import run_directory
@@ -27,9 +28,10 @@ def state_of(run: PlannedRun, out: Path, runs: Mapping[str, RunRecord], queued: 
         return "done"
     if job in queued:
         return "queued" if queued[job] in ("PENDING", "REQUEUED", "REQUEUE_HOLD") else "running"
-    status = run_facts(run_directory(out, run.id)).get("status", "")
-    if status == "running" and job:
-        return "stopped"  # its job has left the queue
+    workdir = run_directory(out, run.id)
+    status = run_facts(workdir).get("status", "")
+    if status == "running" and (job or not in_use(workdir)):
+        return "stopped"  # its job has left the queue, or its process has died
     return {"finished": "done", "": "failed" if run.id in runs else "to do"}.get(status, status)
 
 

@@ -143,12 +143,12 @@ def _train(runs: Sequence[Assigned], out: Path, stop: StopRequest) -> list[Any]:
     from train.run.loop import train
     from train.seeds.together import train_together
 
-    if len(runs) > 1:
-        return list(train_together([(run.config, run_directory(out, run.id)) for run in runs], stop=stop))
     try:
+        if len(runs) > 1:
+            return list(train_together([(run.config, run_directory(out, run.id)) for run in runs], stop=stop))
         return [train(runs[0].config, run_directory(out, runs[0].id), stop=stop)]
     except Exception as error:
-        return [error]
+        return [error] * len(runs)
 
 
 def _said(result: Any) -> tuple[str, str]:
@@ -160,6 +160,16 @@ def _said(result: Any) -> tuple[str, str]:
         traceback.print_exception(result)
         return FAILED, one_line(result)
     return (STOPPED if result is None else result.status), ""
+
+
+def why_it_cannot_run(study_file: Path) -> str:
+    """Why the copy of a study file cannot be run in this process, in one line; empty if it was."""
+    try:
+        run_study_file(study_file)
+    except UserError as error:
+        hint = "a worker has a copy of the study file and of the Python files beside it that it imports"
+        return f"{error}; {hint}: give the absolute path of any other file"
+    return ""
 
 
 def why_unusable() -> str:
@@ -240,8 +250,7 @@ def _main(arguments: list[str] | None) -> int:
         runtime.set_up()
         if flags.quick_compile:
             jax.config.update("jax_disable_most_optimizations", True)
-        run_study_file(flags.study)
-        unusable = why_unusable()
+        unusable = why_it_cannot_run(flags.study) or why_unusable()
         while (group := _next(runs, stop)) is not None:
             group = [Assigned(one["id"], validate(from_dict(one["config"]))) for one in group]
             if unusable:

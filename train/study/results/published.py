@@ -27,7 +27,7 @@ from typing import Any
 
 from train.config import FORMER, Config, from_dict
 from train.errors import RunFailed, UserError
-from train.files import csv_text, read_json, read_text, write_together
+from train.files import csv_text, read_text, write_together
 from train.identity import run_id
 from train.locks import exclusive
 from train.registry import PARTS, Registry
@@ -35,11 +35,12 @@ from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
 from train.setting import elements_of, leaves
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
+from train.study.results.facts import FACTS, read_facts
 from train.study.results.records import RunRecord
 
 log = logging.getLogger(__name__)
 
-RUNS, CURVES, FACTS = "runs.csv", "curves.csv.gz", "study.json"
+RUNS, CURVES = "runs.csv", "curves.csv.gz"
 # Copies of the study file and its neighbours, as the session that goes on has read them.
 STUDY_COPIES = ".study"
 
@@ -72,28 +73,6 @@ def open_directory(out: Path, study: Study) -> Iterator[None]:
 # Reading
 
 
-def read_facts(out: Path) -> dict[str, Any]:
-    """study.json; empty where there is none.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    path = out / FACTS
-    if not path.exists():
-        return {}
-    try:
-        facts = read_json(path)
-        for name, kind in (("name", str), ("title", str), ("scale", str), ("sessions", list)):
-            if name in facts and not isinstance(facts[name], kind):
-                raise ValueError(f"its {name!r} is {facts[name]!r}")
-        for session in facts.get("sessions", []):
-            if not isinstance(session, dict) or not isinstance(session.get("seconds"), int | float):
-                raise ValueError(f"a session in it is {session!r}, without its seconds")
-        return facts
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or choose another --out") from error
-
-
 def read_runs(out: Path) -> dict[str, RunRecord]:
     """The published runs by id; none where nothing is published yet.
 
@@ -102,7 +81,8 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
         run, which a kill between the two files leaves, are told of and left out.
     """
     if not (out / RUNS).exists():
-        if (out / CURVES).exists():
+        # A kill between the two files leaves curves of runs whose workdirs are still there.
+        if (out / CURVES).exists() and not all((out / "runs" / run).is_dir() for run in _curves_in(out)):
             raise UserError(f"{out} has {CURVES} but no {RUNS}; restore it, e.g. from git, or choose another --out")
         return {}
     try:
@@ -139,6 +119,12 @@ def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
     return runs
 
 
+def _curves_in(out: Path) -> list[str]:
+    with contextlib.suppress(OSError, EOFError, zlib.error, ValueError):
+        return list(_read_curves(gzip.decompress((out / CURVES).read_bytes()).decode()))
+    return [""]
+
+
 def _read_curves(text: str) -> dict[str, list[Row]]:
     curves: dict[str, list[Row]] = {}
     for cells in csv.DictReader(io.StringIO(text, newline="")):
@@ -154,6 +140,8 @@ def _read_curves(text: str) -> dict[str, list[Row]]:
 
 def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
     run, seed, status = cells["id"], int(cells["seed"]), cells["status"]
+    if status == "failed" and cells["epochs_done"] == "0":
+        rows = []  # it has finished since; a kill came between the two files
     settings: dict[str, Any] = {"seed": seed}
     for name, field in SETTINGS.items():
         if name not in cells and name not in FORMER:

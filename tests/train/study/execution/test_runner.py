@@ -22,14 +22,16 @@ from train.interface.signals import StopRequest
 from train.run.records import MetricsFile
 from train.setting import leaves
 from train.study.execution import worker
+from train.study.execution.checks import identified
 from train.study.execution.executor import LocalExecutor, RunEnd, shares_of_cores
 from train.study.execution.live import Live
 from train.study.execution.runner import Runner
 from train.study.execution.session import Session
 from train.study.execution.worker import run_directory
 from train.study.page.csv_tables import write_tables
-from train.study.plan import Section, Study, Variant, planned_runs, with_data
-from train.study.results.published import CURVES, FACTS, RUNS, open_directory, read_runs, write_runs
+from train.study.plan import Section, Study, Variant, copy_study_file, planned_runs, with_data
+from train.study.results.facts import FACTS
+from train.study.results.published import CURVES, RUNS, open_directory, read_runs, write_runs
 from train.study.verdicts.judge import assemble
 
 
@@ -316,19 +318,21 @@ def test_each_process_has_its_share_of_the_cores(jobs, shares, monkeypatch):
     assert shares_of_cores(jobs) == shares
 
 
-def test_a_run_does_not_take_the_workdir_of_a_shorter_one_that_is_planned_as_well(out):
-    """The shorter one trains at the same time; once it is no longer planned, its workdir is continued."""
+def test_a_run_does_not_take_the_workdir_of_a_shorter_one_of_the_study(out):
+    """The shorter one may train at the same time; once the study does not have it, its workdir is continued."""
     study = make_study(names=("plain",), seeds=1)
     (variant,) = study.sections[0].variants
     longer = dataclasses.replace(variant, config=dataclasses.replace(variant.config, epochs=3))
     sections = [dataclasses.replace(study.sections[0], variants=(one,)) for one in (variant, longer)]
-    short, long = (planned_runs(dataclasses.replace(study, sections=[section]))[0] for section in sections)
+    alone = [dataclasses.replace(study, sections=[section]) for section in sections]
+    both = dataclasses.replace(study, sections=[dataclasses.replace(sections[0], key="2", figure="2"), sections[1]])
+    short, long = (planned_runs(one)[0] for one in alone)
     saved = run_directory(out, short.id) / "checkpoints" / "7"
     saved.mkdir(parents=True)
-    for planned, continued in (((short, long), False), ((long,), True)):
-        executor = Pretend(out, planned, jobs=2, script={short.name: ["stopped", "stopped"]})
+    for plan, planned, continued in ((both, (short, long), False), (both, (long,), False), (alone[1], (long,), True)):
+        executor = Pretend(out, planned, jobs=2, script={short.name: ["stopped"], long.name: ["stopped"] * 3})
         live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
-        Runner(study, out, {}, executor, retries=0, live=live).run(planned, Stop())
+        Runner(plan, out, {}, executor, retries=0, live=live).run(planned, Stop())
         assert saved.exists() != continued
         assert (run_directory(out, long.id) / "checkpoints" / "7").exists() == continued
 
@@ -422,7 +426,10 @@ def other_curves(out):
 DAMAGES = {
     "curves cut off": (lambda out: (out / CURVES).write_bytes((out / CURVES).read_bytes()[:-20]), "ended before"),
     "no curves": (lambda out: (out / CURVES).unlink(), "No such file"),
-    "no runs": (lambda out: (out / RUNS).unlink(), "has curves.csv.gz but no runs.csv; restore it"),
+    "no runs": (
+        lambda out: ((out / RUNS).unlink(), shutil.rmtree(out / "runs")),
+        "has curves.csv.gz but no runs.csv; restore it",
+    ),
     "empty runs": (lambda out: (out / RUNS).write_text(""), "has no column"),
     "another table": (lambda out: (out / RUNS).write_text("x,y\n1,2\n"), "has no column"),
     "a conflict marker": (edit_runs("finished", "<<<<<<< HEAD\nfinished"), "too many or too few cells"),
@@ -502,6 +509,25 @@ def test_a_run_without_its_line_in_runs_csv_is_told_and_made_again(out, caplog):
     assert list(executor.runs)[-1] == run
     assert executor.started == [executor.runs[run].name]
     assert [(out / name).read_bytes() for name in (RUNS, CURVES)] == files
+
+
+@pytest.mark.parametrize("before", [{}, {"1:digits plain, seed 0": ["failed"]}])
+def test_a_kill_between_the_two_files_costs_nothing(before, out):
+    """In the first publication of all; or in that of a run that had failed."""
+    study = make_study(names=("plain",), seeds=1)
+    run_all(study, out, retries=0, script=before)
+    if before:
+        failed = (out / RUNS).read_bytes()
+        (run,) = read_runs(out).values()
+        assert run.status == "failed"
+        run_all(study, out)
+        (out / RUNS).write_bytes(failed)
+        assert [(run.status, run.rows) for run in read_runs(out).values()] == [("failed", [])]
+    else:
+        (out / RUNS).unlink()
+        assert read_runs(out) == {}
+    run_all(study, out)
+    assert [(run.status, len(run.rows)) for run in read_runs(out).values()] == [("finished", 2)]
 
 
 def test_a_disk_that_is_full_for_one_of_the_two_files_leaves_both(out, monkeypatch):
@@ -646,6 +672,37 @@ def test_a_workdir_that_another_worker_still_has_is_waited_for(free_after, statu
     assert worker._when_free(train, runs, stop) == {"a": status, "b": "finished"}
     assert tried[:2] == [["a", "b"], ["a"]]
     assert capsys.readouterr().out == "waiting: it is in use\n"
+
+
+def test_runs_that_cannot_share_a_program_fail_and_the_worker_goes_on(tmp_path):
+    config = Config(local_steps=True, optimizer=OptimizerConfig(lookahead=True))
+    runs = [worker.Assigned(name, dataclasses.replace(config, seed=seed)) for seed, name in enumerate("ab")]
+    ends = worker.train_runs(runs, tmp_path, Stop(), keep_checkpoints=False)
+    assert (
+        ends
+        == [("refused", "config.seeds_per_program is not for local steps; start the seeds as runs of their own")] * 2
+    )
+
+
+def test_a_study_file_whose_copy_cannot_be_run_is_why_no_run_can(tmp_path):
+    (tmp_path / "rates.txt").write_text("0.1")
+    study = tmp_path / "study.py"
+    study.write_text("from pathlib import Path\nrate = (Path(__file__).parent / 'rates.txt').read_text()\n")
+    assert worker.why_it_cannot_run(study) == ""
+    copy = copy_study_file(study, tmp_path / "copies")
+    assert "line 2: FileNotFoundError" in (said := worker.why_it_cannot_run(copy))
+    assert "give the absolute path of any other file" in said
+
+
+def test_published_runs_say_which_data_a_variant_is_on_where_two_sets_have_one_name(out):
+    study = make_study(names=("a", "b"), seeds=1)
+    (section,) = study.sections
+    variants = [dataclasses.replace(one, data=data) for one, data in zip(section.variants, ("11", "22"), strict=True)]
+    run_all(dataclasses.replace(study, sections=[dataclasses.replace(section, variants=variants)]), out)
+    found = identified(study, {}, read_runs(out))
+    assert [variant.data for variant in found.sections[0].variants] == ["11", "22"]
+    with pytest.raises(UserError, match=r"were trained on 2 versions of it .SHA-256 11, 22.; give --data_dir"):
+        identified(make_study(names=("a", "b", "c"), seeds=1), {}, read_runs(out))
 
 
 def test_what_a_study_file_prints_is_no_end_of_a_run(out):

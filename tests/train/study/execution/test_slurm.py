@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from train.errors import UserError
 from train.files import write_json
+from train.identity import run_id
+from train.locks import exclusive
 from train.study.__main__ import main
 from train.study.execution import cluster
 from train.study.plan import load_study, planned_runs
@@ -188,6 +191,30 @@ def test_status_says_what_is_done_queued_running_failed_and_stopped(tmp_path, ca
         f"  stopped: {names[3]}",
         f"  stopped: {names[6]}",
     ]
+
+
+def test_status_needs_no_data_and_knows_a_process_that_was_killed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FLAKY", str(tmp_path / "tries"))
+    out = tmp_path / "out"
+    arguments = [f"--study={write_study(tmp_path, epochs=1, seeds=2)}", f"--out={out}"]
+    monkeypatch.setattr("train.study.__main__.draw", lambda *arguments: [])
+    assert main([*arguments, "--seeds=1"]) == 0
+    second = planned_runs(load_study(tmp_path / "study.py"))[1]
+    data = next(iter(read_runs(out).values())).data
+    workdir = out / "runs" / run_id(second.config, data)
+    workdir.mkdir(parents=True)
+    write_json(workdir / "run.json", {"status": "running"})
+    capsys.readouterr()
+
+    def missing(*arguments, **keywords):
+        raise UserError("the data is not on this node")
+
+    monkeypatch.setattr("train.study.__main__.check_runs", missing)
+    assert main([*arguments, "--status"]) == 0
+    assert capsys.readouterr().out.startswith("1 done, 1 stopped\n")
+    with exclusive(workdir, "the workdir"):
+        assert main([*arguments, "--status"]) == 0
+        assert capsys.readouterr().out.startswith("1 done, 1 running\n")
 
 
 def test_the_queue_is_looked_at_once_for_all_runs_that_have_jobs(tmp_path, monkeypatch):

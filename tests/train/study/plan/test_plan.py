@@ -252,6 +252,7 @@ def compare(**changes):
             "section 1:cifar10: its variants are on cifar10 and pydoc; give each data set its own section",
         ),
         (lambda: Claim("a", "A.", ()), "no comparisons"),
+        (lambda: Variant("x", dataclasses.replace(config(), resume=False)), "variant 'x': config.resume=False;"),
         (lambda: Variant("x", config(learning_rate=0.0)), "optimizer.learning_rate=0.0 must be greater than 0"),
         (
             lambda: study(
