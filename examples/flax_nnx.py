@@ -33,7 +33,7 @@ def train_step(model: Classifier, optimizer: nnx.Optimizer, x: jax.Array, labels
 def slow_model(model: Classifier, optimizer: nnx.Optimizer) -> Classifier:
     """A copy of the model that has the slow weights."""
     slow = nnx.clone(model)
-    nnx.update(slow, nnx.as_pure(la.slow_params(optimizer.opt_state)))
+    nnx.update(slow, la.slow_params(optimizer.opt_state))
     return slow
 
 

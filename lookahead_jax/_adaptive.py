@@ -69,8 +69,9 @@ def adaptive_step_size(
         A rule that :func:`lookahead` accepts as `slow_step_size`.
 
     Raises:
-        ValueError: `minimum` is outside [0, 1], or `b2` and `curvature` are both given or both missing; also raised
-            by `update` if the second moment cannot be found in the fast optimizer's state.
+        ValueError: `minimum` is outside [0, 1] or `b2` outside [0, 1), one of them is a schedule, or `b2` and
+            `curvature` are both given or both missing; also raised by `update` if the second moment cannot be found in
+            the fast optimizer's state.
 
     Example:
         >>> import optax
@@ -82,13 +83,15 @@ def adaptive_step_size(
         Zhang et al, `Lookahead Optimizer: k steps forward, 1 step back <https://arxiv.org/abs/1907.08610>`_, 2019,
         proposition 1 and the paragraph after it
     """
-    _checks.check_fraction("minimum", minimum)
+    _checks.check_fraction("minimum", minimum, schedule=False)
     if (b2 is None) == (curvature is None):
         raise ValueError(
             f"adaptive_step_size() got {'neither b2 nor curvature' if b2 is None else 'both b2 and curvature'}; give "
             "b2=, the decay of the fast optimizer's second moment (0.999 by default in optax.adam), or curvature=, a "
             "function of its state"
         )
+    if b2 is not None:
+        _checks.check_fraction("b2", b2, below_one=True, schedule=False)
     return AdaptiveStepSize(minimum, curvature or functools.partial(_second_moment, b2), axis_name)
 
 
@@ -138,7 +141,8 @@ def estimate_step_size(
         if rule.axis_name is not None:
             numerator, denominator = jax.lax.psum((numerator, denominator), rule.axis_name)
         # There is no ratio if the fast weights did not move, or moved only where there is no curvature.
-        ratio = jnp.where(denominator > 0, numerator / denominator, 1.0)
+        moved = denominator > 0
+        ratio = jnp.where(moved, numerator / jnp.where(moved, denominator, 1.0), 1.0)  # no 0 / 0, nor in its gradient
         return jnp.clip(ratio, _as_float(rule.minimum), 1.0)
 
     if isinstance(sync, bool):
@@ -161,8 +165,7 @@ def _second_moment(b2: Any, fast_state: optax.OptState) -> optax.Params:
 
 
 def _has_nu(node: Any) -> bool:
-    # Every tuple has a method `count`; in the moments that "pullback" keeps, it is None.
-    return hasattr(node, "nu") and not callable(getattr(node, "count", len)) and node.count is not None
+    return hasattr(node, "nu") and not callable(getattr(node, "count", len))  # every tuple has a method `count`
 
 
 def _left_out(curvature: Any, slow: Any) -> Any:

@@ -33,11 +33,13 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
     Args:
         tx: an optimizer that contains one or more Lookaheads.
         params: parameters for `tx`; the check is fast if they are small. Random values replace theirs.
-        **extra_args: further arguments of `tx.update`. `value`, the loss, is 1 unless given.
+        **extra_args: further arguments of `tx.update`. `value`, the loss, is 1 unless given; ``value=None`` leaves it
+            out, as `optax.contrib.sam` needs.
 
     Raises:
         ValueError: live and slow weights differ after a sync (the message names the first such parameter), or there
-            was no sync because a transformation around Lookahead does not forward the argument `sync`.
+            was no sync because a transformation around Lookahead does not forward the argument `sync`, or makes no
+            update in so few steps.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -50,7 +52,7 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
         ValueError: after a sync, params['w'] differs from its slow weights: ...
     """
     tx = check_optimizer("tx", tx)
-    extra_args = {"value": jnp.ones([])} | extra_args
+    extra_args = {k: v for k, v in ({"value": jnp.ones([])} | extra_args).items() if k != "value" or v is not None}
     rng = np.random.default_rng(0)
 
     @jax.jit
@@ -75,7 +77,8 @@ def check_chain(tx: optax.GradientTransformation, params: optax.Params, **extra_
     if not compared:
         raise ValueError(
             f"no sync happened in {_STEPS} steps, although update() was given sync=True: a transformation around "
-            "lookahead() does not forward extra arguments; for this check use sync_period=1"
+            "lookahead() does not forward extra arguments, or updates less often; for this check use sync_period=1, or "
+            "let it accumulate fewer steps"
         )
 
 

@@ -33,8 +33,17 @@ def check_sync_period(value: Any) -> None:
         raise ValueError(f"sync_period={value!r} is too large: steps are counted in int32; use at most {_MAX_PERIOD}")
 
 
-def check_fraction(name: str, value: Any, below_one: bool = False) -> None:
-    """Raises ValueError unless `value` is a number in [0, 1] (in [0, 1) for `below_one`) or not known yet."""
+def check_fraction(name: str, value: Any, below_one: bool = False, *, schedule: bool = True) -> None:
+    """Raises ValueError unless `value` is a number in [0, 1] (in [0, 1) for `below_one`) or not known yet.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        below_one: whether 1 is too large.
+        schedule: whether a schedule may be given.
+    """
+    if not schedule and _is_schedule(value):
+        raise ValueError(f"{name}={value!r} is a schedule; use a number or an array")
     if _is_open(value):
         return
     if not (_is_scalar(value) and 0 <= value <= 1) or (below_one and value == 1):
@@ -132,7 +141,11 @@ def _is_open(value: Any) -> bool:
     """Whether an argument's value cannot be known now: a schedule, a traced array or an array on another host."""
     if isinstance(value, jax.core.Tracer):
         return True
-    return callable(value) or (isinstance(value, jax.Array) and not value.is_fully_addressable)
+    return _is_schedule(value) or (isinstance(value, jax.Array) and not value.is_fully_addressable)
+
+
+def _is_schedule(value: Any) -> bool:
+    return callable(value)
 
 
 def _is_scalar(value: Any, whole: bool = False) -> bool:

@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,18 @@ from lookahead_jax._sync import select, where
 
 FastStateAtSync = Literal["maintain", "reset", "pullback"]
 
-# Optax's names for the step count of a bias correction. Such a count sits right next to the moments whose steps it
-# counts; the counts of schedules have no moments next to them.
-_COUNTS = ("count", "t")
+# Optax's names for the step count of a bias correction, and for a flag that only the first step finds set. They sit
+# right next to the moments whose steps they count; the counts of schedules have no moments next to them.
+_COUNTS = ("count", "t", "is_initial_step")
 
 
-def emitted_update(before: optax.OptState, after: optax.OptState) -> jax.Array | bool:
+def emitted_update(before: Any, after: Any) -> jax.Array | bool:
     """Whether the fast optimizer's last call emitted an update.
 
     False if `optax.MultiSteps` only accumulated or `optax.apply_if_finite` rejected the gradients (such calls return
     zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). Looks for these wrappers
-    only at the root of the state: inside a chain, the other members may change the update of one that waits.
+    only at the root of the state, and at that of a Lookahead there: inside a chain, the other members may change the
+    update of one that waits.
 
     Args:
         before: the fast optimizer's state before the call.
@@ -38,15 +39,21 @@ def emitted_update(before: optax.OptState, after: optax.OptState) -> jax.Array |
         return after.last_finite & emitted_update(before.inner_state, after.inner_state)
     if isinstance(before, optax.contrib.SAMState) and isinstance(after, optax.contrib.SAMState):
         return jnp.equal(after.steps_since_sync, 0)
+    if _is_lookahead(before):
+        return emitted_update(before.fast_state, after.fast_state)
     return True
 
 
-def is_displaced(before: optax.OptState) -> jax.Array | bool:
-    """Whether the live weights of this call are a point that the fast optimizer will return from: SAM's ascent."""
-    if isinstance(before, optax.contrib.SAMState):
-        return jnp.not_equal(before.steps_since_sync, 0)
-    if isinstance(before, optax.ApplyIfFiniteState):
-        return is_displaced(before.inner_state)
+def is_displaced(fast_state: Any) -> jax.Array | bool:
+    """Whether the live weights of this state are a point that the fast optimizer will return from: SAM's ascent."""
+    if isinstance(fast_state, optax.contrib.SAMState):
+        return jnp.not_equal(fast_state.steps_since_sync, 0)
+    if isinstance(fast_state, optax.MultiStepsState):
+        return is_displaced(fast_state.inner_opt_state)
+    if isinstance(fast_state, optax.ApplyIfFiniteState):
+        return is_displaced(fast_state.inner_state)
+    if _is_lookahead(fast_state):
+        return is_displaced(fast_state.fast_state)
     return False
 
 
@@ -75,8 +82,8 @@ class AfterSync(NamedTuple):
 
     Attributes:
         pending: boolean scalar; whether the last step ended in a sync.
-        pulled: for "pullback", the moments as the last sync pulled them back, with None for every other leaf of the
-            fast optimizer's state; an empty tuple for "reset".
+        pulled: for "pullback", the moments as the last sync pulled them back: a tuple of trees like the parameters,
+            with None for leaves that cannot be interpolated; empty for "reset".
     """
 
     pending: jax.Array
@@ -103,15 +110,18 @@ def init_after_sync(
         ) from error
     pending = jnp.zeros([], jnp.bool_)
     if mode == "reset":
+        if any(map(_is_momo, jax.tree.leaves(fast_state, is_leaf=_is_momo))):
+            raise ValueError(
+                'fast_state_at_sync="reset" does not fit optax.contrib.momo and momo_adam, whose averages of the loss '
+                'would go on without their moments; use "maintain" or "pullback"'
+            )
         return AfterSync(pending)
 
-    def copied(node: Any) -> Any:
+    def copied(tree: Any) -> Any:
         # A copy, since one buffer cannot be donated twice.
-        if not isinstance(node, _Moments):
-            return None
-        return jax.tree.map(lambda x: jnp.array(x, copy=True) if _is_inexact(x) else None, node.tree)
+        return jax.tree.map(lambda x: jnp.array(x, copy=True) if _is_inexact(x) else None, tree)
 
-    return AfterSync(pending, jax.tree.map(copied, marked))
+    return AfterSync(pending, tuple(map(copied, _moments(marked))))
 
 
 def begin_step(
@@ -134,12 +144,15 @@ def begin_step(
         return fast_state
     marked = _marked(fast_optimizer, fast_state)
     if mode == "pullback":
-        return _replace_moments(after_sync.pending, marked, fast_state, after_sync.pulled, counts=False)
+        pulled = iter(after_sync.pulled)
+        new = jax.tree.map(lambda x: next(pulled) if isinstance(x, _Moments) else None, marked)
+        return _replace_moments(after_sync.pending, marked, fast_state, new, counts=False)
     return _replace_moments(after_sync.pending, marked, fast_state, fast_optimizer.init(params), counts=True)
 
 
 def end_step(
     mode: FastStateAtSync,
+    fast_optimizer: optax.GradientTransformation,
     sync: jax.Array | bool,
     fast_state: optax.OptState,
     after_sync: Any,
@@ -149,8 +162,9 @@ def end_step(
 
     Args:
         mode: "maintain", "reset" or "pullback".
+        fast_optimizer: the optimizer that `fast_state` belongs to.
         sync: boolean scalar; whether this step ends in a sync.
-        fast_state: the fast optimizer's state after the step.
+        fast_state: its state after the step.
         after_sync: the last step's `after_sync`.
         alpha: the slow step size of this sync.
     """
@@ -165,7 +179,9 @@ def end_step(
             return last
         return where(sync, last + jnp.asarray(alpha).astype(last.dtype) * (x - last), last)
 
-    return AfterSync(pending, _trees.map_slow(pull, after_sync.pulled, fast_state))
+    moments = _moments(_marked(fast_optimizer, fast_state))
+    pulled = (_trees.map_slow(pull, last, now) for last, now in zip(after_sync.pulled, moments, strict=True))
+    return AfterSync(pending, tuple(pulled))
 
 
 class _Moments:
@@ -179,9 +195,27 @@ def _marked(fast_optimizer: optax.GradientTransformation, fast_state: optax.OptS
     """The state, with each tree that is shaped like the parameters wrapped in a `_Moments`.
 
     `optax.tree.map_params` finds them: a state initialised with a placeholder for the parameters contains that
-    placeholder where the moments go, but not at counts, schedules' values and random keys.
+    placeholder where the moments go, but not at counts, schedules' values and random keys. The gradients that
+    `optax.MultiSteps` has accumulated are no moments.
     """
-    return optax.tree.map_params(fast_optimizer, _Moments, fast_state, is_leaf=lambda _: True)
+    return _without_gradients(optax.tree.map_params(fast_optimizer, _Moments, fast_state, is_leaf=lambda _: True))
+
+
+def _without_gradients(marked: Any) -> Any:
+    def is_multi(node: Any) -> bool:
+        return isinstance(node, optax.MultiStepsState)
+
+    def unmark(node: Any) -> Any:
+        if not is_multi(node):
+            return node
+        gradients = jax.tree.map(lambda x: x.tree if isinstance(x, _Moments) else x, node.acc_grads)
+        return node._replace(acc_grads=gradients, inner_opt_state=_without_gradients(node.inner_opt_state))
+
+    return jax.tree.map(unmark, marked, is_leaf=is_multi)
+
+
+def _moments(marked: Any) -> list[Any]:
+    return [x.tree for x in jax.tree.leaves(marked) if isinstance(x, _Moments)]
 
 
 def _replace_moments(pending: jax.Array, marked: Any, old: Any, new: Any, *, counts: bool) -> Any:
@@ -211,6 +245,15 @@ def _replace_moments(pending: jax.Array, marked: Any, old: Any, new: Any, *, cou
         return jax.tree.map(replace, marked, old, new, is_leaf=is_counted)
 
     return walk(marked, old, new)
+
+
+def _is_momo(node: Any) -> bool:
+    return isinstance(node, optax.contrib.MomoState | optax.contrib.MomoAdamState)
+
+
+def _is_lookahead(node: Any) -> TypeGuard[Any]:
+    """Whether it is the state of `lookahead` or `primal_averaging`, whose modules import this one."""
+    return _has_fields(node, "fast_state", "slow_params")
 
 
 def _has_fields(node: Any, *names: str) -> bool:

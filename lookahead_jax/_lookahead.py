@@ -80,11 +80,15 @@ def lookahead(
 
     **When to sync.** ``update(grads, opt_state, params, sync=None)`` follows `sync_period`. A boolean `sync` overrides
     it: True syncs now and starts a new period; False does not sync but keeps counting, so that an overdue sync happens
-    at the next None. Transformations around Lookahead forward the argument; the outermost Lookahead consumes it. A
-    Python bool is static: jitted with False, the step does not touch the slow weights at all, which saves two of nine
-    passes over memory on a GPU with Adam inside, and lets the slow weights stay in host memory. A loop that knows its
-    step number can compile both programs and call ``step(..., sync=is_sync_step(i, sync_period))``. Use the same
-    argument to sync before an evaluation or at the end of an epoch.
+    at the next None. In a call in which `optax.contrib.sam` inside climbs, True does not sync either. A Python bool is
+    static: jitted with False, the step does not touch the slow weights at all, which saves two of nine passes over
+    memory on a GPU with Adam inside, and lets the slow weights stay in host memory. A loop that knows its step number
+    can compile both programs and call ``step(..., sync=is_sync_step(i, sync_period))``. Use the same argument to sync
+    before an evaluation or at the end of an epoch.
+
+    Transformations around Lookahead that take extra arguments forward `sync`, `optax.MultiSteps` in the calls that
+    update; the outermost Lookahead consumes it. Those that take none, such as the
+    ``MultiSteps(...).gradient_transformation()`` that a chain needs, drop it: :func:`check_chain` tells.
 
     **Weights that you change yourself.** The first update copies its `params` to the slow weights, so you can load
     weights between `init` and training. It does not if it is given ``sync=False``, which leaves the slow weights
@@ -97,8 +101,9 @@ def lookahead(
         sync_period: :math:`k`, an integer >= 1: a number, an array (may be traced) or a schedule of the number
             of completed syncs. A step counts if the fast optimizer emits an update: steps that `optax.MultiSteps`
             accumulates, that `optax.apply_if_finite` skips, or in which `optax.contrib.sam` climbs do not count,
-            whether these wrap Lookahead (not `sam`) or are themselves `fast_optimizer`. Deeper inside (in a chain, in
-            `partition`), every call of `update` counts.
+            whether these wrap Lookahead (not `sam`) or are themselves `fast_optimizer`, or that of a Lookahead that
+            is. Deeper inside (in a chain, in `partition`), every call of `update` counts. After more than
+            `max_consecutive_errors`, `optax.apply_if_finite` emits updates that do not count.
         slow_step_size: :math:`\alpha` in [0, 1]: a number, an array (may be traced), a schedule of the number of
             completed syncs, or :func:`adaptive_step_size`. None means 0.8.
         slow_optimizer: a general outer step, instead of `slow_step_size`: a transformation of the
@@ -109,8 +114,9 @@ def lookahead(
         fast_state_at_sync: what happens to the fast optimizer's moments at a sync. "maintain" leaves them alone;
             "reset" sets them to their initial values, together with the step count of their bias correction, so that
             Adam keeps its step length; "pullback" interpolates them with :math:`\alpha`, like the weights, between
-            their values after the last sync and now. Schedules and random keys never change. The change takes effect
-            at the beginning of the next step.
+            their values after the last sync and now. Schedules and random keys do not change, but optimizers that
+            read their schedule from the step count of their moments (in `optax.contrib`: `prodigy`, `dadapt_adamw`,
+            `madgrad`) restart it with "reset". The change takes effect at the beginning of the next step.
         slow_dtype: the narrowest floating-point dtype allowed for the slow weights; None uses the parameters' dtype.
             With bfloat16 parameters, float32 slow weights keep small outer steps that rounding would lose; after each
             sync the live weights are the slow ones, rounded. Parameters of a wider dtype keep it, complex ones stay
@@ -122,8 +128,8 @@ def lookahead(
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, whose updates have the shapes and dtypes of the fast
-        optimizer's. Integer parameters and those without a gradient (None) are left to the fast optimizer; their slow
-        copy takes the live value at each sync.
+        optimizer's. Integer parameters and those without a gradient (None), such as random keys, are left to the fast
+        optimizer; their slow copy takes the live value at each sync.
 
     Raises:
         ValueError: an argument is out of its range (traced arrays cannot be checked), the fast optimizer's moments
@@ -223,9 +229,12 @@ def lookahead(
             return updates, state._replace(
                 fast_state=fast_state,
                 steps_since_sync=steps,
-                after_sync=_fast_state.end_step(fast_state_at_sync, False, fast_state, after_sync, 1.0),
+                after_sync=_fast_state.end_step(fast_state_at_sync, fast, False, fast_state, after_sync, 1.0),
             )
         now = emitted & _reached(steps, _value_at(sync_period, state.sync_count)) if given is None else given
+        displaced = _fast_state.is_displaced(fast_state)
+        if given is not None and displaced is not False:
+            now = jnp.logical_and(now, jnp.logical_not(displaced))
 
         first = (state.sync_count == 0) & (state.steps_since_sync == 0) & ~jnp.asarray(_fast_state.is_displaced(before))
         base = state.slow_params
@@ -246,7 +255,7 @@ def lookahead(
             steps_since_sync=_sync.where(now, 0, steps),
             sync_count=_sync.where(now, state.sync_count + 1, state.sync_count),
             slow_state=slow_state,
-            after_sync=_fast_state.end_step(fast_state_at_sync, now, fast_state, after_sync, alpha),
+            after_sync=_fast_state.end_step(fast_state_at_sync, fast, now, fast_state, after_sync, alpha),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

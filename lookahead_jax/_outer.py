@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 import jax
 import optax
 
+from lookahead_jax._checks import check_fraction
 from lookahead_jax._lookahead import lookahead
 
 
@@ -47,6 +48,9 @@ def snoo(
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
 
+    Raises:
+        ValueError: `momentum` is outside [0, 1), or as :func:`lookahead`.
+
     Example:
         With gradient 1, inner learning rate 1, k = 2, :math:`\eta` = 1/2 and m = 1/2: d = 2, b = 2, s = 8 - 1.5.
 
@@ -67,6 +71,7 @@ def snoo(
     References:
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
+    check_fraction("momentum", momentum, below_one=True, schedule=False)
     return lookahead(fast_optimizer, sync_period, slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True))
 
 
@@ -104,6 +109,9 @@ def diloco(
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
 
+    Raises:
+        ValueError: `momentum` is outside [0, 1), or as :func:`lookahead`.
+
     Example:
         >>> import jax, jax.numpy as jnp, optax
         >>> import lookahead_jax as la
@@ -120,5 +128,6 @@ def diloco(
         Douillard et al, `DiLoCo: Distributed Low-Communication Training of Language Models
         <https://arxiv.org/abs/2311.08105>`_, 2023
     """
+    check_fraction("momentum", momentum, below_one=True, schedule=False)
     outer = optax.sgd(learning_rate, momentum, nesterov=True)
     return lookahead(fast_optimizer, sync_period, slow_optimizer=outer, axis_name=axis_name)

@@ -53,7 +53,9 @@ def primal_averaging(
 
     With :math:`\mu_x = 0` or :math:`\mu_y = 0` the parameters move as with the fast optimizer alone; if
     :math:`\mu_y = 0`, :math:`x` is an exponential moving average of them. A call in which the fast optimizer makes no
-    update (`optax.MultiSteps` accumulates, `optax.apply_if_finite` rejects) moves nothing.
+    update (it is an `optax.MultiSteps` that accumulates, or an `optax.apply_if_finite` that rejects; deeper inside they
+    are not seen) moves nothing. Integer parameters and those without a gradient (None) are left to the fast optimizer;
+    :math:`x` has their live value.
 
     Args:
         fast_optimizer: the inner optimizer :math:`A`, such as `optax.adamw`. Extra arguments of `update` are forwarded
@@ -87,8 +89,8 @@ def primal_averaging(
         Defazio et al, `Smoothing DiLoCo with Primal Averaging for Faster Training of LLMs
         <https://arxiv.org/abs/2512.17131>`_, 2025
     """
-    _checks.check_fraction("mu_x", mu_x)
-    _checks.check_fraction("mu_y", mu_y, below_one=True)
+    _checks.check_fraction("mu_x", mu_x, schedule=False)
+    _checks.check_fraction("mu_y", mu_y, below_one=True, schedule=False)
     fast = _checks.check_optimizer("fast_optimizer", fast_optimizer)
 
     def init_fn(params: optax.Params) -> PrimalAveragingState:
@@ -110,18 +112,27 @@ def primal_averaging(
         #
         # only differences, so that small steps are not lost next to large numbers.
 
-        def distance(x: jax.Array, y: jax.Array) -> jax.Array:
+        def distance(x: jax.Array, y: jax.Array) -> jax.Array | None:
+            if not jnp.issubdtype(x.dtype, jnp.inexact):
+                return None
             wide_x, wide_y = _sync.widen(x, y)
             return (wide_y - wide_x) / (1 - _as(mu_y, wide_x))
 
+        def iterate(x: jax.Array, y: jax.Array, d: jax.Array | None) -> jax.Array:
+            return y if d is None else (x.astype(d.dtype) + d).astype(x.dtype)
+
         distances = _trees.map_slow(distance, x, params)
-        z = _trees.map_slow(lambda x, d: (x.astype(d.dtype) + d).astype(x.dtype), x, distances)
+        z = _trees.map_slow(iterate, x, params, distances)
         updates, fast_state = fast.update(updates, state.fast_state, z, **extra_args)
         emitted = _fast_state.emitted_update(state.fast_state, fast_state)
 
         def leaf(x: Any, y: Any, d: Any, u: Any) -> tuple[Any, Any]:
-            if x is None or u is None or not jnp.issubdtype(x.dtype, jnp.inexact):
-                return u, x
+            if x is None:
+                return u, None
+            if u is None or d is None:
+                # What is not averaged is as the live parameter; a select, so that it gets a buffer of its own.
+                live = y if u is None else y + u
+                return u, _sync.where(state.started | True, live, x)
             moved = d + u.astype(d.dtype)
             share_x, share_y = 1 - _as(mu_x, d), _as(mu_y, d)
             new_u = share_y * share_x * moved + (1 - share_y) * u.astype(d.dtype)
@@ -130,6 +141,8 @@ def primal_averaging(
         tree, rows = _trees.columns(x, params, distances, updates)
         pairs = [leaf(*row) for row in zip(*rows, strict=True)]
         new_updates, new_x = tree.unflatten(u for u, _ in pairs), tree.unflatten(x for _, x in pairs)
+        # A line search has cached the loss and gradient at z, where the next ones are not taken.
+        fast_state = _fast_state.forget_values(True, fast_state)
         return new_updates, PrimalAveragingState(fast_state, new_x, _sync.where(emitted, True, state.started))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

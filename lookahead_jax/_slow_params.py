@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_jax import _trees
+from lookahead_jax import _fast_state, _trees
 from lookahead_jax._lookahead import LookaheadState
 from lookahead_jax._primal_averaging import PrimalAveragingState
 
@@ -28,7 +28,9 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
     in a chain, under `optax.inject_hyperparams`, `optax.MultiSteps` or `optax.apply_if_finite`, in a
     `flax.training.train_state.TrainState`, or in the dictionaries that Orbax restores without a target. If Lookaheads
     are nested, it returns the outermost one's. Under `optax.masked` and `optax.partition` a Lookahead covers part of
-    the tree: several parts are merged, and `params` fill in for parameters that have no slow weights.
+    the tree: several parts are merged, and `params` fill in for parameters that have no slow weights. Under
+    `optax.flatten` and `optax.contrib.split_real_and_imaginary` the result has their layout; put these inside Lookahead
+    instead.
 
     Args:
         opt_state: an optimizer state, or any pytree that contains one.
@@ -52,7 +54,7 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
         {'w': Array([1., 1.], dtype=float32)}
 
         With Flax NNX, where `optimizer` is an `nnx.Optimizer` of `model`, the slow model is ``slow =
-        nnx.clone(model)`` after ``nnx.update(slow, nnx.as_pure(la.slow_params(optimizer.opt_state)))``.
+        nnx.clone(model)`` after ``nnx.update(slow, la.slow_params(optimizer.opt_state))``.
     """
     states = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_any_state) if _is_any_state(x)]
     if not states:
@@ -66,7 +68,10 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
         ) from None
     if params is not None:
         return _filled(merged, params)
-    if any(_trees.is_masked(x) for x in jax.tree.leaves(merged, is_leaf=_trees.is_masked)):
+    # Orbax restores a masked node as None, too; elsewhere None is a place where there is no parameter.
+    restored = any(isinstance(state, Mapping) for state in states)
+    missing = _trees.is_left_out if restored else _trees.is_masked
+    if any(missing(x) for x in jax.tree.leaves(merged, is_leaf=missing)):
         raise ValueError(
             "some parameters are masked out of Lookahead and have no slow weights; "
             "use slow_params(opt_state, params), which returns the live ones for them"
@@ -86,8 +91,9 @@ def resync(opt_state: Any, params: optax.Params) -> Any:
         params: the new live weights.
 
     Returns:
-        `opt_state` with the slow weights copied from `params` and the steps since the last sync set to 0. Moments
-        and schedules are unchanged.
+        `opt_state` with the slow weights copied from `params`, the steps since the last sync set to 0, and the loss
+        and gradient that a line search has cached invalidated. Moments and schedules are unchanged, also those that
+        "pullback" has kept from the last sync.
 
     Raises:
         ValueError: there is no Lookahead in `opt_state`, or `params` has a different structure.
@@ -109,7 +115,8 @@ def resync(opt_state: Any, params: optax.Params) -> Any:
         found = True
         _check_structure(node.slow_params, params)
         slow = jax.tree.map(_copied, node.slow_params, params, is_leaf=_trees.is_left_out)
-        node = node._replace(slow_params=slow, fast_state=jax.tree.map(reset, node.fast_state, is_leaf=_is_state))
+        fast_state = _fast_state.forget_values(True, jax.tree.map(reset, node.fast_state, is_leaf=_is_state))
+        node = node._replace(slow_params=slow, fast_state=fast_state)
         if isinstance(node, LookaheadState):
             node = node._replace(steps_since_sync=jnp.zeros_like(node.steps_since_sync))
         return node
@@ -139,7 +146,10 @@ def _filled(slow: Any, params: optax.Params) -> optax.Params:
 
 
 def _check_structure(slow: Any, params: optax.Params) -> None:
-    advice = "pass the parameters that the optimizer was initialised with"
+    advice = (
+        "pass the parameters that the optimizer was initialised with; if optax.flatten or split_real_and_imaginary is "
+        "around lookahead(), put it inside"
+    )
     leaves, tree = jax.tree_util.tree_flatten_with_path(slow, is_leaf=_trees.is_left_out)
     try:
         rows = zip(leaves, tree.flatten_up_to(params), strict=True)

@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
+import functools
 from typing import Any
 
 import jax
@@ -23,10 +24,14 @@ def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array
     """
     on_false = jnp.asarray(on_false)
     if isinstance(condition, bool):
-        return jnp.asarray(on_true).astype(on_false.dtype) if condition else on_false
-    return (
-        on_false if on_true is on_false else jnp.where(condition, jnp.asarray(on_true).astype(on_false.dtype), on_false)
-    )
+        return cast(on_true, on_false.dtype) if condition else on_false
+    return on_false if on_true is on_false else jnp.where(condition, cast(on_true, on_false.dtype), on_false)
+
+
+def cast(x: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
+    """The array in a dtype; random keys, which have one dtype only, as they are."""
+    x = jnp.asarray(x)
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
@@ -44,9 +49,10 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params) -> optax.P
     The first period thus starts from weights that were loaded into the parameters after `init`; otherwise the first
     sync would pull them back towards the initial ones.
     """
-    return _trees.map_slow(lambda s, p: where(first, jnp.asarray(p).astype(s.dtype), s), slow, params)
+    return _trees.map_slow(lambda s, p: where(first, cast(p, s.dtype), s), slow, params)
 
 
+@functools.partial(jax.jit, inline=True)  # one program outside of jit, too: jax_debug_infs would find the infinity
 def rounded(updates: optax.Updates, count: jax.Array) -> optax.Updates:
     """`updates`, each rounded before anything is added to it.
 
@@ -146,7 +152,7 @@ def synchronize(
             return u, None
         p, s = jnp.asarray(p), jnp.asarray(s)
         if u is None:
-            return None, where(write, p.astype(s.dtype), s)
+            return None, where(write, cast(p, s.dtype), s)
         u = jnp.asarray(u)
         if not _is_inexact(p):
             # Integer leaves cannot be interpolated; the slow tree takes their live value at each sync.

@@ -39,16 +39,16 @@ def columns(slow: Any, *rest: Any) -> tuple[Any, list[list[Any]]]:
 
 
 def merge(a: Any, b: Any) -> Any:
-    """Merges two trees that are masked in different places, as `optax.partition` makes them.
+    """Merges two trees that leave out different places, as `optax.partition` makes them.
 
     Raises:
         ValueError: both have something in the same place, or they have different structures.
     """
     # One level at a time, because either side may be masked where the other has a whole subtree: optax.partition does
     # this when its labels are prefixes.
-    if is_masked(a):
+    if is_left_out(a):  # Orbax restores a masked node as None
         return b
-    if is_masked(b):
+    if is_left_out(b):
         return a
     node, other = _one_level(a), _one_level(b)
     if node == _LEAF or node != other:

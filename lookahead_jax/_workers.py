@@ -24,8 +24,11 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name:
         is_first = jax.lax.axis_index(axis_name) == 0
 
         def leaf(s: jax.Array, p: jax.typing.ArrayLike) -> jax.Array:
+            if jnp.issubdtype(s.dtype, jax.dtypes.prng_key):
+                return s
             mine = jnp.asarray(p).astype(s.dtype)
-            return jax.lax.psum(jnp.where(is_first, mine, jnp.zeros_like(mine)), axis_name)
+            # A sum of booleans is an integer.
+            return jax.lax.psum(jnp.where(is_first, mine, jnp.zeros_like(mine)), axis_name).astype(s.dtype)
 
         return _trees.map_slow(leaf, slow, params)
 
@@ -42,7 +45,8 @@ def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> opta
     """
 
     def mean(tree: optax.Updates) -> optax.Updates:
-        return jax.lax.pmean(tree, axis_name)
+        # Of integers the pseudo-gradients are zeros, and their mean would be of another dtype.
+        return jax.tree.map(lambda x: jax.lax.pmean(x, axis_name) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
 
     if isinstance(sync, bool):
         return mean(tree)

@@ -136,6 +136,35 @@ def test_primal_averaging_refuses_weights_out_of_range(mu_x, mu_y, name):
         la.primal_averaging(SGD, mu_x, mu_y)
 
 
+def half(count):
+    return 0.5
+
+
+OUT_OF_RANGE = {
+    "b2": lambda: la.adaptive_step_size(b2=1.0),
+    "momentum": lambda: la.snoo(SGD, 5, 0.5, 1.5),
+    "momentum of diloco": lambda: la.diloco(SGD, momentum=1.0),
+}
+NO_SCHEDULES = {
+    "minimum": lambda: la.adaptive_step_size(minimum=half, b2=0.9),
+    "mu_x": lambda: la.primal_averaging(SGD, half, 0.5),
+    "mu_y": lambda: la.primal_averaging(SGD, 0.5, half),
+    "momentum": lambda: la.snoo(SGD, 5, 0.5, half),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_decays_and_momenta_are_below_one(name):
+    with pytest.raises(ValueError, match=rf"{name.split()[0]}=1.* use a number in \[0, 1\)"):
+        OUT_OF_RANGE[name]()
+
+
+@pytest.mark.parametrize("name", NO_SCHEDULES)
+def test_a_schedule_is_refused_where_none_is_called(name):
+    with pytest.raises(ValueError, match=rf"{name}=<function half.* is a schedule; use a number or an array"):
+        NO_SCHEDULES[name]()
+
+
 def test_an_adaptive_step_size_of_each_worker_is_refused():
     with pytest.raises(ValueError, match=r"axis_name averages.*use a number or a schedule"):
         la.lookahead(SGD, slow_step_size=la.adaptive_step_size(b2=0.9), axis_name="workers")

@@ -59,7 +59,7 @@ def test_a_chain_without_lookahead_has_nothing_to_check(tx):
 def test_a_chain_whose_syncs_do_not_come_is_not_called_good():
     unforwarded = optax.MultiSteps(la.lookahead(optax.adam(0.1), 100), 2).gradient_transformation()
     with pytest.raises(
-        ValueError, match=r"no sync happened in 25 steps.*does not forward extra arguments.*sync_period=1"
+        ValueError, match=r"no sync happened in 25 steps.*not forward extra arguments, or updates less.*sync_period=1"
     ):
         la.check_chain(optax.chain(unforwarded), PARAMS)
 
@@ -73,3 +73,11 @@ def test_bfloat16_parameters_and_what_update_takes_besides():
     la.check_chain(la.lookahead(inner), params, scale=0.1)
     with pytest.raises(ValueError, match="after a sync"):
         la.check_chain(optax.chain(la.lookahead(inner), optax.scale(0.3)), params, scale=0.1)
+
+
+def test_an_optimizer_that_takes_no_value_is_checked_without_one():
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.5))
+    params = {"a": jnp.ones([3])}
+    la.check_chain(la.lookahead(sam), params, value=None)
+    with pytest.raises(ValueError, match="after a sync"):
+        la.check_chain(optax.chain(la.lookahead(sam), optax.scale(0.3)), params, value=None)

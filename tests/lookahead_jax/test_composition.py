@@ -319,3 +319,35 @@ def test_gradients_flow_through_a_scanned_run_with_a_slow_optimizer():
     step = 1e-6 * jnp.ones_like(params)
     slope = (final(params + step) - final(params - step)) / 2e-6
     np.testing.assert_allclose(jnp.sum(jax.grad(final)(params)), slope, rtol=1e-6)
+
+
+def sam(rate=0.1, period=2):
+    return optax.contrib.sam(optax.sgd(rate), optax.sgd(0.5), sync_period=period)
+
+
+def test_the_first_period_starts_from_where_sam_began_also_under_multi_steps():
+    # MultiSteps of 1 changes nothing.
+    ends = [
+        run(la.lookahead(inner, 3, 0.5), jnp.asarray(weights()), 12) for inner in (sam(), optax.MultiSteps(sam(), 1))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.parametrize("sync", [True, jnp.array(True)])
+def test_sync_waits_where_sam_has_climbed(sync):
+    """The weights there are not those that SAM goes on from, and it would undo the sync."""
+    tx, params = la.lookahead(sam(), 100, 0.5), jnp.asarray(weights())
+    opt_state, counts = tx.init(params), []
+    for i in range(4):
+        updates, opt_state = tx.update(gradient(params, i), opt_state, params, sync=sync)
+        params = optax.apply_updates(params, updates)
+        counts.append(int(opt_state.sync_count))
+    assert counts == [0, 1, 1, 2]
+    np.testing.assert_array_equal(params, la.slow_params(opt_state))
+
+
+def test_a_lookahead_around_another_one_counts_the_same_steps():
+    params = jnp.asarray(weights())
+    inner = la.lookahead(optax.MultiSteps(optax.sgd(0.1), 2), 2, 0.5)
+    states = [opt_state for _, opt_state in run_states(la.lookahead(inner, 3, 0.5), params, 12)]
+    assert [int(state.sync_count) for state in states] == [0] * 5 + [1] * 6 + [2]

@@ -244,3 +244,51 @@ def test_a_worker_that_skips_a_step_makes_no_other_wait_alone():
 
     steps, syncs = MAPS["pmap"](two_steps)(jnp.ones([WORKERS, 3]))
     assert (steps.tolist(), syncs.tolist()) == ([1] * WORKERS, [0] * WORKERS)
+
+
+def test_primal_averaging_leaves_integers_and_frozen_parameters_to_the_fast_optimizer():
+    def moves_integers(updates, params=None):
+        return jax.tree.map(lambda u: u if u.dtype == jnp.int32 else -0.1 * u, updates)
+
+    tx = la.primal_averaging(optax.stateless(moves_integers), 0.9, 0.8)
+    params = {"w": jnp.ones(2), "n": jnp.array(1, jnp.int32), "frozen": jnp.ones(3), "none": None}
+    grads = {"w": jnp.ones(2), "n": jnp.array(2, jnp.int32), "frozen": None, "none": None}
+    opt_state, update = tx.init(params), jax.jit(tx.update, donate_argnums=1)
+    for step in range(1, 4):
+        updates, opt_state = update(grads, opt_state, params)
+        moved = {name: params[name] + updates[name] for name in ("w", "n")}
+        params = params | moved | {"frozen": params["frozen"] + 1}
+        assert int(la.slow_params(opt_state)["n"]) == int(params["n"]) == 1 + 2 * step
+        np.testing.assert_array_equal(la.slow_params(opt_state)["frozen"], params["frozen"] - 1)
+
+
+def test_primal_averaging_keeps_no_loss_that_a_line_search_has_cached_elsewhere():
+    def loss(x):
+        return jnp.sum(x**2)
+
+    tx, params = la.primal_averaging(optax.lbfgs(), 0.9, 0.8), jnp.array([3.0])
+    opt_state, value_and_grad = tx.init(params), optax.value_and_grad_from_state(loss)
+    for _ in range(3):
+        value, grad = value_and_grad(params, state=opt_state)
+        np.testing.assert_allclose([value, grad[0]], [params[0] ** 2, 2 * params[0]])
+        updates, opt_state = tx.update(grad, opt_state, params, value=value, grad=grad, value_fn=loss)
+        params = optax.apply_updates(params, updates)
+
+
+def test_workers_take_integers_booleans_and_random_keys_from_the_live_weights():
+    tx = la.lookahead(optax.stateless(lambda updates, params: updates), 2, 1.0, axis_name="workers")
+
+    def step(grads):
+        params = {"w": jnp.ones(2), "n": jnp.array(1), "on": jnp.array(True), "key": jax.random.key(0)}
+        updates = {"w": grads, "n": jnp.array(1), "on": jnp.array(False), "key": None}
+        opt_state = tx.init(params)
+        for _ in range(2):
+            new, opt_state = tx.update(updates, opt_state, params)
+            params = params | {name: params[name] + new[name] for name in ("w", "n")}
+        return params, la.slow_params(opt_state)
+
+    live, slow = jax.vmap(step, axis_name="workers")(jnp.array([[1.0, 1.0], [3.0, 3.0]]))
+    np.testing.assert_allclose(slow["w"], 5.0)
+    assert jax.tree.map(lambda x: str(x.dtype), slow) == jax.tree.map(lambda x: str(x.dtype), live)
+    np.testing.assert_array_equal(slow["n"], live["n"])
+    assert np.all(slow["on"])

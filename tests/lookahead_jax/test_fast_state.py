@@ -104,7 +104,7 @@ def test_pulled_back_moments_share_no_buffer_with_the_momentum():
     opt_state = tx.init(params)
     for update in (tx.update, jax.jit(tx.update)):
         for _ in range(4):
-            pulled, trace = opt_state.after_sync.pulled[0].trace, opt_state.fast_state[0].trace
+            pulled, trace = opt_state.after_sync.pulled[0], opt_state.fast_state[0].trace
             assert pulled.unsafe_buffer_pointer() != trace.unsafe_buffer_pointer()
             updates, opt_state = update(params, opt_state, params)
             params = optax.apply_updates(params, updates)
@@ -269,3 +269,43 @@ def test_sams_ascent_steps_are_no_steps_and_no_sync_falls_on_one(x64, ascent_ste
             np.testing.assert_allclose(params, expected, rtol=1e-9)
             np.testing.assert_allclose(la.slow_params(opt_state), oracle.slow, rtol=1e-9)
     assert int(opt_state.sync_count) == 2
+
+
+def test_a_reset_takes_the_flag_of_the_first_step_with_the_gradient_before():
+    # Otherwise the step after a sync is twice as long: the flag says that there was a gradient, which is zero.
+    tx = la.lookahead(optax.optimistic_gradient_descent(0.1), 4, 1.0, fast_state_at_sync="reset")
+    params = jnp.array([8.0])
+    opt_state = tx.init(params)
+    for _ in range(12):
+        updates, opt_state = tx.update(jnp.ones(1), opt_state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(updates, -0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inner", [optax.contrib.momo(0.1), optax.contrib.momo_adam(0.1)])
+def test_reset_is_refused_where_averages_of_the_loss_would_go_on(inner):
+    with pytest.raises(ValueError, match=r'"reset" does not fit optax.contrib.momo.*use "maintain" or "pullback"'):
+        la.lookahead(inner, fast_state_at_sync="reset").init(jnp.ones(2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sync_between_two_gradients_of_one_update_loses_none_of_them(mode):
+    tx = la.lookahead(optax.MultiSteps(optax.sgd(1.0), 4), 100, 0.5, fast_state_at_sync=mode)
+    params = jnp.array([8.0])
+    opt_state = tx.init(params)
+    for i in range(4):
+        updates, opt_state = tx.update(jnp.ones(1), opt_state, params, sync=jnp.array(i == 1))
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, 7.0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_optax_finds_and_sets_each_value_of_the_fast_state_once(mode):
+    tx = la.lookahead(optax.inject_hyperparams(optax.sgd)(0.1, momentum=0.9), fast_state_at_sync=mode)
+    opt_state = tx.init(jnp.ones(2))
+    assert optax.tree.get(opt_state, "learning_rate") == np.float32(0.1)
+    changed = optax.tree.set(opt_state, learning_rate=jnp.float32(0.01))
+    assert jax.tree.structure(changed) == jax.tree.structure(opt_state)
+    assert optax.tree.get(changed, "learning_rate") == np.float32(0.01)
+    doubled = optax.tree.map_params(tx, lambda x: 2 * x, opt_state)
+    np.testing.assert_array_equal(optax.tree.get(doubled, "trace"), 2 * optax.tree.get(opt_state, "trace"))

@@ -287,3 +287,13 @@ def test_the_threshold_of_ranger_decides_when_steps_are_rectified(x64):
     # A momentum step with a constant gradient is lr * 5; a rectified one is at most lr.
     assert [bool(u < -0.45) for u in first_steps(5.0)] == [True] * 5 + [False] * 3
     assert [bool(u < -0.45) for u in first_steps(7.0)] == [True] * 7 + [False]
+
+
+def test_random_keys_among_the_parameters_are_left_alone():
+    params = {"w": jnp.ones(2), "key": jax.random.key(3)}
+    for tx in (la.lookahead(optax.sgd(0.5), 2, 0.5), la.primal_averaging(optax.sgd(0.5), 0.5, 0.5)):
+        opt_state, live = tx.init(params), params
+        for _ in range(3):
+            updates, opt_state = jax.jit(tx.update)({"w": jnp.ones(2), "key": None}, opt_state, live)
+            live = live | {"w": live["w"] + updates["w"]}
+        assert la.slow_params(opt_state)["key"] == params["key"]

@@ -176,6 +176,17 @@ def test_fast_weights_that_did_not_move_give_no_nan():
     np.testing.assert_array_equal(la.slow_params(opt_state), 1.0)
 
 
+def test_the_gradient_through_an_adaptive_step_size_that_has_nothing_to_adapt_to_is_a_number():
+    tx = la.lookahead(optax.sgd(0.1), 1, la.adaptive_step_size(curvature=lambda fast_state: jnp.ones(2)))
+
+    def moved(x):
+        updates, _ = tx.update(x, tx.init(x), x, sync=True)
+        return jnp.sum(updates)
+
+    with jax.debug_nans(True):
+        assert np.all(np.isfinite(jax.grad(moved)(jnp.zeros(2))))
+
+
 def test_pullback_takes_the_adaptive_step_size(x64):
     rule = la.adaptive_step_size(minimum=1.0, b2=0.999)  # clipped to [1, 1]: nothing is pulled back
     tx = la.lookahead(optax.adam(0.1), 3, rule, fast_state_at_sync="pullback")

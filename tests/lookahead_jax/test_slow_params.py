@@ -122,3 +122,36 @@ def test_works_on_traced_and_abstract_states():
     assert jax.tree.map(jnp.shape, abstract) == jax.tree.map(jnp.shape, PARAMS)
     jitted = jax.jit(lambda p: la.slow_params(LA.init(p)))(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, jitted, PARAMS)
+
+
+def as_orbax_restores(tree):
+    """Named tuples as dictionaries, masked nodes as None, as Orbax gives them without a target."""
+    if isinstance(tree, optax.MaskedNode):
+        return None
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return {name: as_orbax_restores(getattr(tree, name)) for name in tree._fields}
+    if isinstance(tree, dict):
+        return {key: as_orbax_restores(value) for key, value in tree.items()}
+    return [as_orbax_restores(x) for x in tree] if isinstance(tree, list | tuple) else tree
+
+
+def test_found_in_what_orbax_restores_where_partition_or_masked_split_the_tree():
+    split = as_orbax_restores(optax.partition({"x": LA, "y": LA}, {"a": "x", "b": "y"}).init(PARAMS))
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(split), PARAMS)
+    part = as_orbax_restores(optax.masked(LA, {"a": True, "b": False}).init(PARAMS))
+    with pytest.raises(ValueError, match=r"use slow_params\(opt_state, params\)"):
+        la.slow_params(part)
+    jax.tree.map(np.testing.assert_array_equal, la.slow_params(part, PARAMS), PARAMS)
+
+
+def test_resync_invalidates_what_a_line_search_has_cached():
+    def loss(x):
+        return jnp.sum(x**2)
+
+    tx, params = la.lookahead(optax.lbfgs(), 5, 0.5), jnp.array([3.0])
+    opt_state, value_and_grad = tx.init(params), optax.value_and_grad_from_state(loss)
+    value, grad = value_and_grad(params, state=opt_state)
+    _, opt_state = tx.update(grad, opt_state, params, value=value, grad=grad, value_fn=loss)
+    params = jnp.array([9.0])
+    value, grad = value_and_grad(params, state=la.resync(opt_state, params))
+    assert (float(value), float(grad[0])) == (81.0, 18.0)

@@ -130,3 +130,12 @@ def test_sharded_parameters_under_shard_map_move_as_whole_ones(mesh, name, check
         without_axis = la.lookahead(optax.adam(0.1), 2, la.adaptive_step_size(0.01, b2=0.999))
         expected = trajectory(without_axis if name == "adaptive" else tx, params, static)
     np.testing.assert_allclose(jax.jit(sharded)(params), expected, rtol=1e-5)
+
+
+def test_no_infinity_is_met_where_jax_looks_for_them():
+    tx, params = la.lookahead(optax.adam(0.1), 2, 0.5), jnp.ones(3)
+    opt_state = tx.init(params)
+    with jax.debug_infs(True), jax.debug_nans(True):
+        for _ in range(3):
+            _, opt_state = tx.update(params, opt_state, params)
+    assert int(opt_state.sync_count) == 1
