@@ -28,6 +28,7 @@ from benchmarks.aot.facts import Facts, facts
 from benchmarks.aot.minimal import compile_minimal_step
 from benchmarks.aot.programs import WORKLOADS, programs
 from benchmarks.aot.updates import measure_update, updates
+from train.run.provenance import cores
 
 OUT = Path("results/accelerators.json")
 GROUPS = ("updates", "programs")
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--chips", default=",".join(chip.name for chip in CHIPS))
     parser.add_argument("--match", default="", help="only rows whose key contains this text")
     parser.add_argument("--keep", action="store_true", help="compile only what the file lacks")
-    parser.add_argument("--jobs", type=int, default=harness.available_cores(), help="programs compiled at a time")
+    parser.add_argument("--jobs", type=int, default=cores(), help="programs compiled at a time")
     parser.add_argument("--out", type=Path, default=OUT, help=f"JSON file; the page is beside it (default {OUT})")
     flags = parser.parse_args()
     chips = [chip for chip in CHIPS if chip.name in flags.chips.split(",")]

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.rows import Row
+from train.run.provenance import cores
 
 SIDES = ("ours", "torch", "torch+kept", "torch+compiled", "torch+compiled+kept")
 TRIAL_ROUNDS, TRIAL_TOLERANCE = 2, 1.1
@@ -40,7 +41,7 @@ def main(module: str, rows: Sequence[Row], description: str | None, *, rounds: i
     parser.add_argument("--rows", default=",".join(names), help=f"which of {','.join(names)} (default: all)")
     parser.add_argument("--sides", default=",".join(SIDES), help=f"what to run in turn (default {','.join(SIDES)})")
     parser.add_argument("--hugepages", action="store_true", help="every side with huge pages as well")
-    parser.add_argument("--threads", type=int, default=harness.available_cores(), help="of each side (default: cores)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of each side (default: cores)")
     parser.add_argument("--steps", type=int, default=0, help="training steps, or batches of evaluation, in a round")
     parser.add_argument("--tiny", action="store_true", help="a few examples only, to see that it runs")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from train.models.cpu.convolution import choose, convolutions
+from train.models.cpu.convolution import choose, geometries_in
 from train.models.cpu.geometry import Geometry, Lowering
 from train.models.cpu.lowerings import LOWERINGS, applicable
 from train.step import runtime
@@ -133,7 +133,7 @@ def main() -> None:
     for model in flags.models.split(","):
         results, lines = {}, []
         name, options, images = MODELS[model]
-        for geometry in convolutions(name, images, **options):
+        for geometry in geometries_in(name, images, **options):
             for product in PRODUCTS:
                 result = measure(geometry, product, flags.rounds, flags.torch)
                 results[f"{describe_geometry(geometry)} {product}"] = result

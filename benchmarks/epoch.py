@@ -2,11 +2,12 @@
 
     python -m benchmarks.epoch [--rows=resnet18,cnn,cnn-large] [--rounds=5] [--out=FILE]
 
-The trainer is `train.run.Run`, what `python -m train` runs, over an epoch in a workdir of its own: order, augmentation
-on the device, metrics, progress, and behind the epoch evaluation, row and checkpoint. The bare step is the same
-network's compiled step on float batches that are augmented already (`benchmarks.resnet18` and `.cnn` time the same),
-called without looking at anything but its loss. Both in one process, in turn. The trainer's rate is that of its
-training steps, as in metrics.csv; what evaluation, row, checkpoint and figure take beside them is given in the file.
+The trainer is `train.run.loop.Run`, what `python -m train` runs, over an epoch in a workdir of its own: order,
+augmentation on the device, metrics, progress, and behind the epoch evaluation, row and checkpoint. The bare step is
+the same network's compiled step on float batches that are augmented already (`benchmarks.resnet18` and `.cnn` time
+the same), called without looking at anything but its loss. Both in one process, in turn. The trainer's rate is that
+of its training steps, as in metrics.csv; what evaluation, row, checkpoint and figure take beside them is given in the
+file.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from benchmarks import harness
 from benchmarks.rows import Row
 from train.config import Config
 from train.data import Dataset, Split
+from train.run.provenance import cores
 
 AT_LEAST, AIM = 0.95, 0.98
 
@@ -95,7 +97,7 @@ EPOCHS = (
 
 
 class Trainer:
-    """Epochs of `train.run.Run`, each a run of its own over programs that are compiled once."""
+    """Epochs of `train.run.loop.Run`, each a run of its own over programs that are compiled once."""
 
     def __init__(self, config: Config, dataset: Dataset):
         from benchmarks import ours
@@ -160,7 +162,7 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(names), help=f"which of {','.join(names)} (default: all)")
     parser.add_argument("--steps", type=int, default=0, help="training steps in the epoch")
     parser.add_argument("--tiny", action="store_true", help="a few examples only, to see that it runs")
-    parser.add_argument("--threads", type=int, default=harness.available_cores(), help="default: one a core")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: one a core")
     flags = parser.parse_args()
     harness.use_cores(flags.threads)
     from train.step import runtime

@@ -29,7 +29,7 @@ from typing import Any
 import jax
 
 from benchmarks import gpu_page, gpu_steps, gpu_updates, harness
-from train.run.provenance import source_commit
+from train.run.provenance import cores, source_commit
 
 STAGES = ("tests", "updates", "steps", "study")
 
@@ -49,7 +49,7 @@ def run_tests(tiny: bool, limit: float) -> dict[str, Any]:
     """Runs the tests that make sense on one GPU; their last lines and status."""
     # Those left out read what the CPU's compiler makes, or the installed package.
     paths = ["tests/gpu", *([] if tiny else ["tests/lookahead_jax", "--ignore=tests/lookahead_jax/test_compiled.py"])]
-    workers = [] if tiny else ["-n", str(max(1, min(12, harness.available_cores() - 2)))]
+    workers = [] if tiny else ["-n", str(max(1, min(12, cores() - 2)))]
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if jax.devices()[0].platform == "gpu":
         environment["JAX_PLATFORMS"] = "cuda,cpu"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import table
+from benchmarks.harness import Summary, table
 
 
 def write(out: Path) -> None:
@@ -31,10 +31,6 @@ def _machine(about: Mapping[str, Any], seconds: float) -> str:
     )
 
 
-def _text(summary: Mapping[str, float], digits: int) -> str:
-    return f"{summary['median']:.{digits}f} ({summary['lower']:.{digits}f}-{summary['upper']:.{digits}f})"
-
-
 def _tests(result: Mapping[str, Any]) -> list[str]:
     last = [line for line in result["output"].splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
     return ["## Tests", f"`{result['command']}`, status {result['status']}:", "```\n" + "\n".join(last[-30:]) + "\n```"]
@@ -45,7 +41,8 @@ def _updates(result: Mapping[str, Any]) -> list[str]:
     for row in result["rows"]:
         alone = row["milliseconds"]["alone"]
         cells = [f"{row['params']} ({row['arrays']} arrays)", row["inner"]]
-        cells += [_text(alone, 3), *[_text(row["ratio"][side], 2) for side in row["ratio"] if side != "alone"]]
+        cells.append(Summary(**alone).text(3))
+        cells += [Summary(**ratio).text(2) for side, ratio in row["ratio"].items() if side != "alone"]
         rows.append(cells)
     sides = [side for side in result["rows"][0]["ratio"] if side != "alone"]
     header = ["parameters", "inner optimizer", "alone, ms", *sides]
@@ -66,7 +63,7 @@ def _steps(result: Mapping[str, Any]) -> list[str]:
             rate = seeds * row["samples_a_step"] / milliseconds["median"] * 1e3
             ratio = row["times_as_fast_as_torch"].get(side)
             torch = f"{seeds * ratio['median']:.2f}" if ratio else "-"
-            rows.append([side, _text(milliseconds, 2), f"{rate:,.0f}", torch])
+            rows.append([side, Summary(**milliseconds).text(2), f"{rate:,.0f}", torch])
         parts += [f"### {row['title']}", table(["side", "ms per step", row["unit"], "over torch"], rows)]
     return parts
 

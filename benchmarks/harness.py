@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from train.run import provenance
 from train.step.runtime import release_freed_memory
 
 FOLDER = Path("results/performance")
@@ -173,11 +174,6 @@ def use_cores(count: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def workers_in_turn(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
     """As `seconds_in_turn`, for workers: only one of them runs at a time."""
     seconds: dict[str, list[float]] = {name: [] for name in workers}
@@ -185,14 +181,6 @@ def workers_in_turn(workers: Mapping[str, Worker], rounds: int) -> dict[str, lis
         for name in list(workers) if i % 2 == 0 else reversed(list(workers)):
             seconds[name].append(workers[name].round())
     return seconds
-
-
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def machine() -> dict[str, Any]:
@@ -205,8 +193,8 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
-        "cores": available_cores(),
+        "cpu": provenance.processor(),
+        "cores": provenance.cores(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
         "python": platform.python_version(),

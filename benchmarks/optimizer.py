@@ -24,6 +24,7 @@ import optax
 import lookahead_jax as la
 from benchmarks import harness
 from train.models import create_model
+from train.run.provenance import cores
 
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.8
 STEPS = 2 * SYNC_PERIOD
@@ -179,7 +180,7 @@ def serve(worker: str, threads: int) -> None:
 
 def against_torch(rounds: int) -> dict[str, Any]:
     """Updates a second of Lookahead(Adam) in JAX over those of torch's Adam, in alternating processes."""
-    threads = harness.available_cores()
+    threads = cores()
     command = ["-m", "benchmarks.optimizer", f"--threads={threads}"]
     with contextlib.ExitStack() as stack:
         workers = {

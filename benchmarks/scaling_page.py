@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.harness import Summary
+
 # Stated by the makers, one direction, bytes a second: NVLink of an H100 (900 GB/s both ways), and one 400 Gb/s
 # network port a host.
 NVLINK, NETWORK = 450e9, 50e9
@@ -49,11 +51,8 @@ def _equality(stage: Mapping[str, Any]) -> str:
 
 
 def _seeds(stage: Mapping[str, Any]) -> str:
-    def said(value: Mapping[str, Any], digits: int) -> str:
-        return f"{value['median']:.{digits}f} ({value['lower']:.{digits}f}-{value['upper']:.{digits}f})"
-
     rows = [
-        [row["row"], str(row["seeds"]), said(row["milliseconds"], 1), said(row["times_as_fast"], 2)]
+        [row["row"], str(row["seeds"]), Summary(**row["milliseconds"]).text(1), Summary(**row["times_as_fast"]).text(2)]
         for row in stage["rows"]
     ]
     head = ["model", "seeds", "ms a step of all", "times as fast as one after the other"]

@@ -25,7 +25,7 @@ from typing import Any
 from train.config import Config, from_dict, to_dict, validate
 from train.errors import UserError
 from train.files import read_json
-from train.identity import identity, run_id
+from train.identity import identity, run_id, variant_id
 from train.interface.command_line import Parser, argument_path, run_command
 from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.interface.user_code import load_module
@@ -71,7 +71,7 @@ class Found:
     @property
     def line(self) -> str:
         """What all runs of the same line share."""
-        return run_id(dataclasses.replace(self.config, seed=0), self.data)
+        return variant_id(self.config, self.data)
 
     @property
     def left(self) -> int:

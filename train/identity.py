@@ -62,6 +62,11 @@ def earlier_configs(config: Config) -> Iterator[Config]:
             )
 
 
+def variant_id(config: Config, data: str) -> str:
+    """The id that all seeds of a run share: that of seed 0."""
+    return run_id(dataclasses.replace(config, seed=0), data)
+
+
 def continues(config: Config, stored: Mapping[str, Any]) -> bool:
     """Whether a run of `config` is that of a config.json with more epochs.
 

@@ -126,10 +126,6 @@ class Program:
                 total += self._moved(within, instruction)
         return total
 
-    def count(self, *opcodes: str) -> int:
-        """How many kernels of one run are of these opcodes."""
-        return sum(n for i, n in self.launched() if i.opcode in opcodes)
-
     def kernels(self) -> int:
         """How many kernels one run launches; what only moves data within the chip or to it is none."""
         return sum(n for i, n in self.launched() if i.opcode not in _TRANSFERS)

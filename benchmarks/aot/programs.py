@@ -57,7 +57,7 @@ class Workload:
     """A config with the shapes of its data.
 
     Attributes:
-        name: for `--rows`.
+        name: its key in the results.
         title: for the table.
         config: name of a module in `configs/`.
         dataset: shapes of the data.

@@ -13,6 +13,7 @@ import lookahead_jax as la
 from benchmarks.aot.chips import Chip, compile_for, knows_host_memory, on_chip
 from benchmarks.aot.facts import Facts, facts
 from benchmarks.optimizer import SLOW_STEP_SIZE, SYNC_PERIOD, adaptive, nesterov, plain, resnet18_shapes
+from train.step.steps import tree_bytes
 
 Transformation = optax.GradientTransformation
 
@@ -128,7 +129,7 @@ def parameter_bytes() -> int:
     return sum(jax.ShapeDtypeStruct(shape, jnp.float32).size for shape in resnet18_shapes()) * 4
 
 
-def least_traffic(update: Update, sync_period: int = SYNC_PERIOD) -> float:
+def least_traffic(update: Update) -> float:
     """Bytes that an update must move on average: gradients read; what every step changes, read and written; what only
     a sync changes, read and written at every k-th step.
     """
@@ -136,15 +137,10 @@ def least_traffic(update: Update, sync_period: int = SYNC_PERIOD) -> float:
     grads: Any = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in resnet18_shapes()]
     size = parameter_bytes()
     if update.pairs:
-        return (
-            3 * size + 2 * _bytes(jax.eval_shape(tx.init, optax.LookaheadParams(grads, grads))) + 2 * size / sync_period
-        )
+        opt_state = jax.eval_shape(tx.init, optax.LookaheadParams(grads, grads))
+        return 3 * size + 2 * tree_bytes(opt_state) + 2 * size / SYNC_PERIOD
     opt_state = jax.eval_shape(tx.init, grads)
     if not isinstance(opt_state, la.LookaheadState):
-        return 3 * size + 2 * _bytes(opt_state)
-    every = _bytes(opt_state.fast_state)
-    return 3 * size + 2 * every + 2 * (_bytes(opt_state) - every) / sync_period
-
-
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        return 3 * size + 2 * tree_bytes(opt_state)
+    every = tree_bytes(opt_state.fast_state)
+    return 3 * size + 2 * every + 2 * (tree_bytes(opt_state) - every) / SYNC_PERIOD

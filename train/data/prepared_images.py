@@ -65,13 +65,6 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
                 supervised_keys=("image", "label"),
             )
 
-        # TFDS demands these two methods; `prepared.builder_from` replaces them, and nothing calls these.
-        def _split_generators(self, dl_manager: Any) -> Any:
-            raise NotImplementedError
-
-        def _generate_examples(self, **kwargs: Any) -> Any:
-            raise NotImplementedError
-
     def examples(split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for item in items[split]:
             try:

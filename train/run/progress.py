@@ -104,23 +104,13 @@ class Progress:
         if self._quiet:
             return
         parts = [f"epoch {row['epoch']:>3}/{self._epochs}", f"lr {row['learning_rate']:.3g}"]
-        if "train_perplexity" in row:
-            parts += [f"perplexity {row['train_perplexity']:.1f}", f"test {row['test_perplexity']:.1f}"]
-            if row["slow_test_perplexity"] is not None:
-                parts.append(f"slow {row['slow_test_perplexity']:.1f}")
-            if "ema_test_perplexity" in row:
-                parts.append(f"ema {row['ema_test_perplexity']:.1f}")
-            if "validation_perplexity" in row:
-                parts.append(f"validation {row['validation_perplexity']:.1f}")
-        else:
-            parts += [f"loss {row['train_loss']:.4f}", f"accuracy {row['train_accuracy']:.2%}"]
-            parts.append(f"test {row['test_accuracy']:.2%}")
-            if row["slow_test_accuracy"] is not None:
-                parts.append(f"slow {row['slow_test_accuracy']:.2%}")
-            if "ema_test_accuracy" in row:
-                parts.append(f"ema {row['ema_test_accuracy']:.2%}")
-            if "validation_accuracy" in row:
-                parts.append(f"validation {row['validation_accuracy']:.2%}")
+        text = "train_perplexity" in row
+        name, form = ("perplexity", ".1f") if text else ("accuracy", ".2%")
+        parts += [] if text else [f"loss {row['train_loss']:.4f}"]
+        parts.append(f"{name} {row[f'train_{name}']:{form}}")
+        for column in ("test", "slow_test", "ema_test", "validation"):
+            if (value := row.get(f"{column}_{name}")) is not None:
+                parts.append(f"{column.removesuffix('_test')} {value:{form}}")
         parts += [f"{row['examples_per_second']:.0f} {self._unit}/s", f"left {self._time_left()}"]
         self.say("  ".join(parts))
 

@@ -49,11 +49,10 @@ def random_resized_crop(
     uniforms: jax.Array,
     *,
     size: int = 224,
-    scale: tuple[float, float] = (0.64, 1.0),
 ) -> jax.Array:
     """Square crops at random places covering a random part of the area, resized to `size`.
 
-    torchvision's `RandomResizedCrop(size, scale, ratio=(1, 1))`: up to ten times a part of the area is drawn
+    torchvision's `RandomResizedCrop(size, scale=(0.64, 1), ratio=(1, 1))`: up to ten times a part of the area is drawn
     uniformly from `scale`; the first square of that area (its side rounded to whole pixels) that fits is
     taken, its corner uniform over all places; where none fits, the central square of the shorter side.
 
@@ -65,7 +64,7 @@ def random_resized_crop(
     Returns:
       float32 [N, size, size, C], in the units of `images`.
     """
-    top, left, side = crop_boxes(sizes, uniforms, scale=scale)
+    top, left, side = crop_boxes(sizes, uniforms)
     step = side / size
     return _resample(images, size, _Axis(top, top, side, step), _Axis(left, left, side, step))
 

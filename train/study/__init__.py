@@ -1,1 +1,1 @@
-"""Several runs compared: a plan of variants and seeds, run one by one, summed up in a table and figures."""
+"""Several runs compared: a plan of variants, seeds and claims; their runs in parallel; gains, verdicts, a page."""

@@ -32,7 +32,7 @@ from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.interface.signals import EXIT_INTERRUPTED, EXIT_STOPPED, raise_at_interrupt
 from train.study.execution.checks import Checked, check_runs, identified
 from train.study.execution.forecast import forecast_words, plan_in_words
-from train.study.execution.run_plan import forecast_of, located, patiently, run_planned, run_session, worker_flags
+from train.study.execution.run_plan import forecast_of, located, patiently, run_planned, worker_flags
 from train.study.execution.runner import Tally, take_group
 from train.study.execution.status import status_in_words
 from train.study.execution.tune import run_trials
@@ -94,7 +94,7 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
         number, tally = 0, Tally()
         if not flags.report_only:
             if trials:
-                tally = run_trials(run_session, flags, arguments, study, select(study, only), trials, runs)
+                tally = run_trials(flags, arguments, study, select(study, only), trials, runs)
                 if tally.open:
                     print(f"stopped with {len(tally.open)} of {len(trials)} trials to do; run the same command again")
                     return EXIT_STOPPED

@@ -170,3 +170,30 @@ def test_a_run_ends_well_and_with_the_same_numbers_though_everything_beside_them
     assert facts["missing"].keys() == {"curves.png", "tensorboard/", "progress on the terminal"}
     said = [record.getMessage() for record in caplog.records]
     assert all(sum(text.startswith(what) for text in said) == 1 for what in facts["missing"]), said
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (
+            {"train_accuracy": 0.5, "test_accuracy": 0.25, "slow_test_accuracy": None},
+            "loss 1.2346  accuracy 50.00%  test 25.00%",
+        ),
+        (
+            {"train_accuracy": 0.5, "test_accuracy": 0.25, "slow_test_accuracy": 0.3, "ema_test_accuracy": 0.4}
+            | {"validation_accuracy": 0.125},
+            "loss 1.2346  accuracy 50.00%  test 25.00%  slow 30.00%  ema 40.00%  validation 12.50%",
+        ),
+        (
+            {"train_perplexity": 123.44, "test_perplexity": 99.0, "slow_test_perplexity": 98.75}
+            | {"train_accuracy": 0.5, "test_accuracy": 0.5, "validation_perplexity": 97.0},
+            "perplexity 123.4  test 99.0  slow 98.8  validation 97.0",
+        ),
+    ],
+)
+def test_the_line_of_an_epoch_has_what_its_task_is_scored_by(scores, said):
+    stream = io.StringIO()
+    progress = Progress(10, 0, 5, 16, "img", stream=stream)
+    row = {"epoch": 1, "step": 5, "learning_rate": 0.1, "train_loss": 1.23456, "examples_per_second": 1000.4}
+    progress.epoch(row | scores)
+    assert stream.getvalue().startswith(f"epoch   1/2  lr 0.1  {said}  1000 img/s  left ")

@@ -209,7 +209,7 @@ def conv_general_dilated(
 conv_general_dilated_onednn = partial(conv_general_dilated, onednn=True)
 
 
-def convolutions(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
+def geometries_in(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
     """The distinct convolutions in a model, which `TABLE` has to cover.
 
     Args:

@@ -1,13 +1,12 @@
 """Checks a study's data and settings before its first run: a fault is one error then, not one for each run."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from train.config import Config, from_dict
 from train.errors import UserError
 from train.experiment import data_settings, load_dataset, make_recipe
-from train.identity import run_id
+from train.identity import variant_id
 from train.step.steps import abstract_state, tree_bytes
 from train.study.plan import PlannedRun, Study, with_data, with_data_dir
 from train.study.results.records import RunRecord
@@ -56,11 +55,6 @@ def check_runs(planned: Iterable[PlannedRun], data_dir: str, *, seeds_per_progra
     return Checked(digests, largest)
 
 
-def _settings_id(config: Config) -> str:
-    """Stands for a config without its seed and its data."""
-    return run_id(dataclasses.replace(config, seed=0), "")
-
-
 def identified(study: Study, loaded: Mapping[tuple, str], runs: Mapping[str, RunRecord]) -> Study:
     """Returns the study with the digest of every variant's data: as loaded, else that of its published runs.
 
@@ -71,14 +65,14 @@ def identified(study: Study, loaded: Mapping[tuple, str], runs: Mapping[str, Run
     of_settings: dict[str, set[str]] = {}
     for run in runs.values():
         published.setdefault(run.config["dataset"], set()).add(run.data)
-        of_settings.setdefault(_settings_id(from_dict(run.config)), set()).add(run.data)
+        of_settings.setdefault(variant_id(from_dict(run.config), ""), set()).add(run.data)
 
     def digest(config: Config) -> str:
         if _key(config) in loaded:
             return loaded[_key(config)]
         found = published.get(config.dataset, {""})
         if len(found) > 1:
-            found = of_settings.get(_settings_id(config), found)
+            found = of_settings.get(variant_id(config, ""), found)
         if len(found) > 1:
             raise UserError(
                 f"the published runs on {config.dataset} were trained on {len(found)} versions of it (SHA-256 "

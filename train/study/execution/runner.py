@@ -10,7 +10,7 @@ from typing import Any
 from train.config import differences, to_dict
 from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
-from train.identity import earlier_configs, run_id
+from train.identity import earlier_configs, run_id, variant_id
 from train.interface.signals import StopRequest
 from train.run.provenance import run_facts
 from train.run.records import read_rows
@@ -141,7 +141,7 @@ class Runner:
             return
         for earlier in earlier_configs(run.config):
             found = run_directory(self._out, run_id(earlier, run.data))
-            variant = run_id(dataclasses.replace(earlier, seed=0), run.data)
+            variant = variant_id(earlier, run.data)
             if variant not in self._variants and found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
                 found.rename(directory)
                 return

@@ -1,19 +1,17 @@
 """The tuning of a study: its trials are run before all else, and choose the values of what follows."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from train.errors import RunFailed
+from train.study.execution.run_plan import run_session
 from train.study.execution.runner import Tally
 from train.study.plan import PlannedRun, Section, Study
 from train.study.results.records import RunRecord
 from train.study.results.tuning import without_choice
 
-RunSession = Callable[[argparse.Namespace, list[str], Study, list[PlannedRun], dict[str, RunRecord]], Tally]
-
 
 def run_trials(
-    run_session: RunSession,
     flags: argparse.Namespace,
     arguments: list[str],
     study: Study,
@@ -26,7 +24,6 @@ def run_trials(
     A trial that failed has no score, and is not run again: a rate at which the loss is not finite is an answer.
 
     Args:
-      run_session: runs what it is given and publishes it.
       flags, arguments: of the command line.
       study: the plan.
       sections: that are to be run.

@@ -5,6 +5,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from train.errors import UserError
 from train.study.plan.quantities import QUANTITIES
@@ -118,6 +119,11 @@ class Claim:
             raise UserError(f"claim {self.key}: no comparisons")
         if not self.source:
             raise UserError(f'claim {self.key}: source must not be empty; leave it out for "own"')
+
+    @property
+    def decided_by_one(self) -> Literal["shown", "refuted"]:
+        """What one comparison is enough for: "shown" supports the claim alone, or "refuted" contradicts it alone."""
+        return "shown" if self.any_of else "refuted"
 
     @property
     def sections(self) -> tuple[str, ...]:

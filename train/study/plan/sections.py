@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from train.config import Config, validate
 from train.data import TITLES
 from train.errors import UserError
-from train.identity import run_id
+from train.identity import variant_id
 from train.interface.nearest import did_you_mean
 from train.registry import MODELS
 from train.run.records import Row
@@ -76,8 +76,8 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """The variant's id, the same for all seeds: the run id with seed 0."""
-        return run_id(dataclasses.replace(self.config, seed=0), self.data)
+        """The variant's id, the same for all seeds."""
+        return variant_id(self.config, self.data)
 
     def at(self, seed: int) -> Config:
         """Its config with that seed."""

@@ -28,7 +28,7 @@ from typing import Any
 from train.config import FORMER, Config, from_dict
 from train.errors import RunFailed, UserError
 from train.files import csv_text, read_text, write_together
-from train.identity import run_id
+from train.identity import run_id, variant_id
 from train.locks import exclusive
 from train.registry import PARTS, Registry
 from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
@@ -157,7 +157,7 @@ def _read_run(cells: dict[str, str], rows: list[Row]) -> RunRecord:
     config = from_dict(settings)
     for column, expected in (
         ("id", run_id(config, cells["data"])),
-        ("variant_id", run_id(dataclasses.replace(config, seed=0), cells["data"])),
+        ("variant_id", variant_id(config, cells["data"])),
     ):
         if cells[column] != expected:
             raise ValueError(

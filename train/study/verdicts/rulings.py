@@ -94,13 +94,13 @@ def rule(claims: Sequence[Claim], first: Sequence[ClaimEvidence], second: Sequen
 
 def _at_a_look(claims: Sequence[Claim], evidence: Sequence[ClaimEvidence], look: int) -> list[Ruling]:
     sides = [_sides(claim, tests) for claim, tests in zip(claims, evidence, strict=True)]
-    shown = _corrected([side.shown for side in sides], alone=[claim.any_of for claim in claims])
+    shown = _corrected([side.shown for side in sides], alone=[claim.decided_by_one == "shown" for claim in claims])
     # A comparison that is shown does not contradict its claim, even if it is refuted as well.
     counted = [
         [1.0 if supported < ALPHA else p for p, supported in zip(side.refuted, corrected.comparisons, strict=True)]
         for side, corrected in zip(sides, shown, strict=True)
     ]
-    refuted = _corrected(counted, alone=[not claim.any_of for claim in claims])
+    refuted = _corrected(counted, alone=[claim.decided_by_one == "refuted" for claim in claims])
     return [
         _ruling(tests, for_it, against_it, look)
         for tests, for_it, against_it in zip(evidence, shown, refuted, strict=True)

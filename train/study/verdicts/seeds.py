@@ -36,7 +36,7 @@ def levels(claim: Claim, kind: str, family: Open) -> Levels:
     """
     # The side that one comparison decides is corrected for their number.
     number = len(claim.comparisons)
-    shown, refuted = (number, 1) if claim.any_of else (1, number)
+    shown, refuted = (number if claim.decided_by_one == side else 1 for side in ("shown", "refuted"))
     both = two_sided(kind)
     return Levels(
         ALPHA / LOOKS / max(1, family.not_supported) / shown / both.shown,
@@ -87,7 +87,8 @@ def claim_seeds(claim: Claim, needed: Sequence[SeedsNeeded | None]) -> int | Non
     known = [one for one in needed if one is not None]
     if not known or len(known) < len(needed):
         return None
-    every, single = ("refuted", "shown") if claim.any_of else ("shown", "refuted")
+    single = claim.decided_by_one
+    every = "refuted" if single == "shown" else "shown"
     whole = max(getattr(one, every) for one in known)
     # A comparison that is shown with fewer seeds than refuted does not count against its claim.
     alone = [getattr(one, single) for one in known if claim.any_of or one.refuted < one.shown]

@@ -12,17 +12,17 @@ from jax.sharding import PartitionSpec as P
 
 from tests.train.models.helpers import normal, relative_error
 from train.models.cpu import convolution
-from train.models.cpu.convolution import Choice, choose, convolutions
+from train.models.cpu.convolution import Choice, choose, geometries_in
 from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry
 from train.models.cpu.lowerings import LOWERINGS
 
 USED = {
     geometry: None
     for used in (
-        convolutions("resnet18", (4, 32, 32, 3)),
-        convolutions("resnet18", (4, 32, 32, 3), stem="cifar"),
-        convolutions("cnn", (2, 224, 224, 3)),
-        convolutions("small_cnn", (4, 8, 8, 1)),
+        geometries_in("resnet18", (4, 32, 32, 3)),
+        geometries_in("resnet18", (4, 32, 32, 3), stem="cifar"),
+        geometries_in("cnn", (2, 224, 224, 3)),
+        geometries_in("small_cnn", (4, 8, 8, 1)),
     )
     for geometry in used
 }

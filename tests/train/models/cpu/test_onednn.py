@@ -9,7 +9,7 @@ import pytest
 
 from tests.train.models.helpers import normal, relative_error
 from train.models.cpu import native, onednn
-from train.models.cpu.convolution import choose, conv_general_dilated, conv_general_dilated_onednn, convolutions
+from train.models.cpu.convolution import choose, conv_general_dilated, conv_general_dilated_onednn, geometries_in
 from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry
 from train.models.cpu.lowerings import LOWERINGS
 
@@ -96,7 +96,7 @@ def test_only_programs_of_the_cpu_call_onednn():
 
 @fast
 def test_onednn_serves_the_large_maps_and_not_the_smallest():
-    used = convolutions("resnet18", (4, 32, 32, 3), stem="cifar") + convolutions("resnet18", (4, 32, 32, 3))
+    used = geometries_in("resnet18", (4, 32, 32, 3), stem="cifar") + geometries_in("resnet18", (4, 32, 32, 3))
     chosen = {g.input_shape[1]: choose(g, onednn=True).forward for g in used if g.kernel_shape[0] == 3}
     assert chosen == {32: "onednn", 16: "onednn", 8: "onednn", 4: "winograd", 2: "dense", 1: "dense"} | chosen
 
