@@ -55,7 +55,7 @@ def check(config: Config) -> None:
             f"slow_step_size above 0; they are {optimizer.lookahead}, {optimizer.sync_period}, "
             f"{optimizer.slow_step_size}"
         )
-    for name, plain in (("accumulate_steps", 1), ("ema_decay", 0.0), ("local_steps", False)):
+    for name, plain in (("accumulate_steps", 1), ("ema_decay", 0.0), ("local_steps", False), ("seeds_per_program", 1)):
         if getattr(config, name) != plain:
             raise UserError(
                 f"a picture of Lookahead needs a run with config.{name}={plain}, not {getattr(config, name)}"

@@ -91,6 +91,13 @@ def test_a_set_that_is_there_is_left_alone(published, tmp_path, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == before
 
 
+def test_a_folder_that_tfds_takes_for_a_pattern_is_refused(published, tmp_path, capsys):
+    folder, _ = published("cifar10")
+    assert main(["prepare", "cifar10", "--data-dir", str(tmp_path / "da ta [1]"), "--from-dir", str(folder)]) == 2
+    assert "da ta [1] has '[' in it, and TFDS takes it for a pattern" in capsys.readouterr().err
+    assert not (tmp_path / "da ta [1]").exists()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused(published, tmp_path, capsys):
     folder, _ = published("cifar10")

@@ -24,14 +24,21 @@ Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
 
 
 def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
-    """The folder of prepared data sets: `data_dir`, or TFDS's own default if that is empty."""
-    if os.fspath(data_dir):
-        return paths.user_path(data_dir, "data_dir")
-    if from_environment := os.environ.get("TFDS_DATA_DIR"):
-        return paths.user_path(from_environment, "TFDS_DATA_DIR")
-    if (home := paths.home()) is None:
+    """The folder of prepared data sets: `data_dir`, or TFDS's own default if that is empty.
+
+    Raises:
+      UserError: there is no home folder, or TFDS would take the path for a pattern.
+    """
+    name = "data_dir" if os.fspath(data_dir) else "TFDS_DATA_DIR"
+    if given := os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", ""):
+        folder = paths.user_path(given, name)
+    elif (home := paths.home()) is not None:
+        folder = home / "tensorflow_datasets"
+    else:
         raise UserError("there is no home folder to look for data in (no HOME, no passwd entry); give data_dir")
-    return home / "tensorflow_datasets"
+    if found := sorted(set("*?[").intersection(os.fspath(folder))):
+        raise UserError(f"{name}={folder} has {found[0]!r} in it, and TFDS takes it for a pattern; use another folder")
+    return folder
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
