@@ -67,7 +67,9 @@ def forget_values(sync: jax.Array | bool, fast_state: optax.OptState) -> optax.O
         return _has_fields(node, "value", "grad")
 
     def forget(node: Any) -> Any:
-        return node._replace(value=where(sync, jnp.inf, node.value)) if is_cache(node) else node
+        if not is_cache(node):
+            return node
+        return node._replace(value=where(sync, jnp.full_like(node.value, jnp.inf), node.value))
 
     return jax.tree.map(forget, fast_state, is_leaf=is_cache)
 

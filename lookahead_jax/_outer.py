@@ -71,7 +71,7 @@ def snoo(
     References:
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
-    check_fraction("momentum", momentum, below_one=True, schedule=False)
+    _check_momentum(momentum)
     return lookahead(fast_optimizer, sync_period, slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True))
 
 
@@ -128,6 +128,11 @@ def diloco(
         Douillard et al, `DiLoCo: Distributed Low-Communication Training of Language Models
         <https://arxiv.org/abs/2311.08105>`_, 2023
     """
-    check_fraction("momentum", momentum, below_one=True, schedule=False)
+    _check_momentum(momentum)
     outer = optax.sgd(learning_rate, momentum, nesterov=True)
     return lookahead(fast_optimizer, sync_period, slow_optimizer=outer, axis_name=axis_name)
+
+
+def _check_momentum(momentum: float | None) -> None:
+    if momentum is not None:  # optax.sgd's way to say none
+        check_fraction("momentum", momentum, below_one=True, schedule=False)

@@ -97,8 +97,8 @@ def primal_averaging(
         _checks.check_init(params)
         copies = jax.tree.map(lambda p: jnp.array(p, dtype=jnp.asarray(p).dtype, copy=True), params)
         fast_state = fast.init(params)
-        if isinstance(fast_state, optax.contrib.SAMState):
-            raise ValueError("primal_averaging() cannot be around optax.contrib.sam; lookahead() can")
+        if _fast_state.is_displaced(fast_state) is not False:
+            raise ValueError("primal_averaging() cannot have optax.contrib.sam inside; lookahead() can")
         return PrimalAveragingState(fast_state, copies, jnp.zeros([], jnp.bool_))
 
     def update_fn(

@@ -43,7 +43,8 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
 
     Raises:
         ValueError: there is no Lookahead in `opt_state`, or more than one for the same parameters, or some
-            parameters have none and `params` is not given, or `params` has a different structure.
+            parameters have none and `params` is not given (in what Orbax restores without a target also if a parameter
+            is None), or `params` has a different structure.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -72,8 +73,9 @@ def slow_params(opt_state: Any, params: optax.Params | None = None) -> optax.Par
     restored = any(isinstance(state, Mapping) for state in states)
     missing = _trees.is_left_out if restored else _trees.is_masked
     if any(missing(x) for x in jax.tree.leaves(merged, is_leaf=missing)):
+        where = "masked out of Lookahead" + ", or None (a restored state does not tell which)" * restored
         raise ValueError(
-            "some parameters are masked out of Lookahead and have no slow weights; "
+            f"some parameters are {where}, and have no slow weights; "
             "use slow_params(opt_state, params), which returns the live ones for them"
         )
     return merged

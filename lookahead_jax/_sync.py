@@ -31,7 +31,8 @@ def where(condition: jax.Array | bool, on_true: Any, on_false: Any) -> jax.Array
 def cast(x: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
     """The array in a dtype; random keys, which have one dtype only, as they are."""
     x = jnp.asarray(x)
-    return x if x.dtype == dtype else x.astype(dtype)
+    # Not "if it has that dtype": `astype` also makes a Python number's array one whose dtype is not weak.
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.astype(dtype)
 
 
 def select(condition: jax.Array | bool, on_true: Any, on_false: Any) -> Any:
@@ -52,7 +53,6 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params) -> optax.P
     return _trees.map_slow(lambda s, p: where(first, cast(p, s.dtype), s), slow, params)
 
 
-@functools.partial(jax.jit, inline=True)  # one program outside of jit, too: jax_debug_infs would find the infinity
 def rounded(updates: optax.Updates, count: jax.Array) -> optax.Updates:
     """`updates`, each rounded before anything is added to it.
 
@@ -65,15 +65,20 @@ def rounded(updates: optax.Updates, count: jax.Array) -> optax.Updates:
         updates: a tree of arrays; integers and complex numbers are left as they are.
         count: an int32 scalar that is never negative.
     """
-    minus_infinity = jax.lax.bitcast_convert_type(jnp.minimum(count, 0) + _BITS_OF_MINUS_INFINITY, jnp.float32)
 
     def leaf(u: jax.typing.ArrayLike) -> jax.Array:
         u = jnp.asarray(u)
         if not jnp.issubdtype(u.dtype, jnp.floating) or u.dtype.itemsize == 1:
             return u
-        return jnp.maximum(u, minus_infinity.astype(u.dtype))
+        return _at_least_minus_infinity(u, count)
 
     return jax.tree.map(leaf, updates)
+
+
+@functools.partial(jax.jit, inline=True)  # one program outside of jit, too, or jax_debug_infs would find the infinity
+def _at_least_minus_infinity(x: jax.Array, count: jax.Array) -> jax.Array:
+    minus_infinity = jax.lax.bitcast_convert_type(jnp.minimum(count, 0) + _BITS_OF_MINUS_INFINITY, jnp.float32)
+    return jnp.maximum(x, minus_infinity.astype(x.dtype))
 
 
 def pseudo_gradients(params: optax.Params, updates: optax.Updates, slow: optax.Params) -> optax.Updates:

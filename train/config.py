@@ -234,7 +234,7 @@ def fill_options(config: Config) -> None:
     for part, registry in PARTS.items():
         owner, expected = getattr(config, part), type(getattr(Config(), part))
         if not isinstance(owner, expected):
-            raise UserError(f"config.{part}={owner!r} must be a {expected.__name__}: {expected.__name__}(name=...)")
+            raise UserError(f"config.{part}={owner!r} must be {expected.__name__}(name=...)")
         if owner.name not in registry:
             continue  # refused as every wrong value is
         try:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -50,13 +51,16 @@ def exclusive(directory: Path, what: str, *, by: str = "process", disk_wait: flo
 
 @contextlib.contextmanager
 def _opened(directory: Path, what: str, by: str, disk_wait: float) -> Iterator[None]:
-    path = directory / LOCK
+    path, tries = directory / LOCK, 0
     while True:
         with _open(path, what, disk_wait) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in _TAKEN:
+                    if (tries := tries + 1) < 4:  # `in_use` has it for some microseconds
+                        time.sleep(0.01)
+                        continue
                     raise InUse(f"{what} is in use by another {by}; wait for it or choose another") from error
                 log.warning(
                     "%s cannot be locked (%s); %s is the lock instead", what, error.strerror or error, directory / SOFT
@@ -72,8 +76,10 @@ def _opened(directory: Path, what: str, by: str, disk_wait: float) -> Iterator[N
 
 def in_use(directory: Path) -> bool:
     """Whether a process has the directory."""
-    if (directory / SOFT).exists():
-        return True
+    with contextlib.suppress(OSError, ValueError):
+        owner = dict(json.loads((directory / SOFT).read_text(encoding="utf-8")))
+        if owner.get("host") != socket.gethostname() or _alive(owner.get("pid")):
+            return True
     with contextlib.suppress(OSError), (directory / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -165,6 +165,10 @@ def test_a_schedule_is_refused_where_none_is_called(name):
         NO_SCHEDULES[name]()
 
 
+def test_no_momentum_may_be_said_as_optax_says_it():
+    assert la.slow_params(la.snoo(SGD, 5, 0.5, None).init(jnp.ones(2))).shape == (2,)
+
+
 def test_an_adaptive_step_size_of_each_worker_is_refused():
     with pytest.raises(ValueError, match=r"axis_name averages.*use a number or a schedule"):
         la.lookahead(SGD, slow_step_size=la.adaptive_step_size(b2=0.9), axis_name="workers")

@@ -1,5 +1,6 @@
 """Lookahead against the NumPy oracle, trajectories checkable by hand, and the contract of Optax's transforms."""
 
+import functools
 import itertools
 import logging
 import re
@@ -253,6 +254,42 @@ def test_the_second_call_does_not_compile_again(caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         step(params, opt_state)
     assert not caplog.records
+
+
+def weak_leaves(tree):
+    return [path for path, x in jax.tree_util.tree_leaves_with_path(tree) if getattr(x, "weak_type", False)]
+
+
+@pytest.mark.parametrize("mode", ["maintain", "reset", "pullback"])
+def test_static_syncs_and_resync_leave_the_types_of_the_state_and_compile_once_each(mode):
+    tx, params = la.lookahead(optax.adam(0.1), 3, fast_state_at_sync=mode), {"w": jnp.ones([3])}
+
+    @functools.partial(jax.jit, static_argnames="sync")
+    def step(params, opt_state, sync):
+        updates, opt_state = tx.update(params, opt_state, params, sync=sync)
+        return optax.apply_updates(params, updates), opt_state
+
+    opt_state = tx.init(params)
+    for i in range(1, 10):
+        params, opt_state = step(params, opt_state, sync=la.is_sync_step(i, 3))
+        opt_state = la.resync(opt_state, params) if i == 6 else opt_state
+        assert weak_leaves(opt_state) == []
+    assert step._cache_size() == 2
+
+
+def test_what_a_line_search_has_cached_keeps_its_shape_and_type():
+    """Also for several seeds at once, whose states are stacked."""
+    params = jnp.ones([4, 2])
+    tx = la.lookahead(optax.lbfgs(), 2)
+    opt_state = jax.vmap(tx.init)(params)
+    described = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (opt_state, la.resync(opt_state, params))]
+    assert described[0] == described[1]
+    averaged = la.primal_averaging(optax.lbfgs(), 0.9, 0.8)
+    _, state = averaged.update(
+        params, averaged.init(params), params, value=1.0, grad=params, value_fn=lambda x: jnp.sum(x**2)
+    )
+    for cache in (state, la.resync(state, params), la.resync(opt_state, params)):
+        assert not [path for path in weak_leaves(cache) if path[-1].name == "value"]
 
 
 def test_unknown_extra_args_are_accepted_and_known_ones_reach_the_fast_optimizer():

@@ -155,3 +155,13 @@ def test_resync_invalidates_what_a_line_search_has_cached():
     params = jnp.array([9.0])
     value, grad = value_and_grad(params, state=la.resync(opt_state, params))
     assert (float(value), float(grad[0])) == (81.0, 18.0)
+
+
+def test_what_orbax_restores_does_not_tell_masked_from_none():
+    params = {"w": jnp.ones(2), "bias": None}
+    restored = as_orbax_restores(LA.init(params))
+    with pytest.raises(
+        ValueError, match=r"or None \(a restored state does not tell which\).*slow_params\(opt_state, par"
+    ):
+        la.slow_params(restored)
+    assert la.slow_params(restored, params)["bias"] is None

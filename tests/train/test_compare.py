@@ -87,6 +87,13 @@ def test_a_run_json_of_another_form_is_only_a_record_that_is_not_there(workdir, 
     assert (record.data, record.seconds, record.provenance) == ("", 0.0, {})
 
 
+def test_a_run_that_was_told_not_to_resume_is_compared_like_any_other(workdir):
+    run = workdir("a", [0.1, 0.2, 0.3])
+    settings = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(settings | {"resume": False}))
+    assert len(compared([read_workdir(run)]).runs) == 1
+
+
 def test_an_optimizer_of_ones_own_needs_the_file_that_registers_it(workdir, tmp_path, capsys):
     run = workdir("own", [0.1, 0.2, 0.3], name="compare_own")
     assert main([str(run), f"--out={tmp_path / 'out'}"]) == 2

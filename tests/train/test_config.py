@@ -70,7 +70,7 @@ def test_value_out_of_range_is_refused_by_name(name, value):
 
 @pytest.mark.parametrize("given", ["resnet18", {"name": "resnet18"}, None, ModelConfig])
 def test_a_part_of_another_type_is_refused_by_name(given):
-    with pytest.raises(UserError, match=r"config\.model=.* must be a ModelConfig: ModelConfig\(name=\.\.\.\)"):
+    with pytest.raises(UserError, match=r"config\.model=.* must be ModelConfig\(name=\.\.\.\)"):
         validate(Config(model=given))
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from train.errors import InUse, UserError
-from train.locks import exclusive
+from train.locks import exclusive, in_use
 
 HOLD = """
 import pathlib, sys, time
@@ -99,3 +99,27 @@ def test_a_directory_in_which_nothing_was_written_is_as_it_was(tmp_path):
     with exclusive(tmp_path / "a" / "b", "it"):
         (tmp_path / "a" / "b" / "file").write_text("")
     assert (tmp_path / "a" / "b" / "file").exists()
+
+
+def test_who_asks_whether_a_directory_is_in_use_does_not_keep_others_out(tmp_path):
+    assert not in_use(tmp_path / "none")
+    with exclusive(tmp_path, "it"):
+        (tmp_path / "file").touch()  # so that the lock stays
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)
+    for pid, expected in ((os.getpid(), True), (2**22 + 1, False)):
+        (tmp_path / ".lock.owner").write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
+        assert in_use(tmp_path) == expected
+
+
+def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path, monkeypatch):
+    lock, refusals = fcntl.flock, [OSError(errno.EWOULDBLOCK, "taken")] * 2
+
+    def flock(file, how):
+        if refusals:
+            raise refusals.pop()
+        lock(file, how)
+
+    monkeypatch.setattr("train.locks.fcntl.flock", flock)
+    with exclusive(tmp_path, "it"):
+        assert refusals == []

@@ -116,9 +116,9 @@ def prepare(arguments: argparse.Namespace) -> None:
         if arguments.name != "ptb":
             folder = prepared.open_prepared(arguments.name, arguments.data_dir).data_dir
         if arguments.from_dir:
-            raise UserError(
-                f"{arguments.name} is already prepared in {folder}, so --from-dir={arguments.from_dir} was not read; "
-                "remove that folder first, or choose another --data-dir"
+            _report(
+                f"warning: --from-dir={arguments.from_dir} was not read; to prepare {arguments.name} from it, remove "
+                f"{folder} first, or choose another --data-dir"
             )
         print(f"{arguments.name} is already prepared: {folder}")
         return

@@ -121,7 +121,7 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
     if path.exists() and len(read_rows(path)) >= len(rows):
         return f"{stem}: kept, the run in {workdir} has no more epochs"
     facts = run_facts(workdir)
-    if lacking := [what for what in ("python", "versions", "devices", "commit") if what not in facts]:
+    if lacking := [what for what in ("python", "versions", "devices") if what not in facts]:
         raise UserError(f"{workdir / 'run.json'} does not say which {lacking[0]} made the run; train it again")
     versions = {"Python": facts["python"], **facts["versions"]}
     about = _read_about(folder)
@@ -129,7 +129,7 @@ def collect(workdir: Path, folder: Path, *, machine: str) -> str:
         "command": command,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "machine": f"{machine}; {', '.join(map(str, facts['devices']))}",
-        "commit": facts["commit"],
+        "commit": facts.get("commit", ""),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, source.read_bytes())

@@ -81,8 +81,8 @@ def _progress(directory: Workdir, config: Config) -> tuple[str, list[Row]]:
     if not steps:
         check_not_lost(directory, len(rows))
         return "a run without a checkpoint is there; it would start from the beginning", rows
-    done = sum(row["step"] <= steps[-1] for row in rows)
-    return f"the run would resume from step {steps[-1]:,}, after {done} of {config.epochs} epochs", rows
+    kept = [row for row in rows if row["step"] <= steps[-1]]
+    return f"the run would resume from step {steps[-1]:,}, after {len(kept)} of {config.epochs} epochs", kept
 
 
 def _time_left(config: Config, rows: list[Row]) -> str:

@@ -195,6 +195,7 @@ class Run:
             self._directory.patiently(
                 lambda: self._metrics_file.keep_until(self.position.step), self._directory.metrics
             )
+        self._board.go_back(self.position.step // self._recipe.steps_per_epoch)
         self.progress.go_to(self.position.step)
 
     def _train_epoch(self) -> dict[str, float]:

@@ -23,9 +23,14 @@ class TensorBoard:
     """
 
     def __init__(self, directory: Path, *, after_epoch: int):
-        self._directory, self._after_epoch = directory, after_epoch
+        self._directory = directory
+        self._after_epoch: int | None = after_epoch  # until it is told
         self._file: Any = None
         self._unwritten: list[bytes] = []
+
+    def go_back(self, after_epoch: int) -> None:
+        """Readers drop what is there of later epochs, which will be written again."""
+        self._after_epoch = after_epoch
 
     def append(self, row: Row) -> None:
         """Adds the scalars of an epoch, and those that earlier calls could not write.
@@ -38,16 +43,13 @@ class TensorBoard:
         events: Any = event_pb2  # their names are made when they are imported
         summaries: Any = summary_pb2
         if self._file is None and not self._unwritten:
-            self._unwritten += [
-                _record(events.Event(wall_time=time.time(), file_version="brain.Event:2")),
-                _record(
-                    events.Event(
-                        wall_time=time.time(),
-                        step=self._after_epoch + 1,
-                        session_log=events.SessionLog(status=events.SessionLog.START),
-                    )
-                ),
-            ]
+            self._unwritten.append(_record(events.Event(wall_time=time.time(), file_version="brain.Event:2")))
+        if self._after_epoch is not None:
+            start = events.SessionLog(status=events.SessionLog.START)
+            self._unwritten.append(
+                _record(events.Event(wall_time=time.time(), step=self._after_epoch + 1, session_log=start))
+            )
+            self._after_epoch = None
         values = [
             summaries.Summary.Value(tag=name, simple_value=value)
             for name, value in row.items()

@@ -125,9 +125,10 @@ def show_status(flags: argparse.Namespace, study: Study, only: Sequence[str]) ->
     runs, digests = read_runs(flags.out), {}
     try:
         digests = check_runs(planned_runs(study, only=only, seeds=flags.seeds), flags.data_dir).digests
-    except UserError:
+    except UserError as error:
         if not runs:  # whose data says which runs are meant, on a node without the data
             raise
+        print(f"note: {error}")
     study = identified(study, digests, runs)
     planned = planned_runs(tuned(study, runs), only=only, seeds=flags.seeds)
     print(status_in_words(flags.out, [*trial_runs(study, only=only), *planned], runs))

@@ -118,6 +118,17 @@ def test_every_epoch_is_shown_once_however_often_it_was_trained(starts, tmp_path
     assert epochs_shown(tmp_path) == [1, 2, 3, 4, 5]
 
 
+def test_epochs_that_a_run_went_back_behind_are_shown_once(tmp_path):
+    board = TensorBoard(tmp_path, after_epoch=0)
+    board.go_back(0)  # before anything was written
+    for after, until in ((0, 3), (1, 3), (1, 2), (2, 5)):
+        board.go_back(after)
+        for epoch in range(after + 1, until + 1):
+            board.append(ROW | {"epoch": epoch})
+    board.close()
+    assert epochs_shown(tmp_path) == [1, 2, 3, 4, 5]
+
+
 class Disk:
     """A file that takes so many bytes more, until it is emptied."""
 

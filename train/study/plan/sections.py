@@ -68,8 +68,6 @@ class Variant:
     def __post_init__(self):
         check_name("variant", self.name)
         validate(self.config)
-        if not self.config.resume:
-            raise UserError(f"variant {self.name!r}: config.resume=False; a study continues its runs: leave it out")
         if not self.label:
             object.__setattr__(self, "label", self.name)
         check_name(f"label of variant {self.name!r}:", self.label)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
-from train.study.plan.claims import Claim, Comparison
+from train.study.plan.claims import Claim
 from train.study.plan.sections import Section, check_name
 
 SCALES = ("smoke", "mini", "full")
@@ -81,7 +81,15 @@ class Study:
                 known = ", ".join(self.sources)
                 raise UserError(f"claim {claim.key}: source {claim.source!r} has no heading in Study.sources ({known})")
             for comparison in claim.comparisons:
-                self._check_comparison(claim, comparison)
+                for pair in comparison.pairs:
+                    section = self.section(pair.section)
+                    for name in (*pair.variants, *pair.baselines):
+                        section.variant(name)
+                    quantities = (comparison.quantity, comparison.baseline_quantity, comparison.beside)
+                    if not section.language_model and (of_text := [q for q in quantities if "perplexity" in q]):
+                        raise UserError(
+                            f"claim {claim.key}: {of_text[0]} is of language models, and section {section.ref} has none"
+                        )
         folders: dict[str, str] = {}
         for section in self.sections:
             for variant in section.variants:
@@ -90,21 +98,6 @@ class Study:
                     raise UserError(
                         f"study {self.name}: variant {variant.name!r} of section {section.ref} occurs with two values "
                         "of data_dir, which does not distinguish runs; split it into two studies"
-                    )
-
-    def _check_comparison(self, claim: Claim, comparison: Comparison) -> None:
-        for pair in comparison.pairs:
-            section = self.section(pair.section)
-            ids = [{section.variant(name).id for name in names} for names in (pair.variants, pair.baselines)]
-            if ids[0] == ids[1] and comparison.baseline_quantity in ("", comparison.quantity):
-                raise UserError(
-                    f"claim {claim.key}, section {section.ref}: {' | '.join(pair.variants)!r} is compared with itself; "
-                    f"{' | '.join(pair.baselines)!r} has the same settings"
-                )
-            for quantity in filter(None, (comparison.quantity, comparison.baseline_quantity, comparison.beside)):
-                if "perplexity" in quantity and not section.language_model:
-                    raise UserError(
-                        f"claim {claim.key}: {quantity} is of language models, and section {section.ref} has none"
                     )
 
     def section(self, ref: str) -> Section:
@@ -118,3 +111,34 @@ class Study:
                 return section
         refs = [section.ref for section in self.sections]
         raise UserError(f"study {self.name} has no section {ref!r}; it has {', '.join(refs)}{did_you_mean(ref, refs)}")
+
+
+def check_as_written(study: Study) -> Study:
+    """The study, if its file says what it can mean. What follows from it, such as tuned values, need not.
+
+    Raises:
+      UserError: a variant does not resume, or a claim compares a variant with one of the same settings.
+    """
+    for section in study.sections:
+        for variant in section.variants:
+            if not variant.config.resume:
+                raise UserError(
+                    f"variant {variant.name!r} of section {section.ref}: config.resume=False; a study continues its "
+                    "runs: leave it out"
+                )
+    for claim in study.claims:
+        for comparison in claim.comparisons:
+            for pair in comparison.pairs:
+                section = study.section(pair.section)
+
+                def settings(names: Sequence[str], section: Section = section) -> set[str]:
+                    variants = map(section.variant, names)
+                    return {f"{variant.id} {sorted(section.ranges(variant).items())}" for variant in variants}
+
+                same_quantity = comparison.baseline_quantity in ("", comparison.quantity)
+                if same_quantity and settings(pair.variants) == settings(pair.baselines):
+                    raise UserError(
+                        f"claim {claim.key}, section {section.ref}: {' | '.join(pair.variants)!r} is compared with "
+                        f"itself; {' | '.join(pair.baselines)!r} has the same settings"
+                    )
+    return study

@@ -10,7 +10,7 @@ from types import ModuleType
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
 from train.interface.user_code import load_module, running
-from train.study.plan.study import Study
+from train.study.plan.study import Study, check_as_written
 
 
 def run_study_file(path: Path) -> ModuleType:
@@ -35,7 +35,7 @@ def load_study(path: Path, *, scale: str = "") -> Study:
       scale: passed to `get_study` if that takes one.
 
     Raises:
-      UserError: there is no such file, it is not a study, or it does not have this scale.
+      UserError: there is no such file, it is not a study, it does not have this scale, or it cannot mean what it says.
     """
     get_study = getattr(run_study_file(path), "get_study", None)
     if not callable(get_study):
@@ -47,7 +47,7 @@ def load_study(path: Path, *, scale: str = "") -> Study:
         study = get_study(scale=scale) if scale else get_study()
     if not isinstance(study, Study):
         raise UserError(f"--study={path} has no get_study() that returns a train.study.plan.Study")
-    return study
+    return check_as_written(study)
 
 
 def copy_study_file(path: Path, folder: Path) -> Path:

@@ -77,24 +77,33 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
     """The published runs by id; none where nothing is published yet.
 
     Raises:
-      UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. Curves without a
-        run, which a kill between the two files leaves, are told of and left out.
+      UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. Curves of a run
+        without a line, which a kill between the two files leaves, are told of, and stay until the run is made again.
     """
     if not (out / RUNS).exists():
         # A kill between the two files leaves curves of runs whose workdirs are still there.
-        if (out / CURVES).exists() and not all((out / "runs" / run).is_dir() for run in _curves_in(out)):
-            raise UserError(f"{out} has {CURVES} but no {RUNS}; restore it, e.g. from git, or choose another --out")
-        return {}
+        with contextlib.suppress(*_UNREADABLE):
+            if all((out / "runs" / run).is_dir() for run in _curves_in(out)):
+                return {}
+        raise UserError(f"{out} has {CURVES} but no {RUNS}; restore it, e.g. from git, or choose another --out")
     try:
-        return _parse(read_text(out / RUNS), (out / CURVES).read_bytes())
+        runs, others = _parse(read_text(out / RUNS), (out / CURVES).read_bytes())
     except _UNREADABLE as error:
         raise UserError(f"{out / RUNS} and {CURVES} cannot be read ({error}); restore them, e.g. from git") from error
+    if names := sorted(others):
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        log.warning(
+            f"{RUNS} has no line for the runs {', '.join(names[:3])}{more}, whose curves are in {CURVES}: they count "
+            "as not run. If they should count, restore the lines, e.g. from git, before the study runs again"
+        )
+    return runs
 
 
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, UserError, zlib.error, csv.Error)
 
 
-def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
+def _parse(runs_text: str, curves: bytes) -> tuple[dict[str, RunRecord], dict[str, list[Row]]]:
+    """The runs, and curves of runs that have no line."""
     rows = _read_curves(gzip.decompress(curves).decode())
     reader = csv.DictReader(io.StringIO(runs_text, newline=""))
     if missing := sorted({*RUN_COLUMNS, "seconds", "log", *PROVENANCE} - set(reader.fieldnames or ())):
@@ -110,19 +119,13 @@ def _parse(runs_text: str, curves: bytes) -> dict[str, RunRecord]:
         if run.id in runs:
             raise ValueError(f"run {run.id} is in {RUNS} twice")
         runs[run.id] = run
-    if extra := sorted(rows.keys() - runs.keys()):
-        more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
-        log.warning(
-            f"{RUNS} has no line for the runs {', '.join(extra[:3])}{more}, whose curves are in {CURVES}: they count "
-            "as not run. If they should count, restore both files, e.g. from git, before the study runs again"
-        )
-    return runs
+    return runs, {run: rows[run] for run in rows.keys() - runs.keys()}
 
 
-def _curves_in(out: Path) -> list[str]:
-    with contextlib.suppress(OSError, EOFError, zlib.error, ValueError):
-        return list(_read_curves(gzip.decompress((out / CURVES).read_bytes()).decode()))
-    return [""]
+def _curves_in(out: Path) -> dict[str, list[Row]]:
+    with contextlib.suppress(FileNotFoundError):
+        return _read_curves(gzip.decompress((out / CURVES).read_bytes()).decode())
+    return {}
 
 
 def _read_curves(text: str) -> dict[str, list[Row]]:
@@ -236,19 +239,22 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
         (run for run in runs.values() if run.status != "missing"),
         key=lambda run: (order.get(run.variant_id, len(order)), run.variant_id, run.seed),
     )
+    curves_of = {run.id: run.rows for run in published} | _without_line(out, runs)
     # Columns that only some runs have are there where any run has them.
-    further = [name for name in FURTHER_COLUMNS if any(name in row for run in published for row in run.rows)]
+    further = [name for name in FURTHER_COLUMNS if any(name in row for rows in curves_of.values() for row in rows)]
     options = sorted({name for run in published for name in _options(run)})
     metrics = (*METRICS, *further)
     epochs = (
-        {"run": run.id} | {name: short(row.get(name)) for name in metrics} for run in published for row in run.rows
+        {"run": run} | {name: short(row.get(name)) for name in metrics}
+        for run, rows in curves_of.items()
+        for row in rows
     )
     curves = gzip.compress(csv_text(("run", *metrics), epochs).encode(), 9, mtime=0)
     records = [_run_record(run, places.get(run.variant_id, []), (*further, *options)) for run in published]
     columns = (*RUN_COLUMNS, *FINAL, *further, "seconds", *PROVENANCE, "log", *SETTINGS, *options)
     text = csv_text(columns, records)
     try:
-        back = _parse(text, curves)
+        back, _ = _parse(text, curves)
         if [(run.id, run.seed, len(run.rows)) for run in published] != [
             (run.id, run.seed, len(run.rows)) for run in back.values()
         ]:
@@ -259,6 +265,13 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
             "fault of the program: please report it"
         ) from error
     write_together({out / CURVES: curves, out / RUNS: text.encode()})
+
+
+def _without_line(out: Path, runs: Mapping[str, RunRecord]) -> dict[str, list[Row]]:
+    """Curves in the file of runs that are not among `runs`: what a merge lost from runs.csv must not be lost here."""
+    with contextlib.suppress(*_UNREADABLE):
+        return {run: rows for run, rows in _curves_in(out).items() if run not in runs}
+    return {}
 
 
 def _run_record(run: RunRecord, places: list[tuple[str, str, str]], more: Sequence[str]) -> dict[str, str]:

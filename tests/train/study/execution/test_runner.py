@@ -502,7 +502,11 @@ def test_a_run_without_its_line_in_runs_csv_is_told_and_made_again(out, caplog):
     whole, files = read_runs(out), [(out / name).read_bytes() for name in (RUNS, CURVES)]
     drop_last_run(out)
     run = list(whole)[-1]
-    assert read_runs(out).keys() == whole.keys() - {run}
+    left = read_runs(out)
+    assert left.keys() == whole.keys() - {run}
+    write_runs(out, study, left)  # its curves stay until it is made again
+    assert read_runs(out).keys() == left.keys()
+    assert gzip.decompress((out / CURVES).read_bytes()).decode().count(run) == 2
     assert f"runs.csv has no line for the runs {run}, whose curves are in curves.csv.gz" in caplog.text
     shutil.rmtree(out / "runs")
     _, executor, _ = run_all(study, out)

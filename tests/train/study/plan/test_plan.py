@@ -28,6 +28,8 @@ from train.study.plan import (
 )
 from train.study.plan.claims import Claim, Comparison, Pair
 from train.study.plan.quantities import QUANTITIES
+from train.study.plan.study import check_as_written
+from train.study.plan.tuning import log_uniform
 
 # Of published_config.json with data "0123".
 PUBLISHED_ID = "068371242156"
@@ -236,9 +238,14 @@ def compare(**changes):
         (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", -1), "margin=-1 must be finite and not"),
         (lambda: Comparison(Pair("1", "a", "b"), "better", "loss_area", float("nan")), "margin=nan must be finite"),
         (lambda: Comparison(Pair("1", "a", "b"), "equal", "loss_area", 0.0), "kind 'equal' needs a margin above 0"),
-        (lambda: study(claims=(compare(variant="plain"),)), "claim a, section 1:digits: 'plain' is compared with"),
         (
-            lambda: study(section(names=("slow", "also")), claims=(compare(variant="also", baseline="slow"),)),
+            lambda: check_as_written(study(claims=(compare(variant="plain"),))),
+            "claim a, section 1:digits: 'plain' is compared with itself",
+        ),
+        (
+            lambda: check_as_written(
+                study(section(names=("slow", "also")), claims=(compare(variant="also", baseline="slow"),))
+            ),
             "'also' is compared with itself; 'slow' has the same settings",
         ),
         (
@@ -252,7 +259,12 @@ def compare(**changes):
             "section 1:cifar10: its variants are on cifar10 and pydoc; give each data set its own section",
         ),
         (lambda: Claim("a", "A.", ()), "no comparisons"),
-        (lambda: Variant("x", dataclasses.replace(config(), resume=False)), "variant 'x': config.resume=False;"),
+        (
+            lambda: check_as_written(
+                study(Section(key="1", variants=[Variant("x", dataclasses.replace(config(), resume=False))]))
+            ),
+            "variant 'x' of section 1:cifar10: config.resume=False; a study continues its runs",
+        ),
         (lambda: Variant("x", config(learning_rate=0.0)), "optimizer.learning_rate=0.0 must be greater than 0"),
         (
             lambda: study(
@@ -268,6 +280,19 @@ def compare(**changes):
 def test_a_plan_that_does_not_hold_together_is_refused(make, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         make()
+
+
+def test_variants_that_differ_in_what_is_tuned_may_be_compared():
+    """And tuning may choose the same values for both."""
+    ranges = {"optimizer.learning_rate": log_uniform(1e-3, 1.0)}
+    more = ranges | {"optimizer.weight_decay": log_uniform(1e-5, 1e-3)}
+    base = dataclasses.replace(config(), validation_examples=10)
+    variants = [Variant("plain", base, tune=ranges), Variant("slow", base, tune=more)]
+    plan = study(Section(key="1", variants=variants, dataset="digits", trials=2), claims=[compare()])
+    assert check_as_written(plan) is plan
+    alike = [dataclasses.replace(variant, tune={}) for variant in variants]
+    section = dataclasses.replace(plan.sections[0], variants=alike, trials=0)
+    assert dataclasses.replace(plan, sections=[section]).claims == plan.claims
 
 
 @pytest.mark.parametrize(
