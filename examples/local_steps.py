@@ -20,6 +20,7 @@ def loss_fn(params: jax.Array, batch: jax.Array) -> jax.Array:
 
 def main(rounds: int = 6) -> jax.Array:
     """Fits a linear model; returns the weights of both workers, [workers, 8]."""
+    assert len(jax.devices()) >= WORKERS, "start it with JAX_NUM_CPU_DEVICES=2, or on two devices"
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:WORKERS]), ("workers",))
     tx = la.diloco(optax.adam(0.05), PERIOD, learning_rate=0.7, momentum=0.5, axis_name="workers")
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-def recalibrated(update, batch_stats, batches, momentum=0.99):
+def recalibrated(update, batch_stats, batches, momentum):
     """Averages the statistics of each of `batches`, which must have equal sizes; returns a tree like `batch_stats`.
 
-    `update(batch_stats, batch)` is a forward pass in training mode, and returns the statistics; `momentum` is theirs.
+    `update(batch_stats, batch)`, a forward pass in training mode, returns the statistics; `momentum` is the layers'.
     """
     zeros = jax.tree.map(jnp.zeros_like, batch_stats)  # one update leaves (1 - momentum) of the batch's
     found = [jax.tree.map(lambda x: x / (1 - momentum), update(zeros, batch)) for batch in batches]
@@ -49,7 +49,7 @@ def main():
     model = nnx.Sequential(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
     model.layers[0].kernel[...] = 2.0 * jnp.eye(3)
     batches = 1.0 + jax.random.normal(jax.random.key(1), (20, 256, 3))
-    nnx.update(model, recalibrated(nnx_update(model), nnx.state(model, nnx.BatchStat), list(batches)))
+    nnx.update(model, recalibrated(nnx_update(model), nnx.state(model, nnx.BatchStat), list(batches), momentum=0.99))
     mean, variance = model.layers[1].mean[...], model.layers[1].var[...]
     print("mean", mean, "variance", variance)
     return mean, variance

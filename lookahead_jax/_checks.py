@@ -107,7 +107,8 @@ def check_slow_dtype(slow_dtype: Any) -> Any:
 
 
 def check_init(params: optax.Params) -> None:
-    """Raises TypeError for a tree of shapes, which needs `jax.eval_shape` instead."""
+    """Raises TypeError for a tree of shapes, which needs `jax.eval_shape` instead, and for optax's pairs."""
+    _check_plain(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
         raise TypeError(
             "init got jax.ShapeDtypeStruct leaves, which have no values; "
@@ -116,10 +117,19 @@ def check_init(params: optax.Params) -> None:
 
 
 def check_params(params: optax.Params | None) -> optax.Params:
-    """The parameters; raises Optax's own error if `update` got none."""
+    """The parameters; raises Optax's own error if `update` got none, and TypeError if it got optax's pairs."""
     if params is None:
         raise ValueError(_NO_PARAMS_MSG)
+    _check_plain(params)
     return params
+
+
+def _check_plain(params: Any) -> None:
+    if isinstance(params, optax.LookaheadParams):
+        raise TypeError(
+            "params is an optax.LookaheadParams, which only optax.lookahead needs; pass plain parameters, here "
+            "params.fast, and find the slow ones with slow_params(opt_state)"
+        )
 
 
 def check_sync(sync: Any) -> jax.Array | bool | None:

@@ -86,7 +86,9 @@ def read_workdir(path: Path) -> Found:
       UserError: it is no workdir, a file is damaged, or no epoch is done.
     """
     if not (path / "config.json").is_file():
-        raise UserError(f"{path} is not a workdir: it has no config.json; give the --workdir of python -m train")
+        inside = sorted(file.parent for file in (*path.glob("*/config.json"), *path.glob("runs/*/config.json")))
+        hint = f"those in it, such as {inside[0]}" if inside else "the --workdir of python -m train"
+        raise UserError(f"{path} is not a workdir: it has no config.json; give {hint}")
     if not (path / "metrics.csv").is_file():
         raise UserError(f"{path} has no metrics.csv: the run has not finished an epoch; train it first")
     try:

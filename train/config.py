@@ -62,7 +62,7 @@ for _name, _help, _options in (
 class ModelConfig:
     """Which network, and its options; fields that a model has no use for are ignored by it."""
 
-    name: str = setting("resnet18", help="or one of your own: see train.registry", choices=MODELS)
+    name: str = setting("resnet18", help="or one of your own: docs/howto/own_model_and_data.md", choices=MODELS)
     stem: str = setting(
         "imagenet",
         help="ResNet's first layers: imagenet (7x7/2 and max-pool, the report's) or cifar (3x3/1, the usual at 32x32)",
@@ -78,7 +78,7 @@ class ModelConfig:
 class OptimizerConfig:
     """The inner optimizer, its schedule, and Lookahead around it. The defaults are plain Adam at a constant rate."""
 
-    name: str = setting("adam", help="or one of your own: see train.registry", choices=OPTIMIZERS)
+    name: str = setting("adam", help="or one of your own: docs/howto/own_optimizer.md", choices=OPTIMIZERS)
     learning_rate: float = setting(0.001, above=0.0)
     weight_decay: float = setting(
         0.0, help="L2 in the gradient for sgd and adam, decoupled for the others", at_least=0.0
@@ -108,7 +108,7 @@ class OptimizerConfig:
 class Config:
     """One training run."""
 
-    dataset: str = setting("cifar10", help="or one of your own: see train.registry", choices=DATASETS)
+    dataset: str = setting("cifar10", help="or one of your own: docs/howto/own_model_and_data.md", choices=DATASETS)
     data_dir: str = setting("", help="where prepared data is; empty: TFDS's own default folder", identity=False)
     epochs: int = setting(200, at_least=1)
     batch_size: int = setting(128, at_least=1)

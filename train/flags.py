@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from train.config import Config, fill_options, set_name, validate
 from train.errors import UserError
 from train.hosts.launch import PLACE_FLAGS
-from train.interface.nearest import did_you_mean
+from train.interface.nearest import did_you_mean, file_like
 from train.interface.paths import user_path
 from train.interface.user_code import load_module, running
 from train.setting import described, leaves, wanted
@@ -25,6 +25,8 @@ parameters, steps, memory, time, and what would be resumed.
 
 Exit status: 0 done, 1 the run failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
 interrupted before anything ran."""
+# What the paper and others call these settings.
+_SPELLINGS = {"k": "optimizer.sync_period", "alpha": "optimizer.slow_step_size", "lr": "optimizer.learning_rate"}
 # What most people change: --help begins with these settings.
 FIRST = ("dataset", "data_dir", "epochs", "batch_size", "seed", "model.name", "optimizer.name")
 FIRST += tuple(f"optimizer.{name}" for name in ("learning_rate", "lookahead", "sync_period", "slow_step_size"))
@@ -91,9 +93,10 @@ def _take_names(config: Config, arguments: Sequence[str]) -> None:
 def _load(path: Path) -> Config:
     """Runs a config file and returns its config."""
     if not path.is_file():
-        there = sorted(file.stem for folder in (path.parent, Path("configs")) for file in folder.glob("*.py"))
         what = "is not a file" if path.exists() else "does not exist"
-        raise UserError(f"--config={path} {what}{did_you_mean(path.stem, there)}; the config files are in configs/")
+        raise UserError(
+            f"--config={path} {what}{file_like(path, path.parent, Path('configs'))}; the config files are in configs/"
+        )
     get_config = getattr(load_module(path, "--config"), "get_config", None)
     if not callable(get_config):
         raise UserError(f"--config={path} has no get_config() that returns a train.config.Config")
@@ -117,8 +120,15 @@ def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
         inside = [field for field in fields if field.startswith(f"{name}.")]
         if inside:
             raise UserError(f"--{name} is a group of settings; set one of them, such as --{inside[0]}")
+        if name == "register":
+            raise UserError("python -m train has no --register: the file given as --config may register names")
+        if match := re.match(r"config\.(model|optimizer)\.options\b", name):
+            options = [field.rpartition(".")[2] for field in fields if field.startswith(f"{match[0]}.")]
+            has = f"has the options {', '.join(options)}" if options else "has no options"
+            raise UserError(f"there is no flag --{name}: this {match[1]} {has}")
         others = ("config", "workdir", "dry_run", *PLACE_FLAGS)
-        nearest = did_you_mean(name, (f"--{field}" for field in (*fields, *others)))
+        spelt = _SPELLINGS.get(name.rpartition(".")[2], name)
+        nearest = did_you_mean(spelt, (f"--{field}" for field in (*fields, *others)))
         raise UserError(f"there is no flag --{name}{nearest}; python -m train --help lists all")
 
 

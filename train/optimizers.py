@@ -14,6 +14,7 @@
 with the parts that the config asks for.
 """
 
+import inspect
 import math
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from train.averages import with_ema
 from train.config import OptimizerConfig
 from train.errors import UserError
 from train.optimizer_options import AdamW, Lion, Muon, ScheduleFreeAdamW
-from train.registry import OPTIMIZERS
+from train.registry import OPTIMIZERS, Entry
 from train.setting import INT32_MAX
 
 
@@ -198,6 +199,15 @@ def _decay(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
 
 
+def _check_factory(name: str, entry: Entry) -> None:
+    second = [*inspect.signature(entry.load()).parameters.values()][1:2]
+    if second and second[0].default not in (inspect.Parameter.empty, None):
+        raise UserError(
+            f"optimizer {name!r} takes ({', '.join(entry.parameters())}); expected a function (learning_rate, config) "
+            "that returns an optimizer: docs/howto/own_optimizer.md"
+        )
+
+
 def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer that `config.name` names, its weight decay included, without Lookahead.
 
@@ -205,6 +215,8 @@ def make_inner_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> o
       UserError: the name is unknown, or what it names does not return an optimizer.
     """
     entry = OPTIMIZERS[config.name]
+    if not entry.own:
+        _check_factory(config.name, entry)
     options = {} if config.options is None else {"options": config.options}
     inner = entry.call(schedule, config, **options)
     if not isinstance(inner, optax.GradientTransformation):

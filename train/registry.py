@@ -114,8 +114,8 @@ class Entry:
             inspect.signature(factory).bind(*args, **kwargs)
         except TypeError as error:
             raise UserError(
-                f"{self.name!r} takes ({', '.join(self.parameters())}) and cannot be called: {error}; train.registry "
-                "says what it is given"
+                f"{self.name!r} takes ({', '.join(self.parameters())}) and cannot be called: {error}; docs/howto/"
+                "own_optimizer.md and own_model_and_data.md say what it is given"
             ) from error
         return factory(*args, **kwargs)
 
@@ -227,6 +227,9 @@ def register_optimizer(name: str, *, help: str = "") -> Callable[[Callable[..., 
     return _decorator(OPTIMIZERS, name, help=help)
 
 
+TASKS = ("image", "text", "text_classification")
+
+
 def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a Flax Linen module class, or a function that returns a module: `config.model.name`.
 
@@ -243,8 +246,12 @@ def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callabl
       help: one line for people.
 
     Raises:
-      UserError: the name is built in.
+      UserError: the name is built in, or there is no such task.
     """
+    if task not in TASKS:
+        raise UserError(
+            f"register_model({name!r}): task={task!r} must be one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
+        )
     return _decorator(MODELS, name, task=task, help=help)
 
 

@@ -165,6 +165,13 @@ def test_a_schedule_is_refused_where_none_is_called(name):
         NO_SCHEDULES[name]()
 
 
+def test_pairs_of_fast_and_slow_weights_are_refused_with_what_to_pass():
+    pairs = optax.LookaheadParams(jnp.ones(2), jnp.ones(2))
+    for call in (lambda: la.lookahead(SGD).init(pairs), lambda: la.lookahead(SGD).update(pairs, None, pairs)):
+        with pytest.raises(TypeError, match=r"optax.LookaheadParams, .*pass plain parameters, here params\.fast"):
+            call()
+
+
 def test_no_momentum_may_be_said_as_optax_says_it():
     assert la.slow_params(la.snoo(SGD, 5, 0.5, None).init(jnp.ones(2))).shape == (2,)
 

@@ -79,6 +79,12 @@ def test_two_data_sets_are_two_sections(workdir):
     assert [(s.title, [v.name for v in s.variants]) for s in study.sections] == [("digits", ["a"]), ("cifar10", ["b"])]
 
 
+def test_a_folder_of_workdirs_is_answered_with_one_of_them(workdir, tmp_path, capsys):
+    run = workdir("seed0", [0.1, 0.2, 0.3])
+    assert main([str(tmp_path), f"--out={tmp_path / 'out'}"]) == 2
+    assert f"is not a workdir: it has no config.json; give those in it, such as {run}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("facts", ["[]", "{", '{"data": [1], "wall_seconds": "long", "started": 3}'])
 def test_a_run_json_of_another_form_is_only_a_record_that_is_not_there(workdir, tmp_path, facts):
     run = workdir("a", [0.1, 0.2, 0.3])

@@ -360,6 +360,16 @@ def test_a_registered_language_model_needs_only_logits(lion, tmp_path):
     assert rows[-1]["test_perplexity"] == pytest.approx(np.exp(rows[-1]["test_loss"]))
 
 
+def test_an_optimizer_of_optax_is_no_factory_of_one(lion):
+    with pytest.raises(UserError, match=r"optimizer 'optax:lion' takes \(learning_rate, b1, .*expected a function"):
+        make_inner_optimizer(OptimizerConfig(name="optax:lion"), optax.constant_schedule(0.1))
+
+
+def test_a_task_that_there_is_not_is_refused_with_the_nearest(lion):
+    with pytest.raises(UserError, match=r"task='images' must be one of image, text, .*did you mean 'image'"):
+        train.register_model("mine", task="images")
+
+
 def test_a_factory_with_open_keywords_receives_all_of_them(lion):
     @train.register_model("open", task="image")
     def make(num_classes, **settings):

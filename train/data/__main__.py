@@ -122,6 +122,8 @@ def prepare(arguments: argparse.Namespace) -> None:
             )
         print(f"{arguments.name} is already prepared: {folder}")
         return
+    if arguments.from_dir and not Path(arguments.from_dir).exists():
+        raise UserError(f"--from-dir={arguments.from_dir} does not exist")
     with _unpacked(arguments.name, arguments):
         print(f"{arguments.name} is ready: {PREPARE[arguments.name](arguments.name, arguments)}")
 

@@ -93,8 +93,13 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
     """
     directory = user_path(str(workdir), "workdir")
     try:
-        config = validate(from_dict(read_json(directory / "config.json")))
+        settings = read_json(directory / "config.json")
         dataset = from_facts(read_json(directory / "model.json"))
+        config = validate(from_dict(settings))
+    except UserError as error:
+        raise UserError(
+            f"{directory}: {error}; if a file registers the name, give --register=FILE (in Python: import it first)"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} has no run to load a model from: {error}") from error
     recipe = make_recipe(config, dataset)

@@ -2,8 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "file_like"]
 
 _ALIKE = 0.6
 
@@ -22,6 +23,13 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     scored = [(_alike(wanted, _folded(name)), name) for name in known]
     (last, _), nearest = max(scored, key=lambda pair: pair[0], default=((0.0, 0.0), ""))
     return f" (did you mean {nearest!r}?)" if last >= _ALIKE else ""
+
+
+def file_like(given: Path, *folders: Path) -> str:
+    """The same for a Python file of these folders whose name was given without them, without ending, or misspelt."""
+    there = {file.stem: file for folder in folders for file in folder.glob("*.py")}
+    hint = did_you_mean(given.stem, there)
+    return next((f" (did you mean {str(file)!r}?)" for stem, file in there.items() if repr(stem) in hint), "")
 
 
 def _alike(wanted: str, name: str) -> tuple[float, float]:

@@ -18,12 +18,14 @@ def load_module(path: Path, flag: str) -> ModuleType:
     """Runs a Python file, which may import its neighbours like a script, also in functions that are called later.
 
     Args:
-      path: the file, which must exist.
+      path: the file.
       flag: see `running`.
 
     Raises:
-      UserError: See `running`.
+      UserError: There is no such file; or see `running`.
     """
+    if not path.is_file():
+        raise UserError(f"{flag}={path} {'is not a file' if path.exists() else 'does not exist'}")
     name = f"{flag.lstrip('-')}_file"
     spec = spec_from_loader(name, SourceFileLoader(name, str(path)))
     assert spec is not None

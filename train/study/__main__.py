@@ -72,6 +72,8 @@ def run_study(flags: argparse.Namespace, arguments: list[str]) -> int:
     study = load_study(flags.study, scale=flags.scale)
     study = with_epochs(study, flags.epochs) if flags.epochs else study
     only = tuple(filter(None, flags.only.split(",")))
+    if flags.until and not study.claims:
+        raise UserError(f"--until={flags.until}: the study has no claims to resolve; give it some, or use --seeds")
     if flags.status:
         show_status(flags, study, only)
         return 0

@@ -95,6 +95,11 @@ def test_a_set_that_is_there_is_left_alone(published, tmp_path, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == before
 
 
+def test_a_source_that_is_not_there_is_said_so(tmp_path, capsys):
+    assert main(["prepare", "cifar10", "--data-dir", str(tmp_path), "--from-dir", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"error: --from-dir={tmp_path}/none does not exist\n"
+
+
 def test_a_folder_that_tfds_takes_for_a_pattern_is_refused(published, tmp_path, capsys):
     folder, _ = published("cifar10")
     assert main(["prepare", "cifar10", "--data-dir", str(tmp_path / "da ta [1]"), "--from-dir", str(folder)]) == 2

@@ -167,6 +167,32 @@ def test_help_counts_a_language_models_examples_in_segments(capsys):
         )
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--config=digits_cnn", "does not exist (did you mean 'configs/digits_cnn.py'?)"),
+        ("--config=configs/digits_cnn.py --config.optimizer.k=3", "(did you mean '--config.optimizer.sync_period'?)"),
+        (
+            "--config=configs/digits_cnn.py --config.optimizer.alpha=1",
+            "did you mean '--config.optimizer.slow_step_size'",
+        ),
+        (
+            "--config=configs/digits_cnn.py --register=x.py",
+            "has no --register: the file given as --config may register",
+        ),
+        ("--config=configs/digits_cnn.py --config.optimizer.options.b2=1", "this optimizer has no options"),
+        (
+            "--config=configs/digits_cnn.py --config.optimizer.name=lion --config.optimizer.options.beta=1",
+            "there is no flag --config.optimizer.options.beta: this optimizer has the options b1, b2",
+        ),
+    ],
+)
+def test_what_newcomers_try_is_answered(flags, message):
+    with pytest.raises(UserError) as error:
+        parse([*flags.split(), "--workdir=x"])
+    assert message in str(error.value)
+
+
 def test_one_dash_is_as_good_as_two(tmp_path):
     words = "-config=configs/digits_cnn.py -workdir=x -config.optimizer.name=adamw -config.optimizer.options.b1=.8"
     config, _ = parse(words.split())

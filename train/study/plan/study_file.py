@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from train.errors import UserError
-from train.interface.nearest import did_you_mean
+from train.interface.nearest import file_like
 from train.interface.user_code import load_module, running
 from train.study.plan.study import Study, check_as_written
 
@@ -20,10 +20,8 @@ def run_study_file(path: Path) -> ModuleType:
       UserError: There is no such file, or it cannot be run.
     """
     if not path.is_file():
-        there = sorted(file.stem for folder in (path.parent, Path("configs/studies")) for file in folder.glob("*.py"))
-        raise UserError(
-            f"--study={path} is not a file{did_you_mean(path.stem, there)}; the studies are in configs/studies"
-        )
+        nearest = file_like(path, path.parent, Path("configs/studies"))
+        raise UserError(f"--study={path} is not a file{nearest}; the studies are in configs/studies")
     return load_module(path, "--study")
 
 

@@ -254,10 +254,8 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
     columns = (*RUN_COLUMNS, *FINAL, *further, "seconds", *PROVENANCE, "log", *SETTINGS, *options)
     text = csv_text(columns, records)
     try:
-        back, _ = _parse(text, curves)
-        if [(run.id, run.seed, len(run.rows)) for run in published] != [
-            (run.id, run.seed, len(run.rows)) for run in back.values()
-        ]:
+        back = _parse(text, curves)[0].values()
+        if [(run.id, run.seed, len(run.rows)) for run in published] != [(r.id, r.seed, len(r.rows)) for r in back]:
             raise ValueError("they read back as other runs")
     except _UNREADABLE as error:
         raise RunFailed(
@@ -268,7 +266,7 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
 
 
 def _without_line(out: Path, runs: Mapping[str, RunRecord]) -> dict[str, list[Row]]:
-    """Curves in the file of runs that are not among `runs`: what a merge lost from runs.csv must not be lost here."""
+    """Curves in the file of runs that are not in `runs`: what a merge lost from runs.csv must not be lost here."""
     with contextlib.suppress(*_UNREADABLE):
         return {run: rows for run, rows in _curves_in(out).items() if run not in runs}
     return {}
