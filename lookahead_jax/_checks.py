@@ -108,7 +108,7 @@ def check_slow_dtype(slow_dtype: Any) -> Any:
 
 def check_init(params: optax.Params) -> None:
     """Raises TypeError for a tree of shapes, which needs `jax.eval_shape` instead, and for optax's pairs."""
-    _check_plain(params)
+    check_plain(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
         raise TypeError(
             "init got jax.ShapeDtypeStruct leaves, which have no values; "
@@ -120,15 +120,16 @@ def check_params(params: optax.Params | None) -> optax.Params:
     """The parameters; raises Optax's own error if `update` got none, and TypeError if it got optax's pairs."""
     if params is None:
         raise ValueError(_NO_PARAMS_MSG)
-    _check_plain(params)
+    check_plain(params)
     return params
 
 
-def _check_plain(params: Any) -> None:
+def check_plain(params: Any) -> None:
+    """Raises TypeError for the pairs of parameters that `optax.lookahead` takes."""
     if isinstance(params, optax.LookaheadParams):
         raise TypeError(
-            "params is an optax.LookaheadParams, which only optax.lookahead needs; pass plain parameters, here "
-            "params.fast, and find the slow ones with slow_params(opt_state)"
+            "params is an optax.LookaheadParams, which only optax.lookahead needs; take that out, pass plain "
+            "parameters, here params.fast, and find the slow ones with slow_params(opt_state)"
         )
 
 

@@ -64,7 +64,7 @@ def forget_values(sync: jax.Array | bool, fast_state: optax.OptState) -> optax.O
     """
 
     def is_cache(node: Any) -> bool:
-        return _has_fields(node, "value", "grad")
+        return _has_fields(node, "value", "grad") and jnp.issubdtype(getattr(node.value, "dtype", int), jnp.floating)
 
     def forget(node: Any) -> Any:
         if not is_cache(node):

@@ -134,7 +134,8 @@ def lookahead(
     Raises:
         ValueError: an argument is out of its range (traced arrays cannot be checked), the fast optimizer's moments
             cannot be found, or `update` is called without `params`.
-        TypeError: an unknown argument (the message says what it is called here), or `init` got shapes, not arrays.
+        TypeError: an unknown argument (the message says what it is called here), or parameters are shapes, not arrays,
+            or the pairs that `optax.lookahead` takes.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax

@@ -19,7 +19,7 @@ def snoo(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule,
     learning_rate: optax.ScalarOrSchedule,
-    momentum: float,
+    momentum: float | None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SNOO: every k steps, a Nesterov step of the slow weights towards the fast weights.
 
@@ -43,7 +43,7 @@ def snoo(
         sync_period: :math:`k`, as in :func:`lookahead`; a few dozen steps.
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; tune
             it together with the momentum, near :math:`1 - m`.
-        momentum: :math:`m` of the outer step, in [0, 1).
+        momentum: :math:`m` of the outer step, in [0, 1); None for none.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
@@ -79,7 +79,7 @@ def diloco(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 500,
     learning_rate: optax.ScalarOrSchedule = 0.7,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     *,
     axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -103,7 +103,7 @@ def diloco(
         fast_optimizer: the inner optimizer of each worker; `optax.adamw` in the paper.
         sync_period: :math:`k`, as in :func:`lookahead`; 30 to 500 steps.
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs.
-        momentum: :math:`m` of the outer step, in [0, 1).
+        momentum: :math:`m` of the outer step, in [0, 1); None for none.
         axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None means one worker.
 
     Returns:

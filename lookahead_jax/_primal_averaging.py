@@ -98,7 +98,7 @@ def primal_averaging(
         copies = jax.tree.map(lambda p: jnp.array(p, dtype=jnp.asarray(p).dtype, copy=True), params)
         fast_state = fast.init(params)
         if _fast_state.is_displaced(fast_state) is not False:
-            raise ValueError("primal_averaging() cannot have optax.contrib.sam inside; lookahead() can")
+            raise ValueError("primal_averaging() cannot be around optax.contrib.sam; lookahead() can")
         return PrimalAveragingState(fast_state, copies, jnp.zeros([], jnp.bool_))
 
     def update_fn(

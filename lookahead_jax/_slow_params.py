@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_jax import _fast_state, _trees
+from lookahead_jax import _checks, _fast_state, _trees
 from lookahead_jax._lookahead import LookaheadState
 from lookahead_jax._primal_averaging import PrimalAveragingState
 
@@ -148,6 +148,7 @@ def _filled(slow: Any, params: optax.Params) -> optax.Params:
 
 
 def _check_structure(slow: Any, params: optax.Params) -> None:
+    _checks.check_plain(params)
     advice = (
         "pass the parameters that the optimizer was initialised with; if optax.flatten or split_real_and_imaginary is "
         "around lookahead(), put it inside"

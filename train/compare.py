@@ -94,9 +94,8 @@ def read_workdir(path: Path) -> Found:
     try:
         config = validate(from_dict(read_json(path / "config.json")))
     except UserError as error:
-        raise UserError(
-            f"{path / 'config.json'}: {error}; if it is registered in a file, give --register=FILE"
-        ) from error
+        hint = "; if it is registered in a file, give --register=FILE" * ("known" in str(error))
+        raise UserError(f"{path / 'config.json'}: {error}{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     rows = read_rows(path / "metrics.csv")

@@ -26,7 +26,10 @@ parameters, steps, memory, time, and what would be resumed.
 Exit status: 0 done, 1 the run failed, 2 wrong input, 75 stopped by a signal (run the same command again), 130
 interrupted before anything ran."""
 # What the paper and others call these settings.
-_SPELLINGS = {"k": "optimizer.sync_period", "alpha": "optimizer.slow_step_size", "lr": "optimizer.learning_rate"}
+_SPELLINGS = {
+    f"config.optimizer.{theirs}": f"config.optimizer.{ours}"
+    for theirs, ours in (("k", "sync_period"), ("alpha", "slow_step_size"), ("lr", "learning_rate"))
+}
 # What most people change: --help begins with these settings.
 FIRST = ("dataset", "data_dir", "epochs", "batch_size", "seed", "model.name", "optimizer.name")
 FIRST += tuple(f"optimizer.{name}" for name in ("learning_rate", "lookahead", "sync_period", "slow_step_size"))
@@ -47,7 +50,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Path]:
         raise SystemExit(0)
     config = Config() if path is None else _load(path)
     _take_names(config, rest)
-    _check_names(rest, [f"config.{name}" for name, _, _ in leaves(config)])
+    _check_names(rest, config)
     if path is None:
         raise UserError("--config=FILE is missing, for example --config=configs/digits_cnn.py")
     config, workdir = _overridden(config, rest)
@@ -107,8 +110,9 @@ def _load(path: Path) -> Config:
     return config
 
 
-def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
+def _check_names(arguments: Sequence[str], config: Config) -> None:
     """Raises UserError for the first flag that there is not, with the nearest one that there is."""
+    fields = [f"config.{name}" for name, _, _ in leaves(config)]
     for word in arguments:
         if word == "--":
             return
@@ -123,11 +127,12 @@ def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
         if name == "register":
             raise UserError("python -m train has no --register: the file given as --config may register names")
         if match := re.match(r"config\.(model|optimizer)\.options\b", name):
+            validate(config)  # a name that is not known is told first
             options = [field.rpartition(".")[2] for field in fields if field.startswith(f"{match[0]}.")]
             has = f"has the options {', '.join(options)}" if options else "has no options"
             raise UserError(f"there is no flag --{name}: this {match[1]} {has}")
         others = ("config", "workdir", "dry_run", *PLACE_FLAGS)
-        spelt = _SPELLINGS.get(name.rpartition(".")[2], name)
+        spelt = _SPELLINGS.get(name.lower(), name)
         nearest = did_you_mean(spelt, (f"--{field}" for field in (*fields, *others)))
         raise UserError(f"there is no flag --{name}{nearest}; python -m train --help lists all")
 

@@ -76,10 +76,8 @@ def _opened(directory: Path, what: str, by: str, disk_wait: float) -> Iterator[N
 
 def in_use(directory: Path) -> bool:
     """Whether a process has the directory."""
-    with contextlib.suppress(OSError, ValueError):
-        owner = dict(json.loads((directory / SOFT).read_text(encoding="utf-8")))
-        if owner.get("host") != socket.gethostname() or _alive(owner.get("pid")):
-            return True
+    if (directory / SOFT).exists() and not _is_stale(_owner(directory / SOFT)):
+        return True
     with contextlib.suppress(OSError), (directory / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -120,10 +118,8 @@ def _soft(path: Path, what: str, by: str) -> Iterator[None]:
                 json.dump(mine, file)
             break
         except FileExistsError as error:
-            theirs: dict = {}
-            with contextlib.suppress(OSError, ValueError):
-                theirs = dict(json.loads(path.read_text(encoding="utf-8")))
-            if theirs.get("host") == mine["host"] and not _alive(theirs.get("pid")):
+            theirs = _owner(path)
+            if _is_stale(theirs):
                 path.unlink(missing_ok=True)
                 continue
             raise InUse(
@@ -141,12 +137,25 @@ def _soft(path: Path, what: str, by: str) -> Iterator[None]:
             path.unlink()
 
 
+def _owner(path: Path) -> dict[str, object]:
+    """Whose lock it is; empty where that is not known, as while it is being written."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _is_stale(owner: dict[str, object]) -> bool:
+    """Whether it was of a process on this host that has died."""
+    return owner.get("host") == socket.gethostname() and not _alive(owner.get("pid"))
+
+
 def _alive(pid: object) -> bool:
     if not isinstance(pid, int):
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # another user's

@@ -201,7 +201,7 @@ def _decay(config: OptimizerConfig) -> optax.GradientTransformation:
 
 def _check_factory(name: str, entry: Entry) -> None:
     second = [*inspect.signature(entry.load()).parameters.values()][1:2]
-    if second and second[0].default not in (inspect.Parameter.empty, None):
+    if second and second[0].default is not inspect.Parameter.empty and second[0].name != "config":
         raise UserError(
             f"optimizer {name!r} takes ({', '.join(entry.parameters())}); expected a function (learning_rate, config) "
             "that returns an optimizer: docs/howto/own_optimizer.md"

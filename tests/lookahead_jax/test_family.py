@@ -114,7 +114,7 @@ def test_primal_averaging_takes_no_part_in_a_step_that_is_rejected():
 @pytest.mark.parametrize("wrap", [lambda tx: tx, la.lookahead, lambda tx: optax.MultiSteps(tx, 2)])
 def test_primal_averaging_refuses_sam(wrap):
     tx = la.primal_averaging(wrap(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01))), 0.5, 0.5)
-    with pytest.raises(ValueError, match=r"cannot have optax\.contrib\.sam inside; lookahead\(\) can"):
+    with pytest.raises(ValueError, match=r"cannot be around optax\.contrib\.sam; lookahead\(\) can"):
         tx.init(jnp.ones(2))
 
 

@@ -149,3 +149,17 @@ def test_an_out_that_cannot_be_written_is_one_line(workdir, tmp_path, capsys):
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), str(tmp_path / "out")]) == 2
     assert "has no run to load a model from" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_known_is_answered_with_how_to_make_it_known(workdir, tmp_path):
+    folder, _ = workdir
+    for name in ("config.json", "model.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    settings = json.loads((folder / "config.json").read_text())
+    for changed, message in (
+        ({"dataset": "mine"}, "'mine' is not known.*if a file registers it, give --register=FILE"),
+        ({"epochs": 0}, "epochs=0 must be at least 1$"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(settings | changed))
+        with pytest.raises(UserError, match=message):
+            train.load_model(tmp_path)

@@ -101,14 +101,18 @@ def test_a_directory_in_which_nothing_was_written_is_as_it_was(tmp_path):
     assert (tmp_path / "a" / "b" / "file").exists()
 
 
-def test_who_asks_whether_a_directory_is_in_use_does_not_keep_others_out(tmp_path):
+def test_whether_a_directory_is_in_use(tmp_path):
     assert not in_use(tmp_path / "none")
     with exclusive(tmp_path, "it"):
         (tmp_path / "file").touch()  # so that the lock stays
         assert in_use(tmp_path)
     assert not in_use(tmp_path)
-    for pid, expected in ((os.getpid(), True), (2**22 + 1, False)):
-        (tmp_path / ".lock.owner").write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
+    owner = tmp_path / ".lock.owner"
+    for text, expected in (("", True), ("[1]", True), ("5", True)):  # as it is while it is written, or damaged
+        owner.write_text(text)
+        assert in_use(tmp_path) == expected
+    for pid, expected in ((os.getpid(), True), (2**22 + 1, False), (2**40, False)):
+        owner.write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
         assert in_use(tmp_path) == expected
 
 

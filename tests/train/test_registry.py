@@ -361,8 +361,9 @@ def test_a_registered_language_model_needs_only_logits(lion, tmp_path):
 
 
 def test_an_optimizer_of_optax_is_no_factory_of_one(lion):
-    with pytest.raises(UserError, match=r"optimizer 'optax:lion' takes \(learning_rate, b1, .*expected a function"):
-        make_inner_optimizer(OptimizerConfig(name="optax:lion"), optax.constant_schedule(0.1))
+    for name, second in (("lion", "b1"), ("sgd", "momentum")):
+        with pytest.raises(UserError, match=rf"'optax:{name}' takes \(learning_rate, {second}, .*expected a function"):
+            make_inner_optimizer(OptimizerConfig(name=f"optax:{name}"), optax.constant_schedule(0.1))
 
 
 def test_a_task_that_there_is_not_is_refused_with_the_nearest(lion):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -59,7 +59,7 @@ class Dataset:
       augmentation: how training images are augmented on the device; testing uses the deterministic counterpart.
       mean, std: per channel, in units of 0..255; empty for text.
       shuffle: whether the training examples may be reordered (language models read segments in order).
-      vocab_size: number of token ids for text tasks, 0 for images; a language model's is `num_classes`.
+      vocab_size: number of token ids for text tasks, 0 for images; for `task="text"` `num_classes` if it is 0.
       class_names: in the order of the labels, or the vocabulary in the order of the ids; empty if unknown.
       source: one line for a run's records: where the data came from, and what identifies its content.
       digest: SHA-256 of the content of both splits, before any subset is taken; part of a run's identity. If a
@@ -82,6 +82,25 @@ class Dataset:
     validation: Split | None = None
 
 
+def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _names(values: Iterable[Any] | None) -> tuple[str, ...]:
+    return () if values is None else tuple(map(str, values))
+
+
+# The plain values beside the arrays: how they are made of NumPy's, and what they must be.
+_PLAIN: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "num_classes": (operator.index, "a whole number"),
+    "vocab_size": (operator.index, "a whole number"),
+    "mean": (_numbers, "a number for each channel"),
+    "std": (_numbers, "a number for each channel"),
+    "shuffle": (bool, "True or False"),
+    "class_names": (_names, "a text for each class"),
+}
+
+
 def checked(dataset: Dataset) -> Dataset:
     """The data set, if its arrays are what its task says; NumPy's scalars and arrays beside them as plain values.
 
@@ -91,21 +110,15 @@ def checked(dataset: Dataset) -> Dataset:
         deviation for each channel.
     """
     where = f"dataset {dataset.name!r}"
-    try:
-        dataset = dataclasses.replace(
-            dataset,
-            num_classes=operator.index(dataset.num_classes),
-            mean=tuple(map(float, dataset.mean)),
-            std=tuple(map(float, dataset.std)),
-            shuffle=bool(dataset.shuffle),
-            vocab_size=operator.index(dataset.vocab_size),
-            class_names=() if dataset.class_names is None else tuple(map(str, dataset.class_names)),
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{where}: {error}; num_classes and vocab_size are whole numbers, mean and std have a number for each "
-            "channel, class_names are texts"
-        ) from error
+    plain = {}
+    for name, (convert, words) in _PLAIN.items():
+        try:
+            plain[name] = convert(getattr(dataset, name))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: {name}={getattr(dataset, name)!r} must be {words}") from error
+    if dataset.task == "text":  # each token is a class
+        plain["vocab_size"] = plain["vocab_size"] or plain["num_classes"]
+    dataset = dataclasses.replace(dataset, **plain)
     for name, allowed in (("task", get_args(Task)), ("augmentation", get_args(Augmentation))):
         if (given := getattr(dataset, name)) not in allowed:
             raise UserError(
@@ -131,7 +144,7 @@ def checked(dataset: Dataset) -> Dataset:
             )
         _check_range(f"{where}: {name} has the target", targets, "num_classes", dataset.num_classes)
         if not image:
-            _check_range(f"{where}: {name} has the token", inputs, *_vocabulary(dataset))
+            _check_range(f"{where}: {name} has the token", inputs, "vocab_size", dataset.vocab_size)
     channels = dataset.train.inputs.shape[-1] if image else 0
     for name, values in (("mean", dataset.mean), ("std", dataset.std)):
         if len(values) != channels:
@@ -139,12 +152,6 @@ def checked(dataset: Dataset) -> Dataset:
     if not np.all(np.isfinite([*dataset.mean, *dataset.std])) or min(dataset.std, default=1.0) <= 0:
         raise UserError(f"{where}: mean={dataset.mean} must be finite, and std={dataset.std} finite and above 0")
     return dataset
-
-
-def _vocabulary(dataset: Dataset) -> tuple[str, int]:
-    if dataset.task == "text" and not dataset.vocab_size:
-        return "num_classes", dataset.num_classes
-    return "vocab_size", dataset.vocab_size
 
 
 def _check_range(what: str, values: np.ndarray, name: str, number: int) -> None:

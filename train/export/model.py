@@ -97,9 +97,8 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
         dataset = from_facts(read_json(directory / "model.json"))
         config = validate(from_dict(settings))
     except UserError as error:
-        raise UserError(
-            f"{directory}: {error}; if a file registers the name, give --register=FILE (in Python: import it first)"
-        ) from error
+        hint = "; if a file registers it, give --register=FILE (in Python: import it first)"
+        raise UserError(f"{directory}: {error}{hint * ('known' in str(error))}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} has no run to load a model from: {error}") from error
     recipe = make_recipe(config, dataset)

@@ -27,7 +27,7 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 def file_like(given: Path, *folders: Path) -> str:
     """The same for a Python file of these folders whose name was given without them, without ending, or misspelt."""
-    there = {file.stem: file for folder in folders for file in folder.glob("*.py")}
+    there = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.py")}
     hint = did_you_mean(given.stem, there)
     return next((f" (did you mean {str(file)!r}?)" for stem, file in there.items() if repr(stem) in hint), "")
 

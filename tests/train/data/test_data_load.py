@@ -148,16 +148,22 @@ def test_a_language_models_vocabulary_is_its_classes_unless_it_says_otherwise():
     tokens = np.arange(12, dtype=np.int32).reshape(3, 4) % 5
     split = Split(tokens, tokens)
     words = data.Dataset("mine", "text", split, split, 5, "none", (), (), shuffle=False)
-    assert checked(words).num_classes == 5
-    with pytest.raises(UserError, match="train has the target 4; with num_classes=4 they are from 0 to 3"):
-        checked(dataclasses.replace(words, num_classes=4))
+    assert checked(words).vocab_size == 5
     with pytest.raises(UserError, match="train has the token 4; with vocab_size=4 they are from 0 to 3"):
         checked(dataclasses.replace(words, vocab_size=4))
 
 
-@pytest.mark.parametrize("changes", [{"mean": 127.5}, {"num_classes": None}, {"num_classes": 2.7}, {"std": ("a",) * 3}])
-def test_a_value_of_another_kind_beside_the_arrays_is_one_line(changes):
-    with pytest.raises(UserError, match=r"dataset 'mine': .*num_classes and vocab_size are whole numbers, mean and"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": 127.5}, "mean=127.5 must be a number for each channel"),
+        ({"std": None}, "std=None must be a number for each channel"),
+        ({"num_classes": 2.7}, "num_classes=2.7 must be a whole number"),
+        ({"vocab_size": None}, "vocab_size=None must be a whole number"),
+    ],
+)
+def test_a_value_of_another_kind_beside_the_arrays_is_named(changes, message):
+    with pytest.raises(UserError, match=f"dataset 'mine': {message}"):
         checked(of_images(**changes))
     assert checked(of_images(class_names=None)).class_names == ()
 

@@ -182,6 +182,11 @@ def test_help_counts_a_language_models_examples_in_segments(capsys):
         ),
         ("--config=configs/digits_cnn.py --config.optimizer.options.b2=1", "this optimizer has no options"),
         (
+            "--config=configs/digits_cnn.py --config.optimizer.name=lionn --config.optimizer.options.b2=1",
+            "config.optimizer.name='lionn' is not known",
+        ),
+        ("--config=configs/digits_cnn.py --config.optimizer.K=3", "(did you mean '--config.optimizer.sync_period'?)"),
+        (
             "--config=configs/digits_cnn.py --config.optimizer.name=lion --config.optimizer.options.beta=1",
             "there is no flag --config.optimizer.options.beta: this optimizer has the options b1, b2",
         ),

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from tests.train import runs
+from tests.train.run.test_extras import epochs_shown
 from train.errors import RunFailed
 from train.experiment import make_experiment
 from train.registry import OPTIMIZERS, register_optimizer
@@ -144,6 +145,7 @@ def test_an_infinity_that_an_optimizer_starts_with_is_no_bad_step(small_config, 
     assert [(step - 1) // 7 for step in skipped] == [0, 1, 2]  # the poisoned example's batch of each epoch
     assert [row["epoch"] for row in read_rows(tmp_path / "metrics.csv")] == [1, 2, 3]
     assert np.isfinite([row["train_loss"] for row in outcome.rows]).all()
+    assert epochs_shown(tmp_path / "tensorboard") == [1, 2, 3]
 
 
 def test_skipped_steps_are_known_after_a_resume(small_config, replace, monkeypatch, tmp_path):

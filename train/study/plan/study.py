@@ -133,7 +133,9 @@ def check_as_written(study: Study) -> Study:
 
                 def settings(names: Sequence[str], section: Section = section) -> set[str]:
                     variants = map(section.variant, names)
-                    return {f"{variant.id} {sorted(section.ranges(variant).items())}" for variant in variants}
+                    if not section.trials:
+                        return {variant.id for variant in variants}
+                    return {f"{section.trial(one, 1).id} {sorted(section.ranges(one))}" for one in variants}
 
                 same_quantity = comparison.baseline_quantity in ("", comparison.quantity)
                 if same_quantity and settings(pair.variants) == settings(pair.baselines):

@@ -9,8 +9,9 @@
 | study.json | – : command, versions, machine, and a record of each session (`train.study.execution.session`) |
 
 runs.csv and curves.csv.gz are what later sessions read; the others follow from them. All are written atomically, and
-with the same runs bit for bit the same (but study.json). runs.csv and curves.csv.gz are read back before they replace
-what was there, and each number that can be checked when they are read is: a run's id is the hash of its row's settings.
+with the same runs bit for bit the same, but for study.json and for curves of runs without a line, which stay behind.
+runs.csv and curves.csv.gz are read back before they replace what was there, and each number that can be checked when
+they are read is: a run's id is the hash of its row's settings.
 """
 
 import contextlib
@@ -94,7 +95,8 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         log.warning(
             f"{RUNS} has no line for the runs {', '.join(names[:3])}{more}, whose curves are in {CURVES}: they count "
-            "as not run. If they should count, restore the lines, e.g. from git, before the study runs again"
+            "as not run. If they should count, restore the lines, e.g. from git; else run the study, which makes again "
+            "those that it plans, or delete their rows from the curves"
         )
     return runs
 
@@ -221,7 +223,7 @@ def _options(run: RunRecord) -> dict[str, Any]:
 
 
 def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
-    """Writes curves.csv.gz and runs.csv, in the plan's order, runs that it does not have behind.
+    """Writes curves.csv.gz and runs.csv, in the plan's order, runs that it does not have behind, then other curves.
 
     Both are on the disk before either takes its place, the curves first: a run counts once it is in runs.csv.
     """
@@ -239,7 +241,9 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
         (run for run in runs.values() if run.status != "missing"),
         key=lambda run: (order.get(run.variant_id, len(order)), run.variant_id, run.seed),
     )
-    curves_of = {run.id: run.rows for run in published} | _without_line(out, runs)
+    curves_of = {run.id: run.rows for run in published}
+    # What a merge lost from runs.csv must not be lost here; see `read_runs`.
+    curves_of |= {run: rows for run, rows in _curves_in(out).items() if run not in curves_of}
     # Columns that only some runs have are there where any run has them.
     further = [name for name in FURTHER_COLUMNS if any(name in row for rows in curves_of.values() for row in rows)]
     options = sorted({name for run in published for name in _options(run)})
@@ -263,13 +267,6 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
             "fault of the program: please report it"
         ) from error
     write_together({out / CURVES: curves, out / RUNS: text.encode()})
-
-
-def _without_line(out: Path, runs: Mapping[str, RunRecord]) -> dict[str, list[Row]]:
-    """Curves in the file of runs that are not in `runs`: what a merge lost from runs.csv must not be lost here."""
-    with contextlib.suppress(*_UNREADABLE):
-        return {run: rows for run, rows in _curves_in(out).items() if run not in runs}
-    return {}
 
 
 def _run_record(run: RunRecord, places: list[tuple[str, str, str]], more: Sequence[str]) -> dict[str, str]:

@@ -282,6 +282,36 @@ def test_a_plan_that_does_not_hold_together_is_refused(make, message):
         make()
 
 
+def test_variants_that_tuning_makes_the_same_runs_are_compared_with_themselves():
+    ranges = {"optimizer.learning_rate": log_uniform(1e-3, 1.0)}
+    bases = [dataclasses.replace(config(learning_rate=rate), validation_examples=10) for rate in (0.1, 0.2)]
+    variants = [Variant(name, base, tune=ranges) for name, base in zip(("plain", "slow"), bases, strict=True)]
+    plan = study(Section(key="1", variants=variants, dataset="digits", trials=2), claims=[compare()])
+    with pytest.raises(UserError, match="'slow' is compared with itself"):
+        check_as_written(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [("resume=False", "a study continues its runs"), ("", "'other' is compared with itself")]
+)
+def test_a_study_file_that_cannot_mean_what_it_says_is_refused(changes, message, tmp_path):
+    path = tmp_path / "study.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from train.config import Config, ModelConfig, OptimizerConfig\n"
+        "from train.study.plan import *\n"
+        "def get_study():\n"
+        "    plain = Config(dataset='digits', model=ModelConfig(name='small_cnn'))\n"
+        f"    other = dataclasses.replace(plain, {changes})\n"
+        "    pair = Pair('1:digits', 'other', 'plain')\n"
+        "    claim = Claim('a', 'A.', (Comparison(pair, 'better', 'loss_area', 0.02),))\n"
+        "    variants = [Variant('plain', plain), Variant('other', other)]\n"
+        "    return Study(name='s', sections=[Section(key='1', variants=variants)], claims=[claim])\n"
+    )
+    with pytest.raises(UserError, match=message):
+        load_study(path)
+
+
 def test_variants_that_differ_in_what_is_tuned_may_be_compared():
     """And tuning may choose the same values for both."""
     ranges = {"optimizer.learning_rate": log_uniform(1e-3, 1.0)}
