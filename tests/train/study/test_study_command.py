@@ -224,12 +224,14 @@ def test_a_disk_that_is_too_small_for_the_checkpoints_is_one_line_before_any_run
     ],
 )
 def test_what_cannot_be_made_is_one_line_before_any_run(changes, message, study_file, tmp_path, capsys):
-    broken = f', Variant("a", config(True, {changes})), Variant("b", config(False, {changes}))'
-    out = tmp_path / "out"
-    assert main([f"--study={study_file(1, broken)}", f"--out={out}"]) == 2
+    study, out = study_file(1), tmp_path / "out"
+    variants = ", ".join(f'Variant("{name}", config({name == "a"}, {changes}))' for name in "ab")
+    section = 'Section(key="1", variants=variants, figure="tiny")'
+    study.write_text(study.read_text().replace(section, f'{section}, Section(key="2", variants=[{variants}])'))
+    assert main([f"--study={study}", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "run 1:digits a, seed 0 cannot be trained: " in error
+    assert re.search(r"run 2:\w+ a, seed 0 cannot be trained: ", error)
     assert message in error
     assert not (out / "runs").exists()
 
