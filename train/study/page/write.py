@@ -6,6 +6,7 @@ JavaScript all tables are there, and the sections show their figures, where thos
 """
 
 import base64
+import collections
 import hashlib
 import importlib.resources
 import io
@@ -40,9 +41,11 @@ def _hash(text: str) -> str:
 def _facts(results: StudyResults) -> list[str]:
     study, runs = results.study, results.runs.values()
     done = sum(run.status == "finished" for run in runs)
-    seeds = len({run.seed for run in runs if run.status == "finished"})
+    seeds = sorted(collections.Counter(run.variant_id for run in runs if run.status == "finished").values())
+    fewest = f"{seeds[0]} to " if seeds and seeds[0] < seeds[-1] else ""
     facts = [f"study {study.name}", f"{study.scale} scale" if study.scale else ""]
-    facts += [f"{done} of {len(runs)} runs finished", f"{seeds} seed{'s' * (seeds != 1)}"]
+    facts += [f"{done} of {len(runs)} runs finished"]
+    facts += [f"{fewest}{seeds[-1]} seed{'s' * (seeds[-1] != 1)}"] if seeds else []
     return [fact for fact in (*facts, str(results.facts.get("date", ""))[:10]) if fact]
 
 
