@@ -180,6 +180,12 @@ def _check_updates(recipe: Recipe, config: Config) -> None:
             f"config.accumulate_steps={config.accumulate_steps} is more than the run's {recipe.total_steps} steps, so "
             "no update would be made; use fewer, or more epochs"
         )
+    share, size = recipe.share, config.batch_size
+    if share.workers_axis and (empty := share.devices - -(-size // (share.padded(size) // share.devices))):
+        log.warning(
+            f"config.batch_size={size} leaves {empty} of {share.devices} workers without an example in every batch; "
+            f"use a multiple of {share.devices}"
+        )
     if config.optimizer.lookahead and config.optimizer.sync_period > updates:
         log.warning(
             f"config.optimizer.sync_period={config.optimizer.sync_period} is more than the run's {updates} updates: "

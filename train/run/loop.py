@@ -24,7 +24,7 @@ from train.run.records import NORM_COLUMNS, MetricsFile, Row, columns_of, valida
 from train.run.recovery import NonFiniteStep, Position, Recovery, check_rows
 from train.run.scores import epoch_row, scores, timed
 from train.run.tensorboard import TensorBoard
-from train.run.trainer import Trainer
+from train.run.trainer import Trainer, check_processes
 from train.run.workdir import Workdir, ending_recorded, open_workdir
 from train.step.compiling import Interrupted
 from train.step.dispatch import lagging
@@ -86,6 +86,7 @@ class Run:
     progress: Progress
 
     def __init__(self, config: Config, directory: Workdir, trainer: Trainer, stop: StopRequest, *, quiet: bool):
+        check_processes(config, trainer)
         directory.check_data(trainer.source, trainer.digest, trainer.convolutions)
         self._config, self._directory = config, directory
         self.trainer, self._recipe = trainer, trainer.recipe

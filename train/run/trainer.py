@@ -10,8 +10,12 @@ import numpy as np
 
 import lookahead_jax as la
 from train import averages
+from train.config import Config
 from train.data.dataset import Split, to_facts
+from train.errors import UserError
 from train.experiment import Experiment
+from train.hosts import agreement
+from train.setting import leaves
 from train.step import steps
 from train.step.compiling import Compiler, Program, named
 from train.step.dispatch import ONE_UPDATE, Call
@@ -227,3 +231,18 @@ class Trainer:
         their own.
         """
         return not self.recipe.recalibration_batches and self.steps_since_sync(state) == 0
+
+
+def check_processes(config: Config, trainer: Trainer) -> None:
+    """Compares what the processes of a run were started with: each compiles its own settings into its programs.
+
+    Raises:
+      UserError: on all of them; they differ.
+    """
+    local = ("data_dir", "disk_wait")
+    settings = {name: value for name, value, _ in leaves(config) if name not in local}
+    if not agreement.all_same(f"{settings} {trainer.digest} {trainer.convolutions} {jax.__version__}"):
+        raise UserError(
+            "the processes of this run differ in their settings, their data or their version of JAX; start each with "
+            "the same command, files and packages, but for --process_id"
+        )

@@ -141,8 +141,8 @@ class Workdir:
         if None not in (began := self.convolutions, convolutions) and began != convolutions:
             raise UserError(
                 f"workdir {self.path} contains a run whose convolutions were computed by {began}; here {convolutions} "
-                f"would compute them, with different rounding; make {began} available again "
-                '(pip install -e ".[onednn]"), or choose another workdir'
+                f"would compute them, with different rounding; go on as it began (oneDNN: pip install -e "
+                '".[onednn]", in one process, with config.parallel=pmap), or choose another workdir'
             )
         self._data, found = ours, convolutions or began
         self._convolutions = {"convolutions": found} if found else {}

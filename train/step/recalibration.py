@@ -66,7 +66,12 @@ def recalibrate(
 
     batches = min(recipe.recalibration_batches, recipe.train_examples // recipe.batch_size)
     total, _ = jax.lax.scan(add_batch, jax.tree.map(jnp.zeros_like, batch_stats), jnp.arange(batches))
-    return jax.tree.map(lambda x: x / batches, total)
+    mean = jax.tree.map(lambda x: x / batches, total)
+    examples = recipe.share.examples(recipe.batch_size)
+    if examples is None:
+        return mean
+    # A worker of local steps that has no example in any full batch has no statistics of them: it keeps its own.
+    return jax.tree.map(lambda x, own: jnp.where(examples == 0, own, x), mean, batch_stats)
 
 
 def batch_statistics(

@@ -53,7 +53,7 @@ def free_port():
 class Processes:
     """The run in two processes, and what they say."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, second=()):
         self.workdir = folder / "run"
         command = [sys.executable, "-m", "train", f"--config={folder / 'config.py'}", f"--workdir={self.workdir}"]
         command += [f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2", *arguments]
@@ -64,7 +64,11 @@ class Processes:
             with said.open("w") as output:
                 self.started.append(
                     subprocess.Popen(
-                        [*command, f"--process_id={index}"], cwd=ROOT, env=environment, stdout=output, stderr=output
+                        [*command, f"--process_id={index}", *(second if index else ())],
+                        cwd=ROOT,
+                        env=environment,
+                        stdout=output,
+                        stderr=output,
                     )
                 )
 
@@ -134,6 +138,16 @@ def test_a_run_goes_on_over_stops_losses_and_other_numbers_of_devices(tmp_path, 
     for mine, theirs in zip(runs.metrics_without_times(ours)[:2], alone, strict=True):
         assert float(mine["train_loss"]) == pytest.approx(theirs["train_loss"], rel=1e-5)
         assert float(mine["test_loss"]) == pytest.approx(theirs["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("flag", ["--config.optimizer.learning_rate=0.5", "--config.checkpoint_every=2"])
+def test_processes_that_were_given_different_settings_all_say_so(flag, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    two = Processes(tmp_path, second=[flag])
+    assert two.ends() == [2, 2], two.words()
+    for said in two.said:
+        assert "the processes of this run differ in their settings, their data or" in said.read_text()
+    assert not (two.workdir / "metrics.csv").exists()
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from train.errors import UserError
 from train.experiment import make_experiment
 from train.export.model import load_model
 from train.run.loop import train
+from train.run.scores import scores
 from train.run.trainer import Trainer
 from train.step import steps
 from train.step.dispatch import Call
@@ -119,6 +120,21 @@ def test_a_run_of_local_steps_resumes_at_every_phase_bit_for_bit(tmp_path, monke
     assert train(CONFIG, tmp_path / "ours", quiet=True).status == "finished"
     runs.assert_same_run(tmp_path / "ours", tmp_path / "whole")
     assert all(np.isfinite(leaf).all() for leaf in runs.final_tree(tmp_path / "ours").values())
+
+
+def test_a_worker_that_no_batch_reaches_keeps_its_statistics_and_is_told(monkeypatch, caplog):
+    """Batches of 4 for three workers are parts of 2, 2 and 0: re-estimated statistics of the third are its own."""
+    monkeypatch.setattr("train.experiment.run_devices", lambda count: jax.devices()[:3])
+    config = dataclasses.replace(CONFIG, batch_size=4, recalibrate_batch_stats=True)
+    trainer = Trainer(make_experiment(config))
+    assert "config.batch_size=4 leaves 1 of 3 workers without an example in every batch" in caplog.text
+    state, _, _ = run_steps(trainer, 3)
+    found = trainer.recalibrated_batch_stats(state, trainer.weights(state, slow=True))
+    for ours, own in zip(jax.tree.leaves(found), jax.tree.leaves(state.batch_stats), strict=True):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours[2], own[2])
+        assert not np.array_equal(ours[0], own[0])
+    assert all(np.isfinite(value) for value in scores(trainer, state).values())
 
 
 def test_with_another_number_of_workers_all_start_from_the_slow_weights(tmp_path, monkeypatch, caplog):
