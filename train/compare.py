@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, from_dict, to_dict, validate
-from train.errors import UserError
+from train.errors import UnknownName, UserError
 from train.files import read_json
 from train.identity import identity, run_id, variant_id
 from train.interface.command_line import Parser, argument_path, run_command
@@ -94,7 +94,7 @@ def read_workdir(path: Path) -> Found:
     try:
         config = validate(from_dict(read_json(path / "config.json")))
     except UserError as error:
-        hint = "; if it is registered in a file, give --register=FILE" * ("known" in str(error))
+        hint = "; if it is registered in a file, give --register=FILE" * isinstance(error, UnknownName)
         raise UserError(f"{path / 'config.json'}: {error}{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

@@ -232,7 +232,7 @@ def validate(config: Config) -> Config:
 def fill_options(config: Config) -> None:
     """Gives a model and an optimizer that take options their defaults if the config has none."""
     for part, registry in PARTS.items():
-        owner, expected = getattr(config, part), type(getattr(Config(), part))
+        owner, expected = getattr(config, part), {"model": ModelConfig, "optimizer": OptimizerConfig}[part]
         if not isinstance(owner, expected):
             raise UserError(f"config.{part}={owner!r} must be {expected.__name__}(name=...)")
         if owner.name not in registry:

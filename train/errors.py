@@ -8,6 +8,12 @@ class UserError(ValueError):
     """
 
 
+class UnknownName(UserError, KeyError):
+    """A name that is not known; it may be registered by a file that has not been run."""
+
+    __str__ = UserError.__str__
+
+
 class InUse(UserError):
     """Another process has the directory; later it may not."""
 

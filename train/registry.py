@@ -17,12 +17,15 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-from train.errors import UserError
+from train.errors import UnknownName, UserError
 from train.interface.nearest import did_you_mean
 from train.interface.user_code import error_words
 
+# What a model and a data set are for; see `Entry`.
+Task = Literal["image", "text", "text_classification"]
+TASKS = get_args(Task)
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
@@ -181,12 +184,6 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
 
-class UnknownName(UserError, KeyError):
-    """A name that is not registered."""
-
-    __str__ = UserError.__str__
-
-
 OPTIMIZERS, MODELS, DATASETS = Registry("optimizer"), Registry("model"), Registry("dataset")
 # The parts of a config that have a name and options.
 PARTS = {"model": MODELS, "optimizer": OPTIMIZERS}
@@ -225,9 +222,6 @@ def register_optimizer(name: str, *, help: str = "") -> Callable[[Callable[..., 
       ...     return optax.adan(learning_rate, weight_decay=config.weight_decay)
     """
     return _decorator(OPTIMIZERS, name, help=help)
-
-
-TASKS = ("image", "text", "text_classification")
 
 
 def register_model(name: str, *, task: str, help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from train.errors import UserError
+from train.errors import UnknownName, UserError
 from train.interface.nearest import did_you_mean
 
 # Steps, periods and sizes are int32 on the device, and rates float32.
@@ -179,7 +179,7 @@ def check_value(name: str, value: Any, field: dataclasses.Field) -> None:
         if rules["above"] is not None and element <= rules["above"]:
             raise UserError(f"config.{name}={value!r} must be greater than {rules['above']}")
         if rules["choices"] and element not in rules["choices"]:
-            raise UserError(
+            raise UnknownName(
                 f"config.{name}={value!r} is not known; choose one of {', '.join(rules['choices'])}"
                 f"{did_you_mean(element, rules['choices'])}"
             )

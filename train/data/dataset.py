@@ -12,13 +12,13 @@ import numpy as np
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
+from train.registry import TASKS, Task
 
 # Seed of the order in which a subset is drawn. A constant, not the run's seed: every run with `train_examples=5000`
 # sees the same 5,000 examples, and a smaller subset is contained in a larger one.
 _SUBSET_SEED = 1907_08610
 
 
-Task = Literal["image", "text", "text_classification"]
 Augmentation = Literal["none", "pad_crop_flip", "random_resized_crop"]
 
 
@@ -119,7 +119,7 @@ def checked(dataset: Dataset) -> Dataset:
     if dataset.task == "text":  # each token is a class
         plain["vocab_size"] = plain["vocab_size"] or plain["num_classes"]
     dataset = dataclasses.replace(dataset, **plain)
-    for name, allowed in (("task", get_args(Task)), ("augmentation", get_args(Augmentation))):
+    for name, allowed in (("task", TASKS), ("augmentation", get_args(Augmentation))):
         if (given := getattr(dataset, name)) not in allowed:
             raise UserError(
                 f"{where}: {name}={given!r} must be one of {', '.join(allowed)}{did_you_mean(given, allowed)}"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from train import averages
 from train.config import Config, from_dict, validate
 from train.data.dataset import from_facts
-from train.errors import UserError
+from train.errors import UnknownName, UserError
 from train.experiment import make_experiment, make_recipe
 from train.files import read_json
 from train.interface.paths import user_path
@@ -98,7 +98,7 @@ def load_model(workdir: Path | str, *, weights: Weights | None = None) -> Loaded
         config = validate(from_dict(settings))
     except UserError as error:
         hint = "; if a file registers it, give --register=FILE (in Python: import it first)"
-        raise UserError(f"{directory}: {error}{hint * ('known' in str(error))}") from error
+        raise UserError(f"{directory}: {error}{hint * isinstance(error, UnknownName)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} has no run to load a model from: {error}") from error
     recipe = make_recipe(config, dataset)

@@ -19,17 +19,25 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
       given: what the user wrote.
       known: all valid names, in their correct spelling.
     """
-    wanted = _folded(str(given))
-    scored = [(_alike(wanted, _folded(name)), name) for name in known]
-    (last, _), nearest = max(scored, key=lambda pair: pair[0], default=((0.0, 0.0), ""))
-    return f" (did you mean {nearest!r}?)" if last >= _ALIKE else ""
+    return _suggestion(_nearest(given, known))
 
 
 def file_like(given: Path, *folders: Path) -> str:
     """The same for a Python file of these folders whose name was given without them, without ending, or misspelt."""
     there = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.py")}
-    hint = did_you_mean(given.stem, there)
-    return next((f" (did you mean {str(file)!r}?)" for stem, file in there.items() if repr(stem) in hint), "")
+    return _suggestion(there.get(_nearest(given.stem, there)))
+
+
+def _suggestion(name: object) -> str:
+    return f" (did you mean {str(name)!r}?)" if name else ""
+
+
+def _nearest(given: object, known: Iterable[str]) -> str:
+    """The known name that is nearest; "" if none is near."""
+    wanted = _folded(str(given))
+    scored = [(_alike(wanted, _folded(name)), name) for name in known]
+    (last, _), nearest = max(scored, key=lambda pair: pair[0], default=((0.0, 0.0), ""))
+    return nearest if last >= _ALIKE else ""
 
 
 def _alike(wanted: str, name: str) -> tuple[float, float]:

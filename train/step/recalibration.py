@@ -48,6 +48,7 @@ def recalibrate(
     """
     order = epoch_order(recipe, key, step)
     first_of_epoch = step // recipe.steps_per_epoch * recipe.steps_per_epoch
+    examples = recipe.share.examples(recipe.batch_size)
 
     def add_batch(total, index):
         draw_key, dropout_key = keys_of_batch(recipe, key, first_of_epoch + index)
@@ -60,14 +61,12 @@ def recalibrate(
             preprocessing=recipe.preprocessing,
         )
         inputs = input_pipeline.load(data, recipe.share.part(drawn), recipe.preprocessing).inputs
-        examples = recipe.share.examples(recipe.batch_size)
         found = batch_statistics(recipe.model, params, batch_stats, inputs, dropout_key, examples)
         return jax.tree.map(jnp.add, total, found), None
 
     batches = min(recipe.recalibration_batches, recipe.train_examples // recipe.batch_size)
     total, _ = jax.lax.scan(add_batch, jax.tree.map(jnp.zeros_like, batch_stats), jnp.arange(batches))
     mean = jax.tree.map(lambda x: x / batches, total)
-    examples = recipe.share.examples(recipe.batch_size)
     if examples is None:
         return mean
     # A worker of local steps that has no example in any full batch has no statistics of them: it keeps its own.

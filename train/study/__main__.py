@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from train.errors import RunFailed, UserError
+from train.interface.command_line import run_command
 from train.interface.output import Extras, accept_any_text, tolerant_output
 from train.interface.signals import EXIT_INTERRUPTED, EXIT_STOPPED, raise_at_interrupt
 from train.study.execution.checks import Checked, check_runs, identified
@@ -57,6 +58,7 @@ from train.study.results.tuning import tuned
 from train.study.verdicts.judge import assemble
 
 PAGE = "index.html"
+_PUBLISHED = "all finished runs are published, --report_only draws figures and page"
 
 
 def print_commands(flags: argparse.Namespace, study: Study, left: Sequence[PlannedRun]) -> None:
@@ -221,16 +223,17 @@ def _main(arguments: list[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return run_study(parse(given, __doc__), given)
-    except (UserError, RunFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except OSError as error:
-        print(f"error: {error}; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
-        return 1
+        return run_command(lambda: _run(given))
     except KeyboardInterrupt:
-        print("interrupted; all finished runs are published, --report_only draws figures and page", file=sys.stderr)
+        print(f"interrupted; {_PUBLISHED}", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _run(given: list[str]) -> int:
+    try:
+        return run_study(parse(given, __doc__), given)
+    except OSError as error:
+        raise RunFailed(f"{error}; {_PUBLISHED}") from error
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Runner:
             one.id
             for section in study.sections
             for variant in section.variants
-            for one in (variant, *(section.trial(variant, number) for number in range(1, section.trials + 1)))
+            for one in (variant, *section.all_trials(variant))
         }
 
     def run(self, planned: Sequence[PlannedRun], stop: StopRequest) -> Tally:

@@ -177,10 +177,23 @@ class Section:
         """What the trials of a variant set, in their order."""
         return trial_values(variant.config, self.ranges(variant), self.trials) if self.trials else []
 
+    def all_trials(self, variant: Variant) -> list[Variant]:
+        """The variant at the values of each trial, in their order, under names of their own."""
+        return [
+            Variant(f"{variant.name} trial {number}", with_settings(variant.config, values), data=variant.data)
+            for number, values in enumerate(self.trial_values(variant), start=1)
+        ]
+
     def trial(self, variant: Variant, number: int) -> Variant:
-        """The variant at the values of a trial, counted from 1, under a name of its own."""
-        config = with_settings(variant.config, self.trial_values(variant)[number - 1])
-        return Variant(f"{variant.name} trial {number}", config, data=variant.data)
+        """One of `all_trials`, counted from 1."""
+        return self.all_trials(variant)[number - 1]
+
+    def settings_id(self, name: str) -> str:
+        """Stands for what the runs of a variant may be: its settings or, if it is tuned, its trials'."""
+        variant = self.variant(name)
+        if not self.trials:
+            return variant.id
+        return f"{self.trial(variant, 1).id} {sorted(self.ranges(variant))}"
 
     def against(self, variant: Variant) -> Variant:
         """What a variant is compared with; itself for the baseline."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from train.errors import UserError
 from train.interface.nearest import did_you_mean
-from train.study.plan.claims import Claim
+from train.study.plan.claims import Claim, Pair
 from train.study.plan.sections import Section, check_name
 
 SCALES = ("smoke", "mini", "full")
@@ -128,19 +128,16 @@ def check_as_written(study: Study) -> Study:
                 )
     for claim in study.claims:
         for comparison in claim.comparisons:
-            for pair in comparison.pairs:
-                section = study.section(pair.section)
-
-                def settings(names: Sequence[str], section: Section = section) -> set[str]:
-                    variants = map(section.variant, names)
-                    if not section.trials:
-                        return {variant.id for variant in variants}
-                    return {f"{section.trial(one, 1).id} {sorted(section.ranges(one))}" for one in variants}
-
-                same_quantity = comparison.baseline_quantity in ("", comparison.quantity)
-                if same_quantity and settings(pair.variants) == settings(pair.baselines):
-                    raise UserError(
-                        f"claim {claim.key}, section {section.ref}: {' | '.join(pair.variants)!r} is compared with "
-                        f"itself; {' | '.join(pair.baselines)!r} has the same settings"
-                    )
+            if comparison.baseline_quantity in ("", comparison.quantity):
+                for pair in comparison.pairs:
+                    _check_pair(claim, pair, study.section(pair.section))
     return study
+
+
+def _check_pair(claim: Claim, pair: Pair, section: Section) -> None:
+    first, second = (set(map(section.settings_id, names)) for names in (pair.variants, pair.baselines))
+    if first == second:
+        raise UserError(
+            f"claim {claim.key}, section {section.ref}: {' | '.join(pair.variants)!r} is compared with itself; "
+            f"{' | '.join(pair.baselines)!r} has the same settings"
+        )

@@ -232,8 +232,7 @@ def write_runs(out: Path, study: Study, runs: Mapping[str, RunRecord]) -> None:
         for variant in section.variants:
             redone = variant.reference.name if variant.reference else ""
             places.setdefault(variant.id, []).append((section.ref, variant.name, redone))
-            for number in range(1, section.trials + 1):
-                trial = section.trial(variant, number)
+            for trial in section.all_trials(variant):
                 if trial.id != variant.id:
                     places.setdefault(trial.id, []).append((section.ref, trial.name, ""))
     order = {variant_id: number for number, variant_id in enumerate(places)}

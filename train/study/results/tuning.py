@@ -30,8 +30,8 @@ class Trial:
 def trials_of(section: Section, variant: Variant, runs: Mapping[str, RunRecord]) -> list[Trial]:
     """The trials of a variant, in their order; none where the section is not tuned."""
     found = []
-    for number, values in enumerate(section.trial_values(variant), start=1):
-        trial = section.trial(variant, number)
+    both = zip(section.trial_values(variant), section.all_trials(variant), strict=True)
+    for number, (values, trial) in enumerate(both, start=1):
         run = runs.get(run_id(trial.at(tuning.SEED), trial.data))
         score = validation_score(run.rows[-1]) if run and run.status == "finished" else None
         usable = score is not None and math.isfinite(score)
