@@ -16,9 +16,12 @@ each waits for its own work. Without a GPU everything runs on the CPU: to see th
 """
 
 import argparse
+import collections
 import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,7 +59,16 @@ def run_tests(tiny: bool, limit: float) -> dict[str, Any]:
     # pytest-benchmark, where it is installed, warns under -n.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-m", "not peers", *workers, *paths]
     status, output = _run(command, environment, limit)
-    return {"command": " ".join(["python", *command[1:]]), "status": status, "output": output[-12_000:]}
+    return {"command": shlex.join(["python", *command[1:]]), "status": status, "output": failures(output)}
+
+
+def failures(output: str) -> str:
+    """What pytest said at its end: each test function that failed, with the number of its cases, and the last line."""
+    lines = output.splitlines()
+    failed = (line.split(" - ")[0].split("[")[0] for line in lines if line.startswith(("FAILED ", "ERROR ")))
+    found = [line + f" ({cases} cases)" * (cases > 1) for line, cases in collections.Counter(failed).items()]
+    last = [line for line in lines if re.search(r"\d+ \w+.* in \d", line)][-1:]
+    return "\n".join([*found, *last]) if last else output[-4_000:]
 
 
 def run_study(flags: argparse.Namespace, limit: float) -> dict[str, Any]:
@@ -68,7 +80,7 @@ def run_study(flags: argparse.Namespace, limit: float) -> dict[str, Any]:
         *([f"--data_dir={flags.data_dir}"] if flags.data_dir else []),
     ]
     status, output = _run(command, {}, limit)
-    return {"command": " ".join(["python", *command[1:]]), "status": status, "output": output[-4_000:]}
+    return {"command": shlex.join(["python", *command[1:]]), "status": status, "output": output[-4_000:]}
 
 
 def _run(command: list[str], environment: dict[str, str], limit: float) -> tuple[int, str]:

@@ -32,8 +32,7 @@ def _machine(about: Mapping[str, Any], seconds: float) -> str:
 
 
 def _tests(result: Mapping[str, Any]) -> list[str]:
-    last = [line for line in result["output"].splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line]
-    return ["## Tests", f"`{result['command']}`, status {result['status']}:", "```\n" + "\n".join(last[-30:]) + "\n```"]
+    return ["## Tests", f"`{result['command']}`, status {result['status']}:", f"```\n{result['output']}\n```"]
 
 
 def _updates(result: Mapping[str, Any]) -> list[str]:

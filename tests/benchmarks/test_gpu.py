@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.gpu import failures
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,3 +33,10 @@ def test_stages_are_written_once_and_the_study_goes_on(tmp_path):
     again = gpu(tmp_path, *flags, "--budget_s=600")
     assert "updates: done before" in again
     assert "steps: done before" in again
+
+
+def test_failed_cases_of_a_test_are_one_line():
+    said = "F..F\nFAILED tests/a.py::one[x] - assert 1 == 2\nFAILED tests/a.py::one[y]\nFAILED tests/a.py::two\n"
+    expected = "FAILED tests/a.py::one (2 cases)\nFAILED tests/a.py::two\n3 failed, 1 passed in 2.50s (0:00:02)"
+    assert failures(said + "3 failed, 1 passed in 2.50s (0:00:02)\n") == expected
+    assert failures("Killed in 3 places") == "Killed in 3 places"

@@ -66,7 +66,11 @@ def test_fifteen_updates_are_the_oracles(inner):
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "gru"])
 def test_two_steps_train_as_on_the_cpu(name):
-    """Products in full float32: their order alone differs."""
+    """Products in full float32: their order alone differs.
+
+    Images in batches of 32: with 8, whose last BatchNorms normalise eight values, a change of the weights by 3e-7 of
+    themselves changes ResNet18's gradients by a tenth on one device, with 32 by 1e-5.
+    """
     rng = np.random.default_rng(0)
     if name == "gru":
         tokens = rng.integers(0, 50, (16, 9)).astype(np.int32)
@@ -75,7 +79,7 @@ def test_two_steps_train_as_on_the_cpu(name):
         )
         model = ModelConfig(name="gru", embedding_size=8, hidden_size=8)
     else:
-        images, classes = rng.integers(0, 256, (32, 32, 32, 3), np.uint8), rng.integers(0, 10, 32).astype(np.int32)
+        images, classes = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), rng.integers(0, 10, 64).astype(np.int32)
         dataset = data.Dataset(
             "made-up",
             "image",
@@ -88,7 +92,8 @@ def test_two_steps_train_as_on_the_cpu(name):
         )
         model = ModelConfig(name=name)
     optimizer = OptimizerConfig(name="sgd", learning_rate=0.01, lookahead=True, sync_period=2, slow_step_size=0.5)
-    config = Config(dataset="made-up", epochs=2, batch_size=8, sequence_length=8, model=model, optimizer=optimizer)
+    batch = 8 if name == "gru" else 32
+    config = Config(dataset="made-up", epochs=2, batch_size=batch, sequence_length=8, model=model, optimizer=optimizer)
     recipe = make_recipe(config, dataset)
 
     def train(split):
@@ -98,9 +103,13 @@ def test_two_steps_train_as_on_the_cpu(name):
             state, metrics, _ = steps.train_step(recipe, state, metrics, split, order)
         return state.params, metrics, evaluate(recipe, state.params, state.batch_stats, split)
 
+    def means(result):
+        params, *sums = result
+        return params, [one.means() for one in sums]
+
     split = input_pipeline.to_host_arrays(dataset.train)
     with jax.default_matmul_precision("float32"):
-        ours, cpu = on("gpu", train, split), on("cpu", train, split)
+        ours, cpu = means(on("gpu", train, split)), means(on("cpu", train, split))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(cpu), strict=True):
         assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b)
 

@@ -10,10 +10,11 @@ import optax
 import pytest
 
 import lookahead_jax as la
+from tests.conftest import QUICK
 
 K, ALPHA, STEPS = 3, 0.7, 8
-# The textbook is compiled in less time; ours as users do.
-TEXTBOOK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# The textbook is compiled in less time, where XLA's CPU compiler compiles it; ours as users do.
+TEXTBOOK_OPTIONS = {"xla_backend_optimization_level": 0, **QUICK} if QUICK else {}
 
 # Arguments where an optimizer needs more than a learning rate, or does another thing with tiny parameters.
 ARGUMENTS = {
