@@ -98,9 +98,11 @@ def block(results: StudyResults) -> str:
     words = [f"{counts[name]} {name}" for name in ("supported", "contradicted", "not resolved") if counts[name]]
     waiting = counts["partly run"] + counts["not run"]
     words += [f"{waiting} still waiting for runs"] if waiting else []
+    more = len(results.runs.keys() - planned)
+    seeds = f", and {more} runs with further seeds for claims that these could decide" if more else ""
     claims = f"Of the report's {len(verdicts)} claims: {', '.join(words)}."
     lines = [
-        f"{done} of {len(planned)} planned runs are published. {claims}",
+        f"{done} of {len(planned)} planned runs are published{seeds}. {claims}",
         "",
         "| data | optimizer | seeds | alone | with Lookahead | gain, paired by seed [95 % interval] |",
         "|---|---|---|---|---|---|",
