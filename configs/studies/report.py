@@ -343,6 +343,15 @@ INSIGHT = Picture(
     "Test accuracy in the plane through the fast weights at the start, middle and end of one cycle, with BatchNorm "
     "re-estimated at each point. The paths of the same run with and without Lookahead are projected onto the plane.",
 )
+FINDINGS = (
+    "With RAdam on CIFAR-100 Lookahead does what the report says: the loss falls faster, and the accuracy ends 1.5 to "
+    "3.9 points higher, for each k and alpha (2b, 3b, 3c). Much of this makes up for the report's large learning rate: "
+    "at a tenth of it RAdam alone is 7.7 points better, and Lookahead adds 1.0 (4b, c4b).",
+    "With SGD on CIFAR-100 Lookahead costs 0.9 points, and 0.6 at the best rate (6g, c5b). With Adam no difference is "
+    "seen.",
+    "On CIFAR-10, images and text no change of accuracy or perplexity is shown; at the smaller rate the loss on "
+    "CIFAR-10 is 2.6 % lower on average over the epochs, where the report sees no gain (4a).",
+)
 OUTLOOK = (
     "A verdict here is about 12 epochs of 12,800 images; only Penn Treebank has the report's own budget. After the "
     "report's 200 epochs two optimizers may rank differently; nothing here rules that out.",
@@ -370,6 +379,7 @@ def get_study(scale: str = "mini") -> Study:
         quick_compile=scale == "smoke",  # 35 programs for a second of training each
         reference="the report",
         sources={"report": "What the report claims", "control": "What this study adds"},
+        findings=FINDINGS if scale == "mini" else (),
         outlook=OUTLOOK if scale == "mini" else (),
         pictures=[INSIGHT],
     )

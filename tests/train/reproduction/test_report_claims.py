@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,27 @@ def test_the_published_verdicts_are_what_the_published_runs_give():
     found = {verdict.claim.key: verdict.words for verdict in assemble(study, runs, read_facts(out)).verdicts}
     with (out / "claims.csv").open(newline="") as file:
         assert {row["claim"]: row["verdict"] for row in csv.DictReader(file)} == found
+
+
+def test_the_findings_on_the_page_are_those_of_the_published_runs():
+    findings = load_study(REPORT, scale="mini").findings
+    with (ROOT / "results" / "report" / "claims.csv").open(encoding="utf-8") as f:
+        claims = list(csv.DictReader(f))
+    named = {key for text in findings for key in re.findall(r"\b(c?\d[a-g])\b", text)}
+    open_ones = {row["claim"] for row in claims if row["verdict"] not in ("supported", "contradicted")}
+    assert named
+    assert named <= {row["claim"] for row in claims} - open_ones
+
+    def of(claim, quantity):
+        rows = [row for row in claims if (row["claim"], row["quantity"]) == (claim, quantity)]
+        return rows, [100 * float(row["gain"]) for row in rows]
+
+    rows, gains = of("3c", "late_accuracy")
+    assert f"{min(gains):.1f} to {max(gains):.1f} points" in findings[0]
+    large_rate = float(rows[0]["baseline_mean"])
+    (row,), (gain,) = of("4b", "late_accuracy")
+    better = 100 * (float(row["baseline_mean"]) - large_rate)
+    assert f"{better:.1f} points better, and Lookahead adds {gain:.1f}" in findings[0]
+    costs = [gain for claim in ("6g", "c5b") for gain in of(claim, "late_accuracy")[1] if gain < -0.5]
+    assert [f"{-cost:.1f}" for cost in costs] == re.findall(r"\d\.\d", findings[1])
+    assert f"{of('4a', 'loss_area')[1][0]:.1f} % lower" in findings[2]

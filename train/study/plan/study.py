@@ -41,6 +41,7 @@ class Study:
         compiling takes longer than training. Each run's run.json records it.
       reference: where the variants' references come from, such as "the paper".
       sources: maps each source (`train.study.plan.claims.Claim.source`) to the heading of its verdicts.
+      findings: paragraphs for the top of the page on what came out.
       outlook: paragraphs for the page on what the study's budget leaves open, and what resolving it would take.
       pictures: further pictures for the page.
     """
@@ -54,6 +55,7 @@ class Study:
     quick_compile: bool = False
     reference: str = "the reference"
     sources: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"own": "What this study claims"})
+    findings: Sequence[str] = ()
     outlook: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
 

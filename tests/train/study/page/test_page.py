@@ -80,6 +80,13 @@ def test_verdicts_stand_first_and_carry_scale_seeds_interval_and_the_reports_fig
     assert "The report has one seed; its difference is 0.11 points." in claim
 
 
+def test_a_studys_findings_stand_before_its_verdicts_and_its_outlook_after_them(results, tmp_path):
+    study = dataclasses.replace(results.study, findings=["It helps & costs."], outlook=["More epochs may differ."])
+    text = Text(page_html(dataclasses.replace(results, study=study), tmp_path)).text
+    places = ["? 1 not resolved", "It helps & costs.", "How to read the verdicts", "2a On", "More epochs may differ."]
+    assert sorted(map(text.index, places)) == list(map(text.index, places))
+
+
 def test_claims_that_were_not_run_stand_apart(results, tmp_path):
     *known, last = results.verdicts
     last = dataclasses.replace(last, verdict="not resolved", progress="not run")
