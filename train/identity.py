@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from train.config import FORMER, Config, differences, from_dict, validate
@@ -44,16 +44,20 @@ def cycle_epochs(config: Config) -> int:
     return config.optimizer.schedule_epochs or config.epochs
 
 
-def earlier_configs(config: Config) -> Iterator[Config]:
+def earlier_configs(config: Config, lengths: Iterable[int]) -> Iterator[Config]:
     """Configs with fewer epochs, most first, whose runs `config` continues: the epochs that they share are identical.
 
     With a step schedule, these are all configs that differ only in `epochs`. A cosine schedule that spans all epochs
     depends on their number; one of `schedule_epochs` does not, and until the first restart it is that of a run of so
     many epochs.
+
+    Args:
+      config: Of the run of more epochs.
+      lengths: The numbers of epochs that are asked for; others are left out.
     """
     optimizer = config.optimizer
     cosine, cycle = optimizer.schedule == "cosine", cycle_epochs(config)
-    for epochs in range(config.epochs - 1, 0, -1):
+    for epochs in sorted((length for length in lengths if 0 < length < config.epochs), reverse=True):
         if optimizer.schedule_epochs or not cosine:
             yield dataclasses.replace(config, epochs=epochs)
         if cosine and epochs == cycle:
@@ -79,7 +83,7 @@ def continues(config: Config, stored: Mapping[str, Any]) -> bool:
         return False
     if config.epochs <= theirs.epochs:
         return False
-    if any(not differences(stored, earlier) for earlier in earlier_configs(config) if earlier.epochs == theirs.epochs):
+    if any(not differences(stored, earlier) for earlier in earlier_configs(config, [theirs.epochs])):
         return True
     if config.optimizer.schedule == "cosine" and not differences(
         stored, dataclasses.replace(config, epochs=theirs.epochs)
@@ -103,4 +107,5 @@ class ContinuedRuns:
         self._config, self._data = config, data
 
     def __contains__(self, run: object) -> bool:
-        return any(run_id(earlier, self._data) == run for earlier in earlier_configs(self._config))
+        lengths = range(1, self._config.epochs)
+        return any(run_id(earlier, self._data) == run for earlier in earlier_configs(self._config, lengths))

@@ -139,10 +139,10 @@ class Runner:
         directory = run_directory(self._out, run.id)
         if directory.exists():
             return
-        for earlier in earlier_configs(run.config):
+        kept = {path.parent.parent for path in directory.parent.glob("*/checkpoints/[0-9]*")}
+        for earlier in earlier_configs(run.config, {_epochs_of(workdir) for workdir in kept}):
             found = run_directory(self._out, run_id(earlier, run.data))
-            variant = variant_id(earlier, run.data)
-            if variant not in self._variants and found.is_dir() and any(found.glob("checkpoints/[0-9]*")):
+            if found in kept and variant_id(earlier, run.data) not in self._variants:
                 found.rename(directory)
                 return
 
@@ -209,3 +209,11 @@ class Runner:
             seconds=run.config.disk_wait,
             what=str(self._out / RUNS),
         )
+
+
+def _epochs_of(workdir: Path) -> int:
+    """The number of epochs that a workdir's config asks for; 0 if it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        epochs = read_json(workdir / "config.json").get("epochs")
+        return epochs if isinstance(epochs, int) else 0
+    return 0

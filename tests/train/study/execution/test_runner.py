@@ -329,6 +329,7 @@ def test_a_run_does_not_take_the_workdir_of_a_shorter_one_of_the_study(out):
     short, long = (planned_runs(one)[0] for one in alone)
     saved = run_directory(out, short.id) / "checkpoints" / "7"
     saved.mkdir(parents=True)
+    (run_directory(out, short.id) / "config.json").write_text(json.dumps(to_dict(short.config)))
     for plan, planned, continued in ((both, (short, long), False), (both, (long,), False), (alone[1], (long,), True)):
         executor = Pretend(out, planned, jobs=2, script={short.name: ["stopped"], long.name: ["stopped"] * 3})
         live = Live(out, planned, {}, jobs=2, stream=io.StringIO())
