@@ -14,7 +14,7 @@ def write(out: Path) -> None:
     parts = ["# On a GPU", "Made by `make gpu` (`python -m benchmarks.gpu`). Medians (quartiles) over the rounds."]
     if any(stage.get("tiny") for stage in found.values()):
         parts.append("**Made with --tiny: the figures mean nothing.**")
-    for name, section in (("tests", _tests), ("updates", _updates), ("steps", _steps), ("study", _study)):
+    for name, section in (("updates", _updates), ("steps", _steps), ("study", _study), ("tests", _tests)):
         if name in found:
             parts += section(found[name])
             parts += [note] if (note := found[name].get("note")) else []

@@ -55,6 +55,7 @@ def _claim_record(verdict: Verdict, test: ComparisonResult, first_look: int, sec
         "seeds_if_seen": _seeds(test.seeds_if_seen and test.seeds_if_seen.either),
         "seeds_at_edge": _seeds(test.seeds_at_edge and test.seeds_at_edge.either),
         "plain_outcome": test.plain.outcome,
+        "plain_n": test.plain.n,
         **{f"plain_{name}": getattr(test.plain, attribute) for name, attribute in READINGS.items()},
         "reference_variant": test.reference_variant,
         "reference_baseline": test.reference_baseline,

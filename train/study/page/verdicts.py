@@ -60,7 +60,7 @@ class VerdictView(NamedTuple):
     words: str
     mark: str
     scale: str
-    n: int
+    seeds: str
     plain: str
     seeds_needed: str
     comparisons: list[ComparisonView]
@@ -162,11 +162,23 @@ def _said(text: str) -> str:
     return "" if text == NONE else text
 
 
+def _range_words(numbers: Sequence[int]) -> str:
+    """Numbers of seeds as "3 seeds" or "3 to 8 seeds"."""
+    fewest, most = min(numbers), max(numbers)
+    return (f"{fewest} to " if fewest < most else "") + f"{most} seed{'s' * (most != 1)}"
+
+
+def _plain_words(verdict: Verdict) -> str:
+    """The plain test's verdict, with its seeds if that was given at another look."""
+    return verdict.plain + f" with {verdict.plain_n} seeds" * (verdict.plain_n != verdict.n)
+
+
 def _cells(test: ComparisonResult) -> list[Cell]:
     quantity, moderated, plain, beside = test.comparison.quantity, test.moderated, test.plain, test.beside
     gain = Cell("gain [95 %]", gain_words(quantity, test.estimate, moderated.low, moderated.high))
     means = Cell("means", two_values(quantity, test.variant_mean, test.baseline_mean))
-    p = Cell("p (Holm)", _p_words(moderated.p_holm), "", "plain", _said(_p_words(plain.p_holm)))
+    of_plain = f"plain, {plain.n} seeds" if plain.n != moderated.n else "plain"
+    p = Cell("p (Holm)", _p_words(moderated.p_holm), "", of_plain, _said(_p_words(plain.p_holm)))
     needed = [one and one.either for one in (test.seeds_if_seen, test.seeds_at_edge)]
     seeds = Cell("seeds needed", _seeds(*needed) or NONE)
     reference = Cell("reference", gain_words(quantity, test.reference_estimate))
@@ -204,8 +216,8 @@ def verdict_view(verdict: Verdict, study: Study) -> VerdictView:
         words=verdict.words,
         mark=MARKS[verdict.words],
         scale=scale_words(verdict.scale),
-        n=verdict.n,
-        plain=verdict.plain if verdict.words in RESOLVABLE else "",
+        seeds=_range_words([test.n for test in verdict.tests]),
+        plain=_plain_words(verdict) if verdict.words in RESOLVABLE else "",
         seeds_needed=_seeds(verdict.seeds_if_seen, verdict.seeds_at_edge),
         comparisons=comparisons,
     )

@@ -110,14 +110,26 @@ def _smaller(picture: Path) -> bytes:
 
 
 def _provenance(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What study.json says of how the runs were made, flattened."""
+    """What study.json says of the last session, flattened."""
     found: dict[str, str] = {}
     for name, value in facts.items():
         if name in ("name", "title", "scale", "command", "sessions"):
             continue
         pairs = value.items() if isinstance(value, dict) else [(name.replace("_", " "), value)]
         found |= {str(key): str(text) for key, text in pairs}
-    if sessions := facts.get("sessions"):
+    return found
+
+
+def _made_on(results: StudyResults) -> dict[str, str]:
+    """The machines and versions of JAX that the finished runs were made with, and the time it took."""
+    counts: collections.Counter[str] = collections.Counter()
+    for run in results.runs.values():
+        machine, versions = run.provenance.get("machine", ""), run.provenance.get("versions", "")
+        if run.status == "finished" and machine:
+            jax = next((version for version in versions.split(", ") if version.startswith("jax ")), "")
+            counts[machine.split(",")[0] + f" ({jax})" * bool(jax)] += 1
+    found = {"runs": ", ".join(f"{number} on {words}" for words, number in counts.most_common())} if counts else {}
+    if sessions := results.facts.get("sessions"):
         found["wall time of all sessions"] = _duration(sum(session["seconds"] for session in sessions))
     return found
 
@@ -158,6 +170,7 @@ def page_html(results: StudyResults, folder: Path) -> str:
         profiles=_embedded(folder, PROFILES),
         sections=[_section(section, i, results, records, folder) for i, section in enumerate(study.sections)],
         command=str(results.facts.get("command", "")),
+        made_on=_made_on(results),
         provenance=_provenance(results.facts),
         sessions=results.facts.get("sessions", []),
         # The page's own, as they are: a script or style element takes no escapes.

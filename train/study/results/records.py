@@ -63,6 +63,7 @@ class Reading:
       p_holm: corrected over claims and looks. None where it cannot be tested.
       deviation: standard deviation of a gain; None where n < 2.
       freedom: degrees of freedom of that; None where n < 2.
+      n: pairs of seeds at the look that gave the outcome.
     """
 
     outcome: Outcome
@@ -72,6 +73,7 @@ class Reading:
     p_holm: float | None = None
     deviation: float | None = None
     freedom: float | None = None
+    n: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,11 @@ class Verdict:
     def n(self) -> int:
         """The smallest number of seeds among the comparisons."""
         return min(test.n for test in self.tests)
+
+    @property
+    def plain_n(self) -> int:
+        """The same for the plain test, which may have been resolved at another look."""
+        return min(test.plain.n for test in self.tests)
 
     @property
     def words(self) -> Words:

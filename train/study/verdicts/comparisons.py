@@ -45,8 +45,8 @@ def comparison_result(
         variant_mean,
         baseline_mean,
         Gain(*measured.plain).estimate.mean if measured.n else None,
-        _reading(finding, measured.moderated if measured.n else ()),
-        _reading(finding_plain, measured_plain.plain if measured_plain.n else ()),
+        _reading(finding, measured.n, measured.moderated if measured.n else ()),
+        _reading(finding_plain, measured_plain.n, measured_plain.plain if measured_plain.n else ()),
         _beside(study, measured),
         seeds_if_seen(measured, levels) if unresolved else None,
         seeds_at_edge(measured, levels) if unresolved else None,
@@ -54,12 +54,12 @@ def comparison_result(
     )
 
 
-def _reading(finding: Finding, samples: Sequence[Sample]) -> Reading:
+def _reading(finding: Finding, n: int, samples: Sequence[Sample]) -> Reading:
     if not samples or min(one.n for one in samples) < 2:
-        return Reading(finding.outcome)
+        return Reading(finding.outcome, n=n)
     found = Gain(*samples)
     _, deviation, low, high, _ = found.estimate
-    return Reading(finding.outcome, low, high, finding.p, finding.p_holm, deviation, found.freedom)
+    return Reading(finding.outcome, low, high, finding.p, finding.p_holm, deviation, found.freedom, n)
 
 
 def _means(pair: Paired) -> tuple[float | None, float | None]:

@@ -50,7 +50,9 @@ def note(
     if any(result.moderated.deviation == 0.0 for result in results):
         found.append("The gain is the same in all seeds, so its variance cannot be estimated: p = 0 is not certainty.")
     if moderated.look == 2:
-        found.append("Looked at a second time, with more seeds.")
+        again = sum(result.n > study.seeds for result in results)
+        some = f"{again} of {len(results)} comparisons {'was' if again == 1 else 'were'} looked"
+        found.append(f"{'Looked' if again == len(results) else some} at a second time, with more seeds.")
     found += _out_of_reach(results)
     logged = [_fits(result) for result in results if result.reference_estimate is not None]
     if len(logged) == len(results) and not (any(logged) if claim.any_of else all(logged)):

@@ -13,12 +13,12 @@ def is_accuracy(quantity: str) -> bool:
     return "accuracy" in quantity
 
 
-def gain_number(quantity: str, gain: float) -> str:
-    """A gain with its sign and without its unit."""
+def gain_number(quantity: str, gain: float, more: int = 0) -> str:
+    """A gain with its sign and without its unit; `more` is the number of further decimals of those in per cent."""
     if QUANTITIES[quantity].relative:
-        text = f"{per_cent_lower(gain):+.1f}"
+        text = f"{per_cent_lower(gain):+.{1 + more}f}"
     elif is_accuracy(quantity):
-        text = f"{100 * gain:+.2f}"
+        text = f"{100 * gain:+.{2 + more}f}"
     else:
         text = f"{gain:+.4g}"
     # A gain that rounds to nothing has no sign.
@@ -33,13 +33,17 @@ def gain_unit(quantity: str) -> str:
 
 
 def gain_words(quantity: str, gain: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A gain with its unit and, if it has one, its interval."""
+    """A gain with its unit and, if it has one, its interval.
+
+    A gain that would be written as zero though its interval excludes zero gets two decimals more.
+    """
     if gain is None:
         return NONE
-    interval = ""
+    interval, more = "", 0
     if low is not None and high is not None:
-        interval = f" [{gain_number(quantity, low)}, {gain_number(quantity, high)}]"
-    return gain_number(quantity, gain) + interval + gain_unit(quantity)
+        more = 2 if low * high > 0 and not gain_number(quantity, gain).strip("+−-0.") else 0
+        interval = f" [{gain_number(quantity, low, more)}, {gain_number(quantity, high, more)}]"
+    return gain_number(quantity, gain, more) + interval + gain_unit(quantity)
 
 
 def seeds_words(number: int | None) -> str:

@@ -16,7 +16,7 @@ from tests.train.study import made_up
 from train.study.page.data import page_data, rounded, script_json
 from train.study.page.figures import draw_all
 from train.study.page.write import page_html, write_page
-from train.study.verdicts.wording import gain_number
+from train.study.verdicts.wording import gain_number, gain_words
 
 EVIL = '<script>document.title="hacked"</script>'
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -87,6 +87,32 @@ def test_a_studys_findings_stand_before_its_verdicts_and_its_outlook_after_them(
     assert sorted(map(text.index, places)) == list(map(text.index, places))
 
 
+def test_seeds_are_those_of_each_test_and_each_comparison(results, tmp_path):
+    """A claim whose comparisons have three and eight seeds, and whose plain test was resolved at the second look."""
+    *known, last = results.verdicts
+    (test,) = last.tests
+    seen = dataclasses.replace(test, n=8, moderated=dataclasses.replace(test.moderated, n=8))
+    plain = dataclasses.replace(test, plain=dataclasses.replace(test.plain, n=8))
+    last = dataclasses.replace(last, tests=(seen, plain))
+    text = Text(page_html(dataclasses.replace(results, verdicts=(*known, last)), tmp_path)).text
+    assert "at mini scale, n = 3 to 8 seeds" in text
+    assert f"plain, 8 seeds: {test.plain.p_holm:.3f}" in text
+    last = dataclasses.replace(last, tests=(plain,))
+    text = Text(page_html(dataclasses.replace(results, verdicts=(*known, last)), tmp_path)).text
+    assert f"n = 3 seeds plain t-test: {last.plain} with 8 seeds" in text
+
+
+def test_machines_are_those_of_the_runs(results, tmp_path):
+    runs = {key: dataclasses.replace(run, provenance={}) for key, run in results.runs.items()}
+    places = {"H100, Xeon, 2 cores": "flax 0.12, jax 0.11.2", "EPYC, 2 cores": "jax 0.10.2, jaxlib 0.10.1"}
+    for number, run in enumerate(list(runs.values())[:3]):
+        machine = list(places)[number > 1]
+        provenance = {"machine": machine, "versions": places[machine]}
+        runs[run.id] = dataclasses.replace(run, status="finished", provenance=provenance)
+    text = Text(page_html(dataclasses.replace(results, runs=runs), tmp_path)).text
+    assert "runs 2 on H100 (jax 0.11.2), 1 on EPYC (jax 0.10.2) wall time of all sessions 3 h 20 min" in text
+
+
 def test_claims_that_were_not_run_stand_apart(results, tmp_path):
     *known, last = results.verdicts
     last = dataclasses.replace(last, verdict="not resolved", progress="not run")
@@ -112,6 +138,12 @@ def test_a_claim_that_was_run_in_part_says_so_and_no_claim_of_ours_passes_for_th
 @pytest.mark.parametrize("gain", [-1e-9, 0.0, 1e-9])
 def test_a_gain_that_rounds_to_nothing_has_no_sign(quantity, gain):
     assert gain_number(quantity, gain) in ("0.0", "0.00")
+
+
+def test_a_small_gain_whose_interval_excludes_zero_is_written_out():
+    assert gain_words("perplexity_area", 0.0003, 0.00024, 0.00035) == "+0.030 [+0.024, +0.035] %"
+    assert gain_words("perplexity_area", 0.0003, -0.0001, 0.00035) == "0.0 [0.0, 0.0] %"
+    assert gain_words("late_accuracy", 0.01, 0.005, 0.015) == "+1.00 [+0.50, +1.50] points"
 
 
 def test_last_epoch_is_mean_and_deviation_over_the_seeds(results, tmp_path):
