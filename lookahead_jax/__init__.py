@@ -15,6 +15,7 @@ optimizer state; `la.slow_params(opt_state)` finds them, for evaluation.
 :func:`slow_params`          the slow weights in an optimizer state
 :func:`resync`               resets the slow weights after the parameters were edited
 :func:`is_sync_step`         when to sync, for loops that pass ``update(..., sync=...)``
+:func:`emitted_update`       whether a call updated, or only accumulated a gradient, say
 :func:`check_chain`          checks that nothing changes the updates after Lookahead
 :func:`adaptive_step_size`   the paper's step size for a quadratic model of the loss
 ============================ ======================================================================================
@@ -30,7 +31,8 @@ optax.lookahead                     fast_optimizer, sync_period,        the same
                                     slow_step_size
 optax.lookahead                     reset_state=True                    fast_state_at_sync="reset"
 optax.lookahead                     LookaheadParams(fast, slow)         plain params; la.slow_params(opt_state)
-optax.contrib.schedule_free         base_optimizer, b1                  la.primal_averaging(fast_optimizer, mu_x, mu_y)
+optax.contrib.schedule_free         base_optimizer, b1                  la.primal_averaging(fast_optimizer, mu_x,
+                                                                        mu_y=b1), see below
 schedule_free_eval_params(s, p)                                         la.slow_params(s)
 torch_optimizer.Lookahead           optimizer, k=5, alpha=0.5           fast_optimizer, sync_period, slow_step_size=0.5
 pytorch_optimizer.Lookahead         the same, and pullback_momentum     fast_state_at_sync, see below
@@ -44,6 +46,8 @@ tfa.optimizers.Lookahead            sync_period=6, slow_step_size=0.5   the same
 Ranger (lessw2020)                  lr, alpha=0.5, k=6, betas=(.95,     la.ranger(lr, 0.95, 0.999, 1e-5, sync_period=6,
                                     .999), eps=1e-5, N_sma_threshhold   slow_step_size=0.5, threshold=5)
 =================================== =================================== ============================================
+
+`primal_averaging` keeps an exponential average, with `mu_x`; Schedule-Free's is over all steps alike.
 
 ``reset_state=True`` of `optax.lookahead` resets the whole inner state, including step counts, learning-rate schedules
 and random keys; "reset" resets only the moments and the step count of their bias correction.
@@ -61,6 +65,7 @@ import importlib.metadata
 
 from lookahead_jax._adaptive import AdaptiveStepSize, adaptive_step_size
 from lookahead_jax._check_chain import check_chain
+from lookahead_jax._fast_state import emitted_update
 from lookahead_jax._lookahead import LookaheadState, lookahead
 from lookahead_jax._outer import diloco, snoo
 from lookahead_jax._primal_averaging import PrimalAveragingState, primal_averaging
@@ -81,6 +86,7 @@ __all__ = [
     "adaptive_step_size",
     "check_chain",
     "diloco",
+    "emitted_update",
     "is_sync_step",
     "lookahead",
     "primal_averaging",

@@ -21,16 +21,34 @@ _COUNTS = ("count", "t", "is_initial_step")
 
 
 def emitted_update(before: Any, after: Any) -> jax.Array | bool:
-    """Whether the fast optimizer's last call emitted an update.
+    """Whether an optimizer's last call emitted an update: those are the calls that a Lookahead around it counts.
 
     False if `optax.MultiSteps` only accumulated or `optax.apply_if_finite` rejected the gradients (such calls return
     zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). Looks for these wrappers
     only at the root of the state, and at that of a Lookahead there: inside a chain, the other members may change the
-    update of one that waits.
+    update of one that waits. Use it for whatever else goes by updates, such as a moving average of the parameters.
 
     Args:
-        before: the fast optimizer's state before the call.
+        before: the optimizer's state before the call.
         after: its state after the call.
+
+    Returns:
+        A boolean scalar, or True where no such wrapper is found.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> import lookahead_jax as la
+        >>> tx = la.lookahead(optax.MultiSteps(optax.sgd(0.1), every_k_schedule=2))
+        >>> params = jnp.ones(3)
+        >>> before = tx.init(params)
+        >>> for _ in range(4):
+        ...     updates, after = tx.update(params, before, params)
+        ...     print(la.emitted_update(before, after))
+        ...     before = after
+        False
+        True
+        False
+        True
     """
     if isinstance(before, optax.MultiStepsState) and isinstance(after, optax.MultiStepsState):
         stepped = jnp.not_equal(after.gradient_step, before.gradient_step)

@@ -17,7 +17,7 @@ import optax
 from lookahead_jax import _checks, _fast_state, _sync, _trees, _workers
 from lookahead_jax._adaptive import AdaptiveStepSize, estimate_step_size
 from lookahead_jax._fast_state import FastStateAtSync
-from lookahead_jax._spellings import LOOKAHEAD, other_spellings
+from lookahead_jax._spellings import FOURTH, LOOKAHEAD, other_spellings
 
 _DEFAULT_SLOW_STEP_SIZE = 0.8
 
@@ -44,7 +44,7 @@ class LookaheadState(NamedTuple):
     after_sync: Any = ()
 
 
-@other_spellings(LOOKAHEAD)
+@other_spellings(LOOKAHEAD, FOURTH)
 def lookahead(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 5,

@@ -12,14 +12,20 @@ import jax
 import optax
 
 from lookahead_jax._checks import check_fraction
+from lookahead_jax._fast_state import FastStateAtSync
 from lookahead_jax._lookahead import lookahead
+from lookahead_jax._spellings import OUTER, other_spellings
 
 
+@other_spellings(OUTER)
 def snoo(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule,
     learning_rate: optax.ScalarOrSchedule,
     momentum: float | None,
+    *,
+    fast_state_at_sync: FastStateAtSync = "maintain",
+    slow_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SNOO: every k steps, a Nesterov step of the slow weights towards the fast weights.
 
@@ -44,6 +50,8 @@ def snoo(
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; tune
             it together with the momentum, near :math:`1 - m`.
         momentum: :math:`m` of the outer step, in [0, 1); None for none.
+        fast_state_at_sync: as in :func:`lookahead`.
+        slow_dtype: as in :func:`lookahead`.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`, as from :func:`lookahead`.
@@ -71,16 +79,25 @@ def snoo(
     References:
         Kallusky et al, `SNOO: Step-K Nesterov Outer Optimizer <https://arxiv.org/abs/2510.15830>`_, 2025
     """
-    _check_momentum(momentum)
-    return lookahead(fast_optimizer, sync_period, slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True))
+    return diloco(
+        fast_optimizer,
+        sync_period,
+        learning_rate,
+        momentum,
+        fast_state_at_sync=fast_state_at_sync,
+        slow_dtype=slow_dtype,
+    )
 
 
+@other_spellings(OUTER)
 def diloco(
     fast_optimizer: optax.GradientTransformation,
     sync_period: jax.typing.ArrayLike | optax.Schedule = 500,
     learning_rate: optax.ScalarOrSchedule = 0.7,
     momentum: float | None = 0.9,
     *,
+    fast_state_at_sync: FastStateAtSync = "maintain",
+    slow_dtype: jax.typing.DTypeLike | None = None,
     axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""DiLoCo: workers train separately for k steps, then take one Nesterov step towards their mean.
@@ -104,6 +121,8 @@ def diloco(
         sync_period: :math:`k`, as in :func:`lookahead`; 30 to 500 steps.
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs.
         momentum: :math:`m` of the outer step, in [0, 1); None for none.
+        fast_state_at_sync: as in :func:`lookahead`.
+        slow_dtype: as in :func:`lookahead`.
         axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None means one worker.
 
     Returns:
@@ -128,11 +147,13 @@ def diloco(
         Douillard et al, `DiLoCo: Distributed Low-Communication Training of Language Models
         <https://arxiv.org/abs/2311.08105>`_, 2023
     """
-    _check_momentum(momentum)
-    outer = optax.sgd(learning_rate, momentum, nesterov=True)
-    return lookahead(fast_optimizer, sync_period, slow_optimizer=outer, axis_name=axis_name)
-
-
-def _check_momentum(momentum: float | None) -> None:
     if momentum is not None:  # optax.sgd's way to say none
         check_fraction("momentum", momentum, below_one=True, schedule=False)
+    return lookahead(
+        fast_optimizer,
+        sync_period,
+        slow_optimizer=optax.sgd(learning_rate, momentum, nesterov=True),
+        fast_state_at_sync=fast_state_at_sync,
+        slow_dtype=slow_dtype,
+        axis_name=axis_name,
+    )

@@ -6,6 +6,7 @@
 
 from __future__ import annotations  # help() shows types as they are written here
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ def ranger(
     slow_step_size: jax.typing.ArrayLike | optax.Schedule | AdaptiveStepSize = 0.8,
     fast_state_at_sync: FastStateAtSync = "maintain",
     slow_dtype: jax.typing.DTypeLike | None = None,
+    axis_name: Hashable | Sequence[Hashable] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Lookahead around RAdam with decoupled weight decay.
 
@@ -48,6 +50,7 @@ def ranger(
         fast_state_at_sync: as in :func:`lookahead`. "reset" restarts RAdam after each sync, with momentum steps until
             it reaches `threshold`.
         slow_dtype: as in :func:`lookahead`.
+        axis_name: as in :func:`lookahead`.
 
     Returns:
         An :class:`optax.GradientTransformationExtraArgs`. The defaults are Lookahead's and RAdam's; the original
@@ -80,4 +83,11 @@ def ranger(
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return lookahead(radam, sync_period, slow_step_size, fast_state_at_sync=fast_state_at_sync, slow_dtype=slow_dtype)
+    return lookahead(
+        radam,
+        sync_period,
+        slow_step_size,
+        fast_state_at_sync=fast_state_at_sync,
+        slow_dtype=slow_dtype,
+        axis_name=axis_name,
+    )

@@ -10,6 +10,8 @@ R = TypeVar("R")
 
 _RESET = 'use fast_state_at_sync="reset"'
 
+FOURTH = f"For reset_state, the fourth argument of optax.lookahead, {_RESET}"
+
 LOOKAHEAD: Mapping[str, str] = {
     "reset_state": _RESET,  # optax.lookahead
     "base_optimizer": "use fast_optimizer",  # torch wrappers, schedule_free
@@ -23,20 +25,24 @@ LOOKAHEAD: Mapping[str, str] = {
     "outer_optimizer": "use slow_optimizer",
 }
 
+OUTER: Mapping[str, str] = {**LOOKAHEAD, "lr": "use learning_rate", "outer_lr": "use learning_rate"}
+
 RANGER: Mapping[str, str] = {
-    **LOOKAHEAD,
-    "lr": "use learning_rate",
+    **OUTER,
     "betas": "use b1 and b2",
     "N_sma_threshhold": "use threshold",  # lessw2020's spelling
     "n_sma_threshold": "use threshold",
 }
 
 
-def other_spellings(remedies: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def other_spellings(
+    remedies: Mapping[str, str], positional_hint: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes a factory's TypeError for an unknown argument say what to use instead.
 
     Args:
         remedies: maps the foreign argument's name to what to do.
+        positional_hint: a sentence on further positional arguments that another implementation takes.
     """
 
     def decorate(factory: Callable[P, R]) -> Callable[P, R]:
@@ -46,10 +52,8 @@ def other_spellings(remedies: Mapping[str, str]) -> Callable[[Callable[P, R]], C
         @functools.wraps(factory)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             if len(args) > positional:
-                raise TypeError(
-                    f"{name}() takes {positional} positional arguments, got {len(args)}; pass the others by name. "
-                    f"For reset_state, the fourth argument of optax.lookahead, {_RESET}"
-                )
+                takes = f"{name}() takes {positional} positional arguments, got {len(args)}; pass the others by name"
+                raise TypeError(f"{takes}. {positional_hint}" if positional_hint else takes)
             for given in kwargs:
                 if given not in parameters and given in remedies:
                     raise TypeError(f"{name}() has no argument {given!r}; {remedies[given]}")

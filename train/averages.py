@@ -31,8 +31,8 @@ def with_ema(tx: optax.GradientTransformationExtraArgs, decay: float) -> optax.G
 
         sum_t d^(n - t) p_t / sum_t d^(n - t),
 
-    `optax.ema(d, debias=True)` of the parameters: the initial ones have no part in it. Calls that only accumulate a
-    gradient (`optax.MultiSteps`) leave it as it is.
+    `optax.ema(d, debias=True)` of the parameters: the initial ones have no part in it. Calls that make no update leave
+    it as it is: see `lookahead_jax.emitted_update`.
     """
 
     ema = optax.ema(decay, debias=True)
@@ -43,11 +43,8 @@ def with_ema(tx: optax.GradientTransformationExtraArgs, decay: float) -> optax.G
     def update_fn(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, AveragedState]:
         updates, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
         _, average = ema.update(optax.apply_updates(params, updates), state.average)
-        # MultiSteps is at the root, or Lookahead's inner optimizer; `mini_step` is zero once an update has been made.
-        fast_state = inner_state.fast_state if isinstance(inner_state, la.LookaheadState) else inner_state
-        if isinstance(fast_state, optax.MultiStepsState):
-            made = fast_state.mini_step == 0
-            average = jax.tree.map(lambda new, old: jnp.where(made, new, old), average, state.average)
+        made = la.emitted_update(state.inner_state, inner_state)
+        average = jax.tree.map(lambda new, old: jnp.where(made, new, old), average, state.average)
         return updates, AveragedState(inner_state, average)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -15,6 +15,9 @@ SGD = optax.sgd(0.1)
 
 SPELLINGS = [
     (la.lookahead, (SGD,), {"reset_state": True}, r'lookahead\(\) has no argument .reset_state.; .*="reset"'),
+    (la.ranger, (0.1, 0.9, 0.999, 1e-8, 6), {}, r"takes 4 positional arguments, got 5; pass the others by name$"),
+    (la.snoo, (SGD, 5, 0.5, 0.9), {"k": 5}, r"snoo\(\) has no argument 'k'; use sync_period"),
+    (la.diloco, (SGD,), {"outer_lr": 0.5}, r"diloco\(\) has no argument 'outer_lr'; use learning_rate"),
     (la.lookahead, (SGD, 5, 0.5, True), {}, r'3 positional arguments.*reset_state.*fast_state_at_sync="reset"'),
     (la.lookahead, (SGD,), {"k": 5}, "use sync_period"),
     (la.lookahead, (SGD,), {"la_steps": 5}, "use sync_period"),

@@ -39,6 +39,23 @@ def test_snoo_without_momentum_is_lookahead():
     )
 
 
+@pytest.mark.parametrize("outer", [la.snoo, la.diloco])
+def test_the_outer_step_takes_what_lookahead_takes(outer):
+    """Float32 slow weights of bfloat16 parameters keep outer steps that rounding would lose; moments are reset."""
+    params = jnp.full(3, 1.0, jnp.bfloat16)
+    options = {"slow_dtype": "float32", "fast_state_at_sync": "reset"}
+    tx = outer(optax.adam(1e-3), 2, 0.01, 0.0, **options)
+    same = la.lookahead(optax.adam(1e-3), 2, slow_optimizer=optax.sgd(0.01, 0.0, nesterov=True), **options)
+    states, live = [tx.init(params), same.init(params)], [params, params]
+    for i in range(6):
+        for which, one in enumerate((tx, same)):
+            updates, states[which] = one.update(jnp.sin(live[which] + i), states[which], live[which])
+            live[which] = optax.apply_updates(live[which], updates)
+    jax.tree.map(np.testing.assert_array_equal, states[0], states[1])
+    assert la.slow_params(states[0]).dtype == jnp.float32
+    assert not np.array_equal(la.slow_params(states[0]), np.ones(3))
+
+
 def test_diloco_with_one_worker_is_snoo_with_the_papers_defaults():
     tx = la.diloco(optax.adam(0.05), sync_period=4)
     assert_follows(tx, reference.Snoo(reference.Adam(0.05), 4, 0.7, 0.9, params=weights()))

@@ -220,9 +220,24 @@ def test_anything_else_is_refused(value):
 def test_is_sync_step_counts_from_one():
     assert [la.is_sync_step(i, 3) for i in range(1, 8)] == [False, False, True, False, False, True, False]
     assert type(la.is_sync_step(np.int64(3), 3)) is bool
+    assert la.is_sync_step(jnp.int32(6), jnp.int32(3)) is True  # Flax's TrainState.step is such an array
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("step", (0, 3)), ("step", (1.0, 3)), ("sync_period", (3, 0))])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("step", (0, 3)),
+        ("step", (1.0, 3)),
+        ("sync_period", (3, 0)),
+        ("step", (True, 1)),
+        ("step", (jnp.ones(2, int), 3)),
+    ],
+)
 def test_is_sync_step_refuses_what_is_no_number_of_steps(name, arguments):
     with pytest.raises(ValueError, match=rf"{name}=.* use an integer >= 1"):
         la.is_sync_step(*arguments)
+
+
+def test_is_sync_step_inside_jit_says_what_to_do():
+    with pytest.raises(ValueError, match="step is traced; call is_sync_step outside jit, and pass"):
+        jax.jit(lambda step: la.is_sync_step(step, 2))(4)

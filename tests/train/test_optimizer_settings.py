@@ -186,6 +186,20 @@ def test_the_moving_average_goes_on_while_a_part_of_the_weights_accumulates():
         np.testing.assert_allclose(averages.ema_params(state, params, 0.5)["b"], total / weight, rtol=1e-6)
 
 
+def test_the_moving_average_leaves_out_sams_ascents():
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
+    sam = optax.contrib.sam(optax.sgd(0.1), adversary, sync_period=2)
+    tx = averages.with_ema(optax.with_extra_args_support(sam), 0.5)
+    params, total, weight = jnp.ones(3), 0.0, 0.0
+    state = tx.init(params)
+    for call in range(6):
+        updates, state = tx.update(jnp.sin(params), state, params)
+        params = optax.apply_updates(params, updates)
+        if call % 2:  # the other calls climb
+            total, weight = 0.5 * total + params, 0.5 * weight + 1.0
+    np.testing.assert_allclose(averages.ema_params(state, params, 0.5), total / weight, rtol=1e-6)
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_moving_average_is_optaxs_of_the_weights_after_each_update(every):
     config = OptimizerConfig(name="sgd", lookahead=True, sync_period=3)
