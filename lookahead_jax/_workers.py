@@ -36,7 +36,7 @@ def start(first: jax.Array, params: optax.Params, slow: optax.Params, axis_name:
 
 
 def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> optax.Updates:
-    """The mean over the workers on a sync; zeros on other steps, which send nothing. It is not asked for a static no.
+    """The mean over the workers on a sync; zeros on other steps, which send nothing. Never called with a static False.
 
     Args:
         sync: boolean scalar, the same on all workers.
@@ -45,7 +45,7 @@ def mean_at(sync: jax.Array | bool, tree: optax.Updates, axis_name: Any) -> opta
     """
 
     def mean(tree: optax.Updates) -> optax.Updates:
-        # Of integers the pseudo-gradients are zeros, and their mean would be of another dtype.
+        # The pseudo-gradients of integers are zeros; their mean would have another dtype.
         return jax.tree.map(lambda x: jax.lax.pmean(x, axis_name) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
 
     if isinstance(sync, bool):

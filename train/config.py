@@ -94,7 +94,9 @@ class OptimizerConfig:
     schedule_epochs: int = setting(
         0, help="cosine schedule: restart every this many epochs; 0: one cosine over all epochs", at_least=0
     )
-    warmup_epochs: float = setting(0.0, help="epochs in which the rate rises linearly from 0", at_least=0.0)
+    warmup_epochs: float = setting(
+        0.0, help="epochs of the run, or of each cycle, in which the rate rises linearly from 0", at_least=0.0
+    )
     clip_norm: float = setting(
         0.0, help="scale the gradient down to this norm (over all parameters) if it is larger; 0: never", at_least=0.0
     )

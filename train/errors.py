@@ -22,6 +22,11 @@ class RunFailed(RuntimeError):
     """A run could not go on, for its numbers or its disk; the message says where it stands. Exit status 1."""
 
 
+def reason(error: OSError) -> str:
+    """Why the operating system refused, in words; of an error that a library made itself, its own."""
+    return error.strerror or first_line(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

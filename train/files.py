@@ -36,24 +36,38 @@ def fsync_path(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def _removed_on_failure(paths: Iterable[str | Path]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise
+
+
+@contextlib.contextmanager
+def _file_beside(path: Path) -> Iterator[BinaryIO]:
+    """A file of another name next to `path`, on the disk when the block ends well, and gone when it does not."""
+    # Not by `tempfile`, whose files are for their owner alone: here the user's umask decides, as for any new file.
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
+    with _removed_on_failure([temporary]), temporary.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when the block ends well, and vanishes when it does not.
 
     Raises:
-      OSError: as of the file system (full, read-only); `path` is then as it was.
+      OSError: the file system refused (full, read-only); `path` is then as it was.
     """
-    # Not by `tempfile`, whose files are for their owner alone: here the user's umask decides, as for any new file.
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with _file_beside(path) as file:
+        yield file
+    with _removed_on_failure([file.name]):
+        os.replace(file.name, path)
     fsync_path(path.parent)
 
 
@@ -67,14 +81,19 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     """Writes files that belong together: once all are on the disk, each takes its place, in this order.
 
     Raises:
-      OSError: as of the file system; where one cannot be written, all are as they were.
+      OSError: the file system refused. If one cannot be written, all are as they were; if one cannot take its place,
+        those before it have taken theirs.
     """
-    with contextlib.ExitStack() as last_first:
-        for path, content in reversed(list(contents.items())):
-            file = last_first.enter_context(atomic_file(path))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    written: list[str] = []
+    with _removed_on_failure(written):
+        for path, content in contents.items():
+            with _file_beside(path) as file:
+                file.write(content)
+            written.append(file.name)
+        for path, name in zip(contents, written, strict=True):
+            os.replace(name, path)
+    for folder in {path.parent for path in contents}:
+        fsync_path(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

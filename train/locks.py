@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from train.errors import InUse, UserError
+from train.errors import InUse, UserError, reason
 from train.files import out_of_space, with_patience
 
 # What flock says when another process has the lock; all else says that there are no locks here.
@@ -62,9 +62,7 @@ def _opened(directory: Path, what: str, by: str, disk_wait: float) -> Iterator[N
                         time.sleep(0.01)
                         continue
                     raise InUse(f"{what} is in use by another {by}; wait for it or choose another") from error
-                log.warning(
-                    "%s cannot be locked (%s); %s is the lock instead", what, error.strerror or error, directory / SOFT
-                )
+                log.warning("%s cannot be locked (%s); %s is the lock instead", what, reason(error), directory / SOFT)
                 with _soft(directory / SOFT, what, by):
                     yield
                 return
@@ -103,7 +101,7 @@ def _open(path: Path, what: str, disk_wait: float) -> IO[str]:
         except OSError as error:
             if out_of_space(error):
                 raise
-            raise UserError(f"{what} cannot be used: {error.strerror}") from error
+            raise UserError(f"{what} cannot be used: {reason(error)}") from error
 
     with_patience(make, seconds=disk_wait, what=what)
     return found[0]
@@ -127,7 +125,7 @@ def _soft(path: Path, what: str, by: str) -> Iterator[None]:
                 f"or choose another; if it is gone, delete {path}"
             ) from error
         except OSError as error:
-            raise UserError(f"{what} cannot be used: {error.strerror}") from error
+            raise UserError(f"{what} cannot be used: {reason(error)}") from error
     else:
         raise InUse(f"{what} is in use by another {by}; wait for it or choose another")
     try:

@@ -108,6 +108,7 @@ def torture(kills: int, seed: int, folder: Path, epochs: int = EPOCHS) -> dict[s
         assert process.returncode == 0, log.read_text()[-2000:]
         assert_same_run(killed, whole)
         assert [int(row["epoch"]) for row in metrics_without_times(killed)] == list(range(1, epochs + 1))
+        assert not list((killed / "checkpoints").glob(".*"))
         shutil.rmtree(killed)
         print(f"run {rounds} ended bit-identical", flush=True)
     seconds = round(time.monotonic() - began)

@@ -329,6 +329,22 @@ def test_a_registered_model_data_set_and_an_imported_optimizer_train(lion, tmp_p
     assert rows[-1]["test_accuracy"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("bad header"), "dataset mine cannot be read: bad header"),
+        (FileNotFoundError(2, "No such file", "a.npy"), "dataset mine: a.npy cannot be read: No such file"),
+    ],
+)
+def test_why_a_registered_data_set_cannot_be_read_is_said(lion, error, message):
+    @train.register_dataset("mine")
+    def mine():
+        raise error
+
+    with pytest.raises(UserError, match=f"^{message}$"):
+        data.load("mine")
+
+
 def test_a_registered_language_model_needs_only_logits(lion, tmp_path):
     @train.register_model("bigrams", task="text")
     class Bigrams(nn.Module):

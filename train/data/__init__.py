@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from train.data.dataset import Dataset, Split, checked, limited, with_digest
-from train.errors import UserError
+from train.errors import UserError, reason
 from train.interface.paths import user_path
 from train.registry import DATASETS
 
@@ -92,7 +92,8 @@ def _whole(name: str, data_dir: str, given: dict[str, Any]) -> Dataset:
         taken = entry.taken({**given, "name": name, "data_dir": data_dir and str(user_path(data_dir, "data_dir"))})
         dataset = entry.call(**taken)
     except OSError as error:
-        raise UserError(f"dataset {name}: {error.filename or data_dir} cannot be read: {error.strerror}") from error
+        place = error.filename or (data_dir if error.strerror else "")  # a library's own error need not be about a file
+        raise UserError(f"dataset {name}{f': {place}' * bool(place)} cannot be read: {reason(error)}") from error
     except MemoryError as error:
         raise UserError(f"dataset {name} does not fit into memory: {error or 'use a subset'}") from error
     if not isinstance(dataset, Dataset):

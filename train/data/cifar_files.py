@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from train.data.storage import prepared
-from train.errors import UserError, first_line
+from train.errors import UserError, first_line, reason
 from train.interface import paths
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -263,7 +263,7 @@ def _read_names(folder: Path, version: Version, published: Published) -> dict[st
     try:
         pickled = _unpickle(path, paths.read_bytes(path)) if version.meta else {}
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     names: dict[str, list[str]] = {}
     for feature, classes in published.labels:
         where = f"{path} ({version.names[feature]})" if version.meta else str(folder / version.names[feature])

@@ -203,15 +203,19 @@ def subset(split: Split, examples: int, *, field: str, in_order: bool) -> Split:
     Raises:
       UserError: the number is negative or larger than the split.
     """
-    if examples < 0:
-        raise UserError(f"{field}={examples} is negative; use 0 for all {len(split)} examples")
-    if examples > len(split):
-        raise UserError(f"{field}={examples}, but the data set has {len(split)}; use 0 for all of them")
+    _check_number(examples, len(split), f"{field}={examples}", "all")
     if examples in (0, len(split)):
         return split
     if in_order:
         return split.take(slice(examples))
     return split.take(np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:examples])
+
+
+def _check_number(examples: int, total: int, what: str, zero_means: str) -> None:
+    if examples < 0:
+        raise UserError(f"{what} is negative; the data set has {total} examples, and 0 means {zero_means}")
+    if examples > total:
+        raise UserError(f"{what}, but the data set has {total}; 0 means {zero_means}")
 
 
 def held_out(split: Split, examples: int, validation: int, *, in_order: bool) -> tuple[Split, Split | None]:
@@ -224,8 +228,10 @@ def held_out(split: Split, examples: int, validation: int, *, in_order: bool) ->
       Training and validation split; the latter is None for `validation` 0.
 
     Raises:
-      UserError: there are too few examples.
+      UserError: there are too few examples, or one of the numbers is negative.
     """
+    _check_number(examples, len(split), f"train_examples={examples}", "all")
+    _check_number(validation, len(split), f"validation_examples={validation}", "none")
     if not validation:
         return subset(split, examples, field="train_examples", in_order=in_order), None
     left = len(split) - validation

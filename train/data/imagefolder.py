@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.errors import UserError, first_line
+from train.errors import UserError, first_line, reason
 from train.interface import paths
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _is_folder(path: Path) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:  # ENOENT, ELOOP
-        raise UserError(f"{path} cannot be read: {error.strerror}; is it a link that leads nowhere?") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}; is it a link that leads nowhere?") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise UserError(f"{path} is a pipe, a socket or a device, but images are expected here; remove it")
     return stat.S_ISDIR(mode)
@@ -176,7 +176,7 @@ def open_image(item: Item) -> Image.Image:
     except UnidentifiedImageError:
         raise Corrupt("it is neither JPEG nor PNG") from None
     except OSError as error:
-        raise Corrupt(error.strerror or first_line(error)) from error
+        raise Corrupt(reason(error)) from error
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Corrupt(first_line(error)) from error
     # Pillow itself rejects twice as many pixels, and warns from this number on. All its other warnings (a damaged EXIF

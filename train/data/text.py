@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.errors import UserError
+from train.errors import UserError, reason
 from train.interface import paths
 
 EOS = "<eos>"
@@ -197,7 +197,7 @@ def read_utf8(path: Path) -> str:
         data = paths.read_bytes(path)
         text = data.decode("utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text: byte {error.object[error.start]:#04x} at offset {error.start} "

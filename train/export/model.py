@@ -38,7 +38,7 @@ class LoadedModel:
     Attributes:
       config: of its run.
       variables: {"params": ..., "batch_stats": ...}, as Flax's `apply` takes them.
-      step: updates that it was trained for.
+      step: batches that it was trained on.
       weights: which weights they are: "slow", "live" or "ema".
       class_names: in the order of the logits, or the vocabulary in the order of the token ids; empty where unknown.
     """

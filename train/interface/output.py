@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-from train.errors import first_line
+from train.errors import first_line, reason
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def one_line(error: BaseException) -> str:
 
 def os_error_words(error: OSError, doing: str = "writing") -> str:
     """The file that an error of the operating system is about, or what was being done, and why it failed."""
-    return f"{error.filename or doing}: {error.strerror or error}"
+    return f"{error.filename or doing}: {reason(error)}"
 
 
 def with_environment(error: BaseException) -> str:

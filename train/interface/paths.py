@@ -5,7 +5,7 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from train.errors import UserError
+from train.errors import UserError, reason
 
 __all__ = ["cache_folder", "entries", "home", "read_bytes", "user_path"]
 
@@ -43,7 +43,7 @@ def user_path(given: str | os.PathLike[str], what: str) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         pass  # whoever opens or creates it says what it should be
     except OSError as error:
-        raise UserError(f"{name} cannot be used: {error.strerror}") from error
+        raise UserError(f"{name} cannot be used: {reason(error)}") from error
     return path
 
 
@@ -84,7 +84,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+        raise UserError(f"{folder} cannot be read as a folder: {reason(error)}") from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from train.errors import UserError
+from train.errors import UserError, reason
 from train.files import check_space, fsync_path, with_patience, write_json
 from train.hosts import agreement
 from train.interface.output import Extras
@@ -66,7 +66,7 @@ def saved_steps(directory: Path) -> list[int]:
             return []
         return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
     except OSError as error:
-        raise UserError(f"{directory} cannot be read: {error.strerror}") from error
+        raise UserError(f"{directory} cannot be read: {reason(error)}") from error
 
 
 def _leaf_forms(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -141,6 +141,8 @@ class Checkpoints:
             self._checkpointer.close()
 
     def _write(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        for left in (*self._directory.glob(".*.writing"), *self._directory.glob(".*.deleting")):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
         final = self._directory / str(step)
         if final.exists():
             try:
@@ -151,7 +153,6 @@ class Checkpoints:
             except DamagedCheckpoint:
                 os.rename(final, _unused(final.with_name(f"{step}.damaged")))
         temporary = self._directory / f".{step}.writing"
-        shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
             check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))

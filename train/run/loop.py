@@ -241,8 +241,8 @@ class Run:
 
         Args:
           norms: of the epoch's last step; empty if they are not known.
-          scored: what the evaluation gave, and
-          seconds: how long it took.
+          scored: what the evaluation gave.
+          seconds: how long the evaluation took.
         """
         recipe, position = self._recipe, self.position
         row = epoch_row(recipe, position, norms, scored, seconds)

@@ -47,7 +47,7 @@ class Position:
     Attributes:
       state: of the training.
       metrics: sums of the epoch so far.
-      step: updates so far; the host's copy of `state.step`.
+      step: batches so far; the host's copy of `state.step`.
       seconds: spent in the epoch so far.
       since_sync: updates since the last sync; None: ask the state.
       skipped: numbers of the steps whose batch was skipped, of the whole run.
@@ -206,7 +206,7 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
 
 
 def check_not_lost(directory: Workdir, rows: int) -> None:
-    """Of a workdir without a checkpoint: whether there never was one.
+    """Refuses a workdir without a checkpoint that has had one.
 
     Raises:
       UserError: its rows were trained from checkpoints that are gone.

@@ -50,8 +50,8 @@ def epoch_row(recipe: Recipe, position: Position, norms: Row, scored: Row, secon
       recipe: of the run.
       position: the run at the end of the epoch.
       norms: of the epoch's last step; empty if they are not known.
-      scored: what the evaluation gave, and
-      seconds: how long it took.
+      scored: what the evaluation gave.
+      seconds: how long the evaluation took.
     """
     loss, accuracy = position.metrics.means()
     row: Row = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, differences, to_dict, validate
-from train.errors import RunFailed, UserError
+from train.errors import RunFailed, UserError, reason
 from train.files import with_patience, write_json
 from train.hosts import agreement
 from train.identity import ContinuedRuns, continues, run_id
@@ -91,7 +91,7 @@ class Workdir:
             saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
             self.has_run = saved or self.metrics.exists() or self._run.get("status", "failed") != "failed"
         except OSError as error:
-            raise UserError(f"{error.filename or self.path} cannot be read: {error.strerror}") from error
+            raise UserError(f"{error.filename or self.path} cannot be read: {reason(error)}") from error
         if not self.has_run:
             self._run = {}
 
@@ -128,7 +128,7 @@ class Workdir:
         """Compares the data, and what computes convolutions, with what the run began on; keeps both for run.json.
 
         Raises:
-          UserError: one of them has changed since. No convolutions, an accelerator's, are not compared.
+          UserError: one of them has changed since. On accelerators `convolutions` is None and is not compared.
         """
         ours = {"source": source, "digest": digest}
         theirs = self._run.get("data")

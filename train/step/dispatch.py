@@ -63,8 +63,8 @@ class Dispatch:
         """The call to make next.
 
         Args:
-          remaining: updates to the end of the epoch, at least 1.
-          since_sync: updates since the last sync; of no account where the optimizer counts them.
+          remaining: steps to the end of the epoch, at least 1.
+          since_sync: steps since the last sync; ignored if the optimizer counts them itself.
         """
         if remaining == 1:
             return Call(1, last=True)

@@ -138,7 +138,7 @@ def draw(
 
     Args:
       key: the run's data key; the same for the whole run.
-      step: int32 scalar, updates so far in the whole run.
+      step: int32 scalar, batches so far in the whole run.
       order: int32 [N], the epoch's order.
       start: int32 scalar, where the batch starts in the order.
       batch_size: B (the last batch of an epoch may be short).

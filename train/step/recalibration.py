@@ -40,7 +40,7 @@ def recalibrate(
       params: the weights to compute with.
       batch_stats: for their structure alone.
       key: the state's.
-      step: int32 scalar, updates so far.
+      step: int32 scalar, batches so far.
       data: the training data.
 
     Returns:

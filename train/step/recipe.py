@@ -77,7 +77,7 @@ class Recipe:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
+        """Steps of the whole run, one a batch."""
         return self.epochs * self.steps_per_epoch
 
     @property
@@ -86,5 +86,5 @@ class Recipe:
         return math.prod(self.train_data.targets.shape[1:])
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the update after `step` updates, on the host."""
+        """The rate of step `step`, counted from 0, on the host."""
         return float(jnp.asarray(self.schedule(step)))

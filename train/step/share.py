@@ -106,7 +106,7 @@ class Share:
         return jax.tree.map(lambda x: x * self.devices, tree) if self.mode == "local" else self.total(tree)
 
     def mean(self, tree: Any) -> Any:
-        """Of values that workers may have of their own, the mean."""
+        """The mean over the workers under local steps, whose values may differ; otherwise the values themselves."""
         return jax.lax.pmean(tree, AXIS) if self.mode == "local" else tree
 
     def every(self, flag: jax.Array) -> jax.Array:

@@ -31,7 +31,7 @@ class TrainState:
     """Everything that a run continues from.
 
     Attributes:
-      step: int32 scalar, updates so far.
+      step: int32 scalar, batches so far; with `accumulate_steps` several of them make an update.
       key: uint32 [2], the run's PRNG key; order, crops and dropout derive from it and `step`.
       params: float32 tree.
       batch_stats: float32 tree, BatchNorm's running statistics (empty for models without).
@@ -116,7 +116,7 @@ def epoch_order(recipe: Recipe, key: jax.Array, step: jax.Array) -> jax.Array:
     Args:
       recipe: static.
       key: the state's.
-      step: int32 scalar, updates so far.
+      step: int32 scalar, batches so far.
     """
     order_key, _, _ = step_keys(key, step)
     epoch = step // recipe.steps_per_epoch
@@ -141,7 +141,7 @@ def train_step(
     last: bool = False,
     sync: bool | None = None,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-    """One update of the parameters, on the batch that `state.step` has in the epoch's order.
+    """One step, on the batch that `state.step` has in the epoch's order: an update, or with accumulation a gradient.
 
     With parameters p, optimizer state s, a batch of B samples (x, y) and the samples' objectives l:
 

@@ -46,7 +46,23 @@ def test_the_test_set_and_the_digest_stay():
     np.testing.assert_array_equal(with_validation.test.inputs, plain.test.inputs)
 
 
-@pytest.mark.parametrize(("train", "validation"), [(0, 1347), (1000, 348), (0, 2000)])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_examples": 2000}, "validation_examples=2000, but the data set has 1347"),
+        (
+            {"validation_examples": -5},
+            "validation_examples=-5 is negative; the data set has 1347 examples, and 0 means",
+        ),
+        ({"validation_examples": 5, "train_examples": -3}, "train_examples=-3 is negative"),
+    ],
+)
+def test_numbers_that_no_split_can_have_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        data.load("digits", **settings)
+
+
+@pytest.mark.parametrize(("train", "validation"), [(0, 1347), (1000, 348)])
 def test_more_than_there_are_is_refused(train, validation):
     with pytest.raises(UserError, match=rf"validation_examples={validation} with train_examples={train or 'all'}, but"):
         data.load("digits", train_examples=train, validation_examples=validation)

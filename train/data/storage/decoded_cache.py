@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from train.data.storage import prepared
-from train.errors import UserError
+from train.errors import UserError, reason
 from train.files import atomic_file
 
 _FILE = "decoded.npz"
@@ -33,7 +33,7 @@ def fingerprint(folder: Path, form: str = "1") -> str:
             with path.open("rb") as f:
                 total.update(f"{path.name}\n{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+        raise UserError(f"{error.filename or folder} cannot be read: {reason(error)}") from error
     return total.hexdigest()
 
 

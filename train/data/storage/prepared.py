@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.errors import UserError, first_line
+from train.errors import UserError, first_line, reason
 from train.interface import paths
 
 Examples = Callable[[], Iterable[tuple[int | str, Mapping[str, Any]]]]
@@ -133,7 +133,7 @@ def read_published(path: Path, md5: str, allow_mismatch: bool, report: Callable[
     try:
         data = paths.read_bytes(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != md5 and not allow_mismatch:
         raise UserError(
@@ -213,7 +213,7 @@ def write(
                 file_format="array_record", download_dir=temporary / "downloads", download_config=config
             )
         except OSError as error:
-            raise UserError(f"cannot write {name} to {root}: {error.strerror or first_line(error)}") from error
+            raise UserError(f"cannot write {name} to {root}: {reason(error)}") from error
         verify(temporary)
         relative = Path(builder.data_dir).relative_to(temporary)
         move_into_place(temporary / relative, root / relative)
@@ -231,7 +231,7 @@ def temporary_folder(root: Path, name: str) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=root))
     except OSError as error:
-        raise UserError(f"cannot write to {root}: {error.strerror or first_line(error)}") from error
+        raise UserError(f"cannot write to {root}: {reason(error)}") from error
     try:
         yield temporary
     finally:
@@ -245,8 +245,8 @@ def move_into_place(temporary: Path, final: Path) -> None:
         temporary.chmod(_mode_of_new_folders(temporary.parent))
         temporary.rename(final)
     except OSError as error:
-        reason = "it already exists" if final.exists() else error.strerror or first_line(error)
-        raise UserError(f"cannot put the prepared data set in {final}: {reason}") from error
+        why = "it already exists" if final.exists() else reason(error)
+        raise UserError(f"cannot put the prepared data set in {final}: {why}") from error
 
 
 def _mode_of_new_folders(parent: Path) -> int:

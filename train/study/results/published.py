@@ -79,7 +79,7 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
 
     Raises:
       UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. Curves of a run
-        without a line, which a kill between the two files leaves, are told of, and stay until the run is made again.
+        without a line, which a kill between the two files leaves, cause a warning, and stay until it is made again.
     """
     if not (out / RUNS).exists():
         # A kill between the two files leaves curves of runs whose workdirs are still there.
