@@ -10,6 +10,7 @@ from typing import Any
 from train.data.dataset import Dataset
 from train.data.imagefolder import Corrupt, Item, decode_pixels, open_image, scan, to_dataset
 from train.data.storage import prepared
+from train.data.storage.preparation import prepare_command
 from train.errors import UserError
 
 
@@ -39,8 +40,7 @@ def prepare_images(data_dir: str, *, from_dir: str, report: Callable[[str], None
 
     if not from_dir:
         raise UserError(
-            "prepare images needs a tree train/<class>/, valid/<class>/: "
-            f"{prepared.prepare_command('images', data_dir)} --from-dir DIR"
+            f"prepare images needs a tree train/<class>/, valid/<class>/: {prepare_command('images', data_dir)}"
         )
     classes, items = scan(from_dir)
 

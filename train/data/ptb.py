@@ -7,6 +7,7 @@ from pathlib import Path
 
 from train.data.dataset import Dataset
 from train.data.storage import prepared
+from train.data.storage.preparation import prepare_command
 from train.data.text import load_text
 from train.errors import UserError
 
@@ -24,8 +25,8 @@ def load_ptb(data_dir: str, *, batch_size: int, test_batch_size: int, sequence_l
     folder = prepared.resolve_data_dir(data_dir) / "ptb"
     if not prepared.is_prepared("ptb", data_dir):
         raise UserError(
-            f"ptb is not prepared in {folder.parent}; run: {prepared.prepare_command('ptb', data_dir)} "
-            f"--from-dir DIR (the folder with ptb.train.txt)"
+            f"ptb is not prepared in {folder.parent}; run: {prepare_command('ptb', data_dir)} "
+            f"(the folder with ptb.train.txt)"
         )
     return load_text(
         folder,
@@ -47,7 +48,7 @@ def prepare_ptb(
     if not from_dir:
         raise UserError(
             "Penn Treebank's licence allows no public download; give the folder that contains ptb.train.txt, "
-            f"ptb.valid.txt and ptb.test.txt: {prepared.prepare_command('ptb', data_dir)} --from-dir DIR"
+            f"ptb.valid.txt and ptb.test.txt: {prepare_command('ptb', data_dir)}"
         )
     given = Path(from_dir)
     folder = next((given / sub for sub in _FOLDERS if (given / sub / "ptb.train.txt").is_file()), None)

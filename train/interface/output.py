@@ -25,9 +25,9 @@ def one_line(error: BaseException) -> str:
     return name if text == name else f"{name}: {text}"
 
 
-def os_error_words(error: OSError, doing: str = "writing") -> str:
-    """The file that an error of the operating system is about, or what was being done, and why it failed."""
-    return f"{error.filename or doing}: {reason(error)}"
+def os_error_words(error: OSError) -> str:
+    """The file that an error of the operating system is about, and why it failed."""
+    return f"{error.filename or 'reading or writing'}: {reason(error)}"
 
 
 def with_environment(error: BaseException) -> str:

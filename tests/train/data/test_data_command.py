@@ -1,6 +1,8 @@
 """`python -m train.data`: exit status, one line for an error, and what is left behind."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,8 +10,9 @@ import time
 
 import pytest
 
-from train.data.__main__ import main
+from train.data.__main__ import _parser, main
 from train.data.storage import download, prepared
+from train.data.storage.preparation import PREPARATIONS
 
 BAD_COMMANDS = [
     [],
@@ -147,8 +150,12 @@ def test_a_folder_without_the_set_is_not_a_prepared_set(make, name, tmp_path, ca
     from train.errors import UserError
 
     make(tmp_path / "data", name)
-    with pytest.raises(UserError, match=f"{name} is not prepared in .*data; run: python -m train.data prepare {name}"):
+    said = f"{name} is not prepared in .*data; run: python -m train.data (prepare {name}.*)"
+    with pytest.raises(UserError, match=said) as caught:
         data.load(name, data_dir=str(tmp_path / "data"))
+    advised = _parser().parse_args(shlex.split(re.search(said, str(caught.value))[1].split(" (")[0]))
+    assert advised.data_dir == str(tmp_path / "data")
+    assert bool(advised.from_dir) == PREPARATIONS[name].required
     assert main(["list", f"--data-dir={tmp_path / 'data'}"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} "))
     assert "not prepared" in line

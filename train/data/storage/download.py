@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from train.data.storage import prepared
+from train.data.storage.preparation import prepare_command
 from train.errors import UserError
 
 _CHUNK = 1 << 20
@@ -46,7 +47,7 @@ def unpacked(
             sha256=registered[url].checksum,
             report=report,
             advice=f"without a network, copy the extracted archive here and run: "
-            f"{prepared.prepare_command(name, data_dir)} --from-dir DIR",
+            f"{prepare_command(name, data_dir)} --from-dir DIR",
         )
         extract(archive, temporary / "extracted")
         yield temporary / "extracted"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from train.data.storage.preparation import PREPARATIONS, prepare_command
 from train.errors import UserError, first_line, reason
 from train.interface import paths
 
@@ -51,15 +51,9 @@ def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
     if not folder.is_dir():
         return False
     files = {path.name for path in paths.entries(folder)}
-    if name == "ptb":
-        return {"ptb.train.txt", "ptb.valid.txt"} <= files
+    if name in PREPARATIONS and (needed := PREPARATIONS[name].files):
+        return files.issuperset(needed)
     return any(folder.glob("**/dataset_info.json"))
-
-
-def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
-    """The command that prepares the data set in this folder."""
-    where = f" --data-dir {shlex.quote(os.fspath(data_dir))}" if os.fspath(data_dir) else ""
-    return f"python -m train.data prepare {name}{where}"
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
