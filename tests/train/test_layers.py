@@ -102,12 +102,15 @@ def test_no_circle():
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_no_module_is_over_300_lines_without_a_reason(name):
-    assert (len(MODULES[name].read_text().splitlines()) > 300) == (name in LONG)
+    lines = len(MODULES[name].read_text().splitlines())
+    assert lines <= 300 or name in LONG, f"{name} has {lines} lines: divide it, or name it in LONG with the reason"
+    assert lines > 300 or name not in LONG, f"{name} has {lines} lines only: take it out of LONG"
 
 
 @pytest.mark.parametrize("room", sorted({path.parent for path in MODULES.values()} - {ROOT / "train" / "study"}))
 def test_no_room_has_more_than_fourteen_modules(room):
-    assert len([path for path in MODULES.values() if path.parent == room and path.name != "__init__.py"]) <= 14
+    modules = [path for path in MODULES.values() if path.parent == room and path.name != "__init__.py"]
+    assert len(modules) <= 14, f"{room} has {len(modules)} modules: a reader looks through them all, so group them"
 
 
 def test_no_test_of_a_package_imports_benchmarks():

@@ -33,11 +33,18 @@ def test_the_second_epoch_compiles_nothing_and_copies_nothing_to_the_device(smal
     trainer.evaluate(state)
     compiled, fresh = trainer.compilations, trainer.zero_metrics()
     traced = []
-    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: traced.append(event))
-    with jax.transfer_guard("disallow"):
-        state, _ = train_epoch(trainer, state, fresh)
-        trainer.evaluate(state)
-        trainer.evaluate(state, slow=True)
+
+    def listen(event, *_, **__):
+        traced.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with jax.transfer_guard("disallow"):
+            state, _ = train_epoch(trainer, state, fresh)
+            trainer.evaluate(state)
+            trainer.evaluate(state, slow=True)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert trainer.compilations == compiled
     assert [event for event in traced if "compile" in event] == []
     assert int(state.step) == 14
