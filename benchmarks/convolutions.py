@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from train.models.cpu.convolution import choose, geometries_in
+from train.models.cpu.convolution import choose
+from train.models.cpu.coverage import geometries_in
 from train.models.cpu.geometry import Geometry, Lowering
 from train.models.cpu.lowerings import LOWERINGS, applicable
 from train.step import runtime

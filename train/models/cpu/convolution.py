@@ -1,52 +1,14 @@
 """Convolutions lowered by shape: `flax.linen.Conv(conv_general_dilated=conv_general_dilated)`.
 
-On the CPU backend XLA's own convolutions are slow for some shapes, up to fifty times slower on maps of 2x2 and 1x1
-(measured below). `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` that computes each of the three
-products of a convolution, the output and its two gradients, with the lowering that `TABLE` gives for its shape. Other
-backends, and forms that the table does not cover (dilation, groups, other layouts), are left to XLA.
+On the CPU backend XLA's own convolutions are slow for some shapes, up to fifty times slower on maps of 2x2 and 1x1.
+`conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` that computes each of the three products of a
+convolution, the output and its two gradients, with the lowering that `TABLE` gives for its shape. Other backends, and
+forms that the table does not cover (dilation, groups, other layouts), are left to XLA.
 
-The table is based on `python -m benchmarks.convolutions`, whose figures for every shape in the models are in
-results/performance/convolutions.json, and on whole steps, which decided wherever a single product and the step
-disagreed: for 54x54, 96 -> 128, 5x5/2 im2col's output alone is faster, but the CNN's step with it is a fifth slower.
-Some of the figures, milliseconds of XLA's / the chosen lowering; jax 0.10.2, two AMD Zen 4 cores, float32, freed memory
-kept (`train.step.runtime`), medians of n = 5 alternations, nothing else running:
-
-| batch, map, channels, kernel    | forward            | kernel gradient     | input gradient    |
-|---------------------------------|--------------------|---------------------|-------------------|
-| 128, 1x1, 512 -> 512, 3x3       | 39 / 0.9 dense     | 4.5 / 2.4 dense     | 44 / 0.7 dense    |
-| 128, 2x2, 256 -> 256, 3x3       | 83 / 4.2 dense     | 4.3 / 4.1 dense     | 80 / 5.1 dense    |
-| 128, 4x4, 128 -> 256, 3x3/2     | 2.6 / 2.5 im2col   | 4.0 / 2.9 im2col    | 32 / 2.0 im2col   |
-| 128, 4x4, 512 -> 512, 3x3       | 48 / 38 winograd   | 59 / 33 winograd    | 54 / 35 winograd  |
-| 128, 8x8, 256 -> 256, 3x3       | 48 / 35 winograd   | 82 / 50 winograd    | 48 / 37 winograd  |
-| 128, 16x16, 128 -> 128, 3x3     | 50 / 37 winograd   | 102 / 56 winograd   | 47 / 38 winograd  |
-| 128, 32x32, 64 -> 64, 3x3       | 99 / 60 winograd   | 143 / 107 rows      | 99 / 59 winograd  |
-| 128, 32x32, 64 -> 128, 1x1/2    | 7.3 / 8.0 im2col   | 34 / 8.7 im2col     | 7.7 / 7.1 im2col  |
-| 36, 25x25, 128 -> 256, 7x7/2    | 111 / 68 im2col    | 97 / 77 im2col      | 66                |
-| 36, 54x54, 96 -> 128, 5x5/2     | 111                | 86                  | 95                |
-| 36, 224x224, 3 -> 96, 7x7/2     | 152 / 109 im2col   | 473 / 125 im2col    | not needed        |
-
-The last line has grouped products, the file still has the form before that. On two Zen 3 cores the kernel gradient of
-32x32 took XLA 1670 ms, and the other gains were as large. Tried and slower than the best of these: one matmul per tap,
-tiles of two or four columns, the dense form along the columns only, and, for stride 2, first folding 2x2 pixels into
-the channels, before XLA's convolution or before im2col.
-
-Where oneDNN is installed (`train.models.cpu.onednn`), `conv_general_dilated_onednn` takes its kernels for the shapes in
-`ONEDNN_TABLE`. The same machine, milliseconds of the lowering in `TABLE` / oneDNN's, medians of n = 5:
-
-| batch, map, channels, kernel    | forward     | kernel gradient | input gradient |
-|---------------------------------|-------------|-----------------|----------------|
-| 128, 8x8, 64 -> 64, 3x3         | 7.2 / 5.2   | 8.8 / 3.8       | 5.9 / 4.9      |
-| 128, 8x8, 256 -> 256, 3x3       | 34 / 40     | 42 / 48         | 33 / 39        |
-| 128, 4x4, 512 -> 512, 3x3       | 42 / 53     | 41 / 140        | 41 / 68        |
-| 128, 16x16, 128 -> 128, 3x3     | 68 / 78     | 80 / 51         | 52 / 43        |
-| 128, 32x32, 64 -> 64, 3x3       | 90 / 44     | 144 / 62        | 82 / 47        |
-| 128, 32x32, 64 -> 128, 3x3/2    | 52 / 26     | 59 / 34         | 45 / 26        |
-| 128, 32x32, 64 -> 128, 1x1/2    | 6.1 / 5.4   | 9.1 / 6.0       | 6.5 / 7.0      |
-| 36, 25x25, 128 -> 256, 7x7/2    | 137 / 107   | 85 / 92         | 78 / 58        |
-| 36, 54x54, 96 -> 128, 5x5/2     | 156 / 81    | 106 / 96        | 161 / 127      |
-| 36, 224x224, 3 -> 96, 7x7/2     | 136 / 64    | 157 / 102       | not needed     |
-
-oneDNN also needs no buffers for patches and transforms, so it is chosen where it is as fast.
+The table comes from `python -m benchmarks.convolutions`, and from whole steps wherever a single product and the step
+disagreed. Where oneDNN is installed (`train.models.cpu.onednn`), `conv_general_dilated_onednn` takes its kernels for
+the shapes in `ONEDNN_TABLE`: it also needs no buffers for patches and transforms, so it is chosen where it is as fast.
+The figures are in results/performance_notes.md ("Convolutions by shape").
 """
 
 from __future__ import annotations
@@ -59,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from train.models import create_model
 from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry, geometry_of
 from train.models.cpu.lowerings import LOWERINGS, applicable
 
@@ -96,7 +57,7 @@ class Rule(NamedTuple):
         )
 
 
-# The first rule that applies decides; without one, XLA's own is used. The module's docstring has the measurements.
+# The first rule that applies decides; without one, XLA's own is used.
 TABLE: tuple[Rule, ...] = (
     Rule(7, (2,), (16, 64), Choice(), channels=(1, 4)),
     Rule(7, (2,), (5, 512), Choice("im2col", "im2col", "xla")),
@@ -207,22 +168,3 @@ def conv_general_dilated(
 
 
 conv_general_dilated_onednn = partial(conv_general_dilated, onednn=True)
-
-
-def geometries_in(name: str, images: tuple[int, ...], **options: Any) -> list[Geometry]:
-    """The distinct convolutions in a model, which `TABLE` has to cover.
-
-    Args:
-      name: the model's name.
-      images: shape of a batch.
-      **options: the model's options.
-    """
-    found: dict[Geometry, None] = {}
-
-    def record(lhs, rhs, strides, padding, **kwargs):
-        found[geometry_of(lhs.shape, rhs.shape, strides, padding)] = None
-        return lax.conv_general_dilated(lhs, rhs, strides, padding, **kwargs)
-
-    model = create_model(name, num_classes=10, **options).clone(conv_general_dilated=record)
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(images, jnp.float32))
-    return list(found)

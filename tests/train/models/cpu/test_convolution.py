@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from tests.train.models.helpers import normal, relative_error
 from train.models.cpu import convolution
-from train.models.cpu.convolution import Choice, choose, geometries_in
+from train.models.cpu.convolution import Choice, choose
+from train.models.cpu.coverage import geometries_in
 from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry
 from train.models.cpu.lowerings import LOWERINGS
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.train.models.helpers import normal, relative_error
 from train.models.cpu import native, onednn
-from train.models.cpu.convolution import choose, conv_general_dilated, conv_general_dilated_onednn, geometries_in
+from train.models.cpu.convolution import choose, conv_general_dilated, conv_general_dilated_onednn
+from train.models.cpu.coverage import geometries_in
 from train.models.cpu.geometry import DIMENSION_NUMBERS, Geometry
 from train.models.cpu.lowerings import LOWERINGS
 
