@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def machine_words(devices: Sequence[str] = ()) -> str:
     """The machine in a few words: accelerators among a run's devices (as run.json lists them), processor, cores."""
     kinds = sorted({device.split(" ", 1)[-1] for device in devices if not device.startswith("cpu")})
     return ", ".join([*kinds, f"{processor()}, {cores()} core{'s' * (cores() != 1)}"])
+
+
+def now() -> str:
+    """The time as records have it, such as "2026-11-27T12:00:00+0000"."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def versions() -> dict[str, str]:

@@ -71,10 +71,26 @@ def validation_score(row: Row) -> float | None:
     return row.get(f"{prefix}_accuracy")
 
 
+def float_text(value: float) -> str:
+    """A number as metrics.csv and the published tables have it: seven digits, as many as a float32 has."""
+    return format(value, ".7g")
+
+
+def parse_number(name: str, cell: str) -> int | float | None:
+    """The number in a cell of a column; None if it is empty.
+
+    Raises:
+      ValueError: it is no number.
+    """
+    if cell == "":
+        return None
+    return int(cell) if name in ("epoch", "step") else float(cell)
+
+
 def _format(value: Any) -> str:
     if value is None:
         return ""
-    return format(value, ".7g") if isinstance(value, float) else str(value)
+    return float_text(value) if isinstance(value, float) else str(value)
 
 
 class MetricsFile:
@@ -130,8 +146,4 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _parse(name: str, cell: str) -> int | float | str | None:
-    if name not in _NUMBERS:
-        return cell
-    if cell == "":
-        return None
-    return int(cell) if name in ("epoch", "step") else float(cell)
+    return parse_number(name, cell) if name in _NUMBERS else cell

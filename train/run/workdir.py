@@ -19,7 +19,7 @@ from train.identity import ContinuedRuns, continues, run_id
 from train.interface.output import one_line, with_environment
 from train.interface.paths import user_path
 from train.locks import exclusive
-from train.run.provenance import machine_words, source_commit, versions
+from train.run.provenance import machine_words, now, source_commit, versions
 
 
 class Workdir:
@@ -186,7 +186,7 @@ class Workdir:
             self.patiently(lambda: self.checkpoints.mkdir(exist_ok=True), self.checkpoints)
         self._run = {
             "status": "running",
-            "started": self._run.get("started", _now()),
+            "started": self._run.get("started", now()),
             "starts": self._run.get("starts", 0) + 1,
             "wall_seconds": self._run.get("wall_seconds", 0.0),
             **{name: self._run[name] for name in ("epoch", "step", "checkpoint") if name in self._run},
@@ -224,7 +224,7 @@ class Workdir:
         self.under_way |= "epoch" in facts
         self._run |= {
             "status": status,
-            "updated": _now(),
+            "updated": now(),
             "wall_seconds": round(self._before + time.monotonic() - self._since, 3),
             **facts,
         }
@@ -238,10 +238,6 @@ class Workdir:
         """Records what ended the run. Where that is impossible, the error is still the one to report."""
         with contextlib.suppress(Exception):
             self.record("failed", error=one_line(error), traceback="".join(traceback.format_exception(error)))
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from train.errors import RunFailed, UserError
 from train.files import read_json, with_patience
 from train.identity import earlier_configs, run_id, variant_id
 from train.interface.signals import StopRequest
-from train.run.provenance import run_facts
+from train.run.provenance import now, run_facts
 from train.run.records import read_rows
 from train.study.execution.executor import Executor, RunEnd
 from train.study.execution.live import Live
@@ -197,7 +196,7 @@ class Runner:
             seconds=float(facts.get("wall_seconds", 0.0)),
             log=log_name(run.id) if (self._out / log_name(run.id)).exists() else "",
             provenance={
-                "date": facts.get("updated") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "date": facts.get("updated") or now(),
                 "machine": facts.get("machine", ""),
                 "python": facts.get("python", ""),
                 "versions": ", ".join(f"{name} {versions[name]}" for name in sorted(versions)),

@@ -11,7 +11,7 @@ from typing import Any
 from train.config import Config
 from train.errors import UserError
 from train.files import with_patience, write_json
-from train.run.provenance import machine_words, source_commit, versions
+from train.run.provenance import machine_words, now, source_commit, versions
 from train.study.execution.runner import Tally
 from train.study.plan import Study
 from train.study.results.facts import FACTS, read_facts
@@ -75,9 +75,7 @@ class Session:
                 f"the second look of the study in {flags.out} is at {looked} seeds, not {second}, and its verdicts pay "
                 f"for two looks only: use {looked}, or another --out"
             )
-        self._session = SessionFacts(
-            time.strftime("%Y-%m-%dT%H:%M:%S%z"), _command(arguments), machine_words(), source_commit()
-        )
+        self._session = SessionFacts(now(), _command(arguments), machine_words(), source_commit())
         self._facts: dict[str, Any] = {
             "study": str(flags.study),
             "name": study.name,

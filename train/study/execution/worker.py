@@ -32,6 +32,7 @@ from train.errors import InUse, RunFailed, UserError
 from train.files import write_atomic
 from train.interface.output import TolerantStream, one_line, tolerant_output, with_environment
 from train.interface.signals import EXIT_STOPPED, StopRequest
+from train.run.provenance import now
 from train.study.plan import PlannedRun, run_study_file
 
 FINISHED, STOPPED, FAILED, REFUSED, UNUSABLE = "finished", "stopped", "failed", "refused", "unusable"
@@ -119,9 +120,9 @@ def train_runs(
     first, ended = runs[0].id, []
     for run in runs[1:]:
         with open_log(out / log_name(run.id)) as log:
-            log.write(f"{_now()}  run {run.id} trains in one program with run {first}: see {log_name(first)}\n")
+            log.write(f"{now()}  run {run.id} trains in one program with run {first}: see {log_name(first)}\n")
     with everything_said_goes_to(out / log_name(first)):
-        print(f"{_now()}  run {' '.join(run.id for run in runs)}, process {os.getpid()}", flush=True)
+        print(f"{now()}  run {' '.join(run.id for run in runs)}, process {os.getpid()}", flush=True)
         results = _when_free(lambda some: _train(some, out, stop), runs, stop)
         for run in runs:
             ended.append(_said(results[run.id]))
@@ -132,10 +133,6 @@ def train_runs(
         if status == FINISHED and not keep_checkpoints:
             shutil.rmtree(run_directory(out, run.id) / "checkpoints", ignore_errors=True)
     return ended
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _train(runs: Sequence[Assigned], out: Path, stop: StopRequest) -> list[Any]:

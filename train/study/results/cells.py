@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from train.run.records import float_text
+
 # What makes a spreadsheet take a cell for a formula, and run it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,4 +30,5 @@ def exact(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    return format(value, ".7g") if isinstance(value, float) else exact(value)
+    """As `exact`, with seven digits of a float."""
+    return float_text(value) if isinstance(value, float) else exact(value)

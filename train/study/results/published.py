@@ -32,7 +32,7 @@ from train.files import csv_text, read_text, write_together
 from train.identity import run_id, variant_id
 from train.locks import exclusive
 from train.registry import PARTS, Registry
-from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row
+from train.run.records import COLUMNS, FURTHER_COLUMNS, PERPLEXITIES, Row, parse_number
 from train.setting import elements_of, leaves
 from train.study.plan import Study
 from train.study.results.cells import exact, guarded, short, unguarded
@@ -134,12 +134,7 @@ def _read_curves(text: str) -> dict[str, list[Row]]:
     curves: dict[str, list[Row]] = {}
     for cells in csv.DictReader(io.StringIO(text, newline="")):
         run = cells.pop("run")
-        curves.setdefault(run, []).append(
-            {
-                name: None if cell == "" else int(cell) if name in ("epoch", "step") else float(cell)
-                for name, cell in cells.items()
-            }
-        )
+        curves.setdefault(run, []).append({name: parse_number(name, cell) for name, cell in cells.items()})
     return curves
 
 
