@@ -99,7 +99,7 @@ def block(results: StudyResults) -> str:
     waiting = counts["partly run"] + counts["not run"]
     words += [f"{waiting} still waiting for runs"] if waiting else []
     more = len(results.runs.keys() - planned)
-    seeds = f", and {more} runs with further seeds for claims that these could decide" if more else ""
+    seeds = f", plus {more} runs with additional seeds for claims that more seeds could decide" if more else ""
     claims = f"Of the report's {len(verdicts)} claims: {', '.join(words)}."
     lines = [
         f"{done} of {len(planned)} planned runs are published{seeds}. {claims}",

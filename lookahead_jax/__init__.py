@@ -15,7 +15,7 @@ optimizer state; `la.slow_params(opt_state)` finds them, for evaluation.
 :func:`slow_params`          the slow weights in an optimizer state
 :func:`resync`               resets the slow weights after the parameters were edited
 :func:`is_sync_step`         when to sync, for loops that pass ``update(..., sync=...)``
-:func:`emitted_update`       whether a call updated, or only accumulated a gradient, say
+:func:`emitted_update`       whether a call made an update or, say, only accumulated
 :func:`check_chain`          checks that nothing changes the updates after Lookahead
 :func:`adaptive_step_size`   the paper's step size for a quadratic model of the loss
 ============================ ======================================================================================
@@ -47,7 +47,7 @@ Ranger (lessw2020)                  lr, alpha=0.5, k=6, betas=(.95,     la.range
                                     .999), eps=1e-5, N_sma_threshhold   slow_step_size=0.5, threshold=5)
 =================================== =================================== ============================================
 
-`primal_averaging` keeps an exponential average, with `mu_x`; Schedule-Free's is over all steps alike.
+`primal_averaging` keeps an exponential average with decay `mu_x`; Schedule-Free averages over all steps.
 
 ``reset_state=True`` of `optax.lookahead` resets the whole inner state, including step counts, learning-rate schedules
 and random keys; "reset" resets only the moments and the step count of their bias correction.

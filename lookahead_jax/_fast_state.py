@@ -24,9 +24,10 @@ def emitted_update(before: Any, after: Any) -> jax.Array | bool:
     """Whether an optimizer's last call emitted an update: those are the calls that a Lookahead around it counts.
 
     False if `optax.MultiSteps` only accumulated or `optax.apply_if_finite` rejected the gradients (such calls return
-    zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). Looks for these wrappers
-    only at the root of the state, and at that of a Lookahead there: inside a chain, the other members may change the
-    update of one that waits. Use it for whatever else goes by updates, such as a moving average of the parameters.
+    zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). These wrappers
+    are found only as the outermost transformation, or directly inside an outermost Lookahead: in a chain, other members
+    may turn a wrapper's zeros into an update. Use it for anything that must follow updates, such as a moving average of
+    the parameters.
 
     Args:
         before: the optimizer's state before the call.

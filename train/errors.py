@@ -23,7 +23,7 @@ class RunFailed(RuntimeError):
 
 
 def reason(error: OSError) -> str:
-    """Why the operating system refused, in words; of an error that a library made itself, its own."""
+    """The operating system's reason, in words; for an `OSError` raised by a library, the first line of its message."""
     return error.strerror or first_line(error)
 
 

@@ -48,7 +48,7 @@ def _removed_on_failure(paths: Iterable[str | Path]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file_beside(path: Path) -> Iterator[BinaryIO]:
-    """A file of another name next to `path`, on the disk when the block ends well, and gone when it does not."""
+    """A temporary file next to `path`: flushed to disk if the block succeeds, removed if it fails."""
     # Not by `tempfile`, whose files are for their owner alone: here the user's umask decides, as for any new file.
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
     with _removed_on_failure([temporary]), temporary.open("xb") as file:

@@ -53,7 +53,7 @@ def earlier_configs(config: Config, lengths: Iterable[int]) -> Iterator[Config]:
 
     Args:
       config: Of the run of more epochs.
-      lengths: The numbers of epochs that are asked for; others are left out.
+      lengths: Numbers of epochs; only configs with one of them are yielded.
     """
     optimizer = config.optimizer
     cosine, cycle = optimizer.schedule == "cosine", cycle_epochs(config)

@@ -93,9 +93,9 @@ def make_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int)
     "cosine": from `learning_rate` to 0 over all epochs, or over each `schedule_epochs` of them (SGDR,
     arXiv:1608.03983).
 
-    In the first `warmup_epochs`, or with `schedule_epochs` in those of each cycle, it rises linearly from 0: with
-    "cosine", which then begins where they end, `optax.warmup_cosine_decay_schedule`; with "step", whose drops stay
-    where they are, as a factor.
+    In the first `warmup_epochs` of the run or, if `schedule_epochs` is set, of each cycle, the rate rises linearly from
+    0. With "cosine" this is `optax.warmup_cosine_decay_schedule`: the cosine begins after the warm-up. With "step" the
+    warm-up multiplies the rate, and the drops stay at their epochs.
 
     Raises:
       UserError: the last step of the run, or the step of a drop, is beyond int32, in which steps are counted; or the

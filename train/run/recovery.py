@@ -206,7 +206,7 @@ def check_rows(directory: Workdir, metrics: MetricsFile, checkpoints: Checkpoint
 
 
 def check_not_lost(directory: Workdir, rows: int) -> None:
-    """Refuses a workdir without a checkpoint that has had one.
+    """Refuses a workdir that has lost its checkpoints.
 
     Raises:
       UserError: its rows were trained from checkpoints that are gone.

@@ -77,7 +77,7 @@ class Recipe:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run, one a batch."""
+        """Number of steps in the whole run, one per batch."""
         return self.epochs * self.steps_per_epoch
 
     @property

@@ -141,7 +141,7 @@ def train_step(
     last: bool = False,
     sync: bool | None = None,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-    """One step, on the batch that `state.step` has in the epoch's order: an update, or with accumulation a gradient.
+    """One step, on the batch that `state.step` has in the epoch's order; with accumulation it may make no update.
 
     With parameters p, optimizer state s, a batch of B samples (x, y) and the samples' objectives l:
 

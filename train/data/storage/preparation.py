@@ -1,4 +1,4 @@
-"""Which data sets can be prepared: by what, from what, and what shows that they are."""
+"""The data sets that can be prepared: the function that does it, its input, and how to tell that it is done."""
 
 import importlib
 import inspect
@@ -12,7 +12,7 @@ class Preparation(NamedTuple):
     """How a data set is prepared.
 
     Attributes:
-      target: "module:function"; it returns the folder, and gets those of `prepare`'s arguments that it has.
+      target: "module:function"; called with those of `prepare`'s arguments that it accepts; returns the folder.
       from_dir: what --from-dir accepts, in words.
       required: whether --from-dir must be given, because there is no download.
       files: names of files that show that it is prepared; empty where TFDS's metadata show it.

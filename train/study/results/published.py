@@ -78,8 +78,9 @@ def read_runs(out: Path) -> dict[str, RunRecord]:
     """The published runs by id; none where nothing is published yet.
 
     Raises:
-      UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. Curves of a run
-        without a line, which a kill between the two files leaves, cause a warning, and stay until it is made again.
+      UserError: a file is damaged, a number in one does not fit the others, or a run has no curves. If a
+        kill between the two writes left curves of a run that is not in runs.csv, they cause a warning and stay until
+        the run is repeated.
     """
     if not (out / RUNS).exists():
         # A kill between the two files leaves curves of runs whose workdirs are still there.

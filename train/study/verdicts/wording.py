@@ -14,7 +14,7 @@ def is_accuracy(quantity: str) -> bool:
 
 
 def gain_number(quantity: str, gain: float, more: int = 0) -> str:
-    """A gain with its sign and without its unit; `more` is the number of further decimals of those in per cent."""
+    """A gain with its sign and without its unit; `more` adds decimals to gains in per cent or points."""
     if QUANTITIES[quantity].relative:
         text = f"{per_cent_lower(gain):+.{1 + more}f}"
     elif is_accuracy(quantity):
