@@ -50,7 +50,7 @@ def snoo(
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs; tune
             it together with the momentum, near :math:`1 - m`.
         momentum: :math:`m` of the outer step, in [0, 1); None for none.
-        fast_state_at_sync: as in :func:`lookahead`.
+        fast_state_at_sync: "maintain" or "reset", as in :func:`lookahead`.
         slow_dtype: as in :func:`lookahead`.
 
     Returns:
@@ -121,7 +121,7 @@ def diloco(
         sync_period: :math:`k`, as in :func:`lookahead`; 30 to 500 steps.
         learning_rate: :math:`\eta` of the outer step, a number or a schedule of the number of completed syncs.
         momentum: :math:`m` of the outer step, in [0, 1); None for none.
-        fast_state_at_sync: as in :func:`lookahead`.
+        fast_state_at_sync: "maintain" or "reset", as in :func:`lookahead`.
         slow_dtype: as in :func:`lookahead`.
         axis_name: the name (or names) of the mapped axis of workers, as in :func:`lookahead`; None means one worker.
 

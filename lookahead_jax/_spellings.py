@@ -12,23 +12,40 @@ _RESET = 'use fast_state_at_sync="reset"'
 
 FOURTH = f"For reset_state, the fourth argument of optax.lookahead, {_RESET}"
 
-LOOKAHEAD: Mapping[str, str] = {
+_PERIOD = {
     "reset_state": _RESET,  # optax.lookahead
+    "la_steps": "use sync_period",  # michaelrzhang/lookahead
+    "k": "use sync_period",  # timm, torch_optimizer, pytorch_optimizer
+}
+_FAST = {
     "base_optimizer": "use fast_optimizer",  # torch wrappers, schedule_free
     "optimizer": "use fast_optimizer",
     "inner_optimizer": "use fast_optimizer",
-    "la_steps": "use sync_period",  # michaelrzhang/lookahead
-    "k": "use sync_period",  # timm, torch_optimizer, pytorch_optimizer
+}
+_ALPHA = {
     "la_alpha": "use slow_step_size",
     "alpha": "use slow_step_size",
     "pullback_momentum": 'use fast_state_at_sync="maintain", "reset" or "pullback"; "none" is "maintain"',
-    "outer_optimizer": "use slow_optimizer",
 }
 
-OUTER: Mapping[str, str] = {**LOOKAHEAD, "lr": "use learning_rate", "outer_lr": "use learning_rate"}
+LOOKAHEAD: Mapping[str, str] = {**_PERIOD, **_FAST, **_ALPHA, "outer_optimizer": "use slow_optimizer"}
+
+_OUTER_STEP = (
+    "the outer step is Nesterov's, with learning_rate and momentum; for another use lookahead(slow_optimizer=...)"
+)
+OUTER: Mapping[str, str] = {
+    **_PERIOD,
+    **_FAST,
+    **dict.fromkeys(("lr", "outer_lr", "alpha", "slow_step_size"), "use learning_rate, that of the outer step"),
+    "outer_momentum": "use momentum, that of the outer step",
+    **dict.fromkeys(("slow_optimizer", "outer_optimizer"), _OUTER_STEP),
+}
 
 RANGER: Mapping[str, str] = {
-    **OUTER,
+    **_PERIOD,
+    **_ALPHA,
+    **dict.fromkeys(("fast_optimizer", *_FAST), "the inner optimizer is RAdam; for another use lookahead"),
+    "lr": "use learning_rate",
     "betas": "use b1 and b2",
     "N_sma_threshhold": "use threshold",  # lessw2020's spelling
     "n_sma_threshold": "use threshold",

@@ -31,6 +31,7 @@ def is_sync_step(step: int | jax.Array, sync_period: int | jax.Array) -> bool:
         [False, True, False, True]
     """
     arguments: dict[str, Any] = {"step": step, "sync_period": sync_period}
+    numbers: list[int] = []  # Python's, which do not wrap around as an array's may
     for name, value in arguments.items():
         if isinstance(value, jax.core.Tracer):
             raise ValueError(
@@ -38,7 +39,8 @@ def is_sync_step(step: int | jax.Array, sync_period: int | jax.Array) -> bool:
             )
         if isinstance(value, bool) or (number := _index(value)) is None or number < 1:
             raise ValueError(f"{name}={value!r} is not a number of steps; use an integer >= 1")
-    return bool(step % sync_period == 0)
+        numbers.append(number)
+    return numbers[0] % numbers[1] == 0
 
 
 def _index(value: Any) -> int | None:

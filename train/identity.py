@@ -45,7 +45,7 @@ def cycle_epochs(config: Config) -> int:
 
 
 def earlier_configs(config: Config, lengths: Iterable[int]) -> Iterator[Config]:
-    """Configs with fewer epochs, most first, whose runs `config` continues: the epochs that they share are identical.
+    """Configs with fewer epochs whose runs `config` continues: the epochs that they share are identical.
 
     With a step schedule, these are all configs that differ only in `epochs`. A cosine schedule that spans all epochs
     depends on their number; one of `schedule_epochs` does not, and until the first restart it is that of a run of so
@@ -53,11 +53,11 @@ def earlier_configs(config: Config, lengths: Iterable[int]) -> Iterator[Config]:
 
     Args:
       config: Of the run of more epochs.
-      lengths: Numbers of epochs; only configs with one of them are yielded.
+      lengths: Numbers of epochs; only configs with one of them are yielded, in this order.
     """
     optimizer = config.optimizer
     cosine, cycle = optimizer.schedule == "cosine", cycle_epochs(config)
-    for epochs in sorted((length for length in lengths if 0 < length < config.epochs), reverse=True):
+    for epochs in (length for length in lengths if 0 < length < config.epochs):
         if optimizer.schedule_epochs or not cosine:
             yield dataclasses.replace(config, epochs=epochs)
         if cosine and epochs == cycle:
@@ -107,5 +107,5 @@ class ContinuedRuns:
         self._config, self._data = config, data
 
     def __contains__(self, run: object) -> bool:
-        lengths = range(1, self._config.epochs)
+        lengths = range(self._config.epochs - 1, 0, -1)
         return any(run_id(earlier, self._data) == run for earlier in earlier_configs(self._config, lengths))

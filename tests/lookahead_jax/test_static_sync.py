@@ -221,6 +221,8 @@ def test_is_sync_step_counts_from_one():
     assert [la.is_sync_step(i, 3) for i in range(1, 8)] == [False, False, True, False, False, True, False]
     assert type(la.is_sync_step(np.int64(3), 3)) is bool
     assert la.is_sync_step(jnp.int32(6), jnp.int32(3)) is True  # Flax's TrainState.step is such an array
+    assert not la.is_sync_step(jnp.uint8(44), 300)  # in uint8 300 is 44
+    assert not la.is_sync_step(np.int8(100), 500)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ class Runner:
         if directory.exists():
             return
         kept = {path.parent.parent for path in directory.parent.glob("*/checkpoints/[0-9]*")}
-        for earlier in earlier_configs(run.config, {_epochs_of(workdir) for workdir in kept}):
+        lengths = sorted({_epochs_of(workdir) for workdir in kept}, reverse=True)  # that of most epochs is continued
+        for earlier in earlier_configs(run.config, lengths):
             found = run_directory(self._out, run_id(earlier, run.data))
             if found in kept and variant_id(earlier, run.data) not in self._variants:
                 found.rename(directory)

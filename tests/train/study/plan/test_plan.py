@@ -11,7 +11,7 @@ import pytest
 
 from train.config import FORMER, Config, ModelConfig, OptimizerConfig, differences, from_dict, to_dict
 from train.errors import UserError
-from train.identity import earlier_configs, identity, run_id
+from train.identity import ContinuedRuns, earlier_configs, identity, run_id
 from train.registry import MODELS, Entry
 from train.reproduction.logs import reference, report_curves, report_runs
 from train.study.plan import (
@@ -98,11 +98,12 @@ def _with_default(kind, name, value):
 def test_what_a_long_run_continues_is_looked_for_among_the_lengths_that_are_there():
     """Of a billion epochs, not one by one."""
     long = Config(dataset="digits", epochs=10**9)
-    assert [config.epochs for config in earlier_configs(long, {3, 0, 10**9, 7})] == [7, 3]
+    assert run_id(dataclasses.replace(long, epochs=10**9 - 2), "data") in ContinuedRuns(long, "data")
+    assert [config.epochs for config in earlier_configs(long, [10**9, 7, 3, 0])] == [7, 3]
     cosine = dataclasses.replace(long, optimizer=OptimizerConfig(name="sgd", schedule="cosine"))
-    assert not list(earlier_configs(cosine, {3, 7}))
+    assert not list(earlier_configs(cosine, [7, 3]))
     restarts = dataclasses.replace(cosine.optimizer, schedule_epochs=3)
-    found = earlier_configs(dataclasses.replace(cosine, optimizer=restarts), {3, 7})
+    found = earlier_configs(dataclasses.replace(cosine, optimizer=restarts), [7, 3])
     assert [(config.epochs, config.optimizer.schedule_epochs) for config in found] == [(7, 3), (3, 3), (3, 0)]
 
 
