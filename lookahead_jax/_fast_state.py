@@ -26,7 +26,8 @@ def emitted_update(before: Any, after: Any) -> jax.Array | bool:
     False if `optax.MultiSteps` only accumulated or `optax.apply_if_finite` rejected the gradients (such calls return
     zeros and are not steps), or if `optax.contrib.sam` climbed (it undoes that step itself). These wrappers
     are found only as the outermost transformation, or directly inside an outermost Lookahead: in a chain, other members
-    may turn a wrapper's zeros into an update. Use it for anything that must follow updates, such as a moving average of
+    may turn a wrapper's zeros into an update. Past `max_consecutive_errors`, `optax.apply_if_finite` emits what is not
+    finite, and this is still False. Use it for anything that must follow updates, such as a moving average of
     the parameters.
 
     Args:

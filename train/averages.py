@@ -32,7 +32,7 @@ def with_ema(tx: optax.GradientTransformationExtraArgs, decay: float) -> optax.G
         sum_t d^(n - t) p_t / sum_t d^(n - t),
 
     `optax.ema(d, debias=True)` of the parameters: the initial ones have no part in it. Calls that make no update leave
-    it as it is: see `lookahead_jax.emitted_update`.
+    it as it is: see `lookahead_jax.emitted_update`, which does not see a wrapper behind `clip_norm`.
     """
 
     ema = optax.ema(decay, debias=True)

@@ -92,8 +92,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             written.append(file.name)
         for path, name in zip(contents, written, strict=True):
             os.replace(name, path)
-    for folder in {path.parent for path in contents}:
-        fsync_path(folder)
+            fsync_path(path.parent)  # or a power failure may leave a later one in its place without this one
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -57,6 +57,15 @@ def test_the_speeds_are_those_of_the_performance_page():
     assert re.search(rf"\| adam +\| [^|]+\| {on_a_gpu} [^|]+\| {with_callers_sync} ", gpu)
 
 
+def test_what_it_says_in_words_is_in_its_table():
+    rows = re.findall(r"^\| ([^|]+) \| (\w+) \| \d+ \|.*\| ([+−][\d.]+) \[([+−]?[\d.]+), ([+−]?[\d.]+)\]", README, re.M)
+    assert len(rows) == 9
+    excluding = {(data, optimizer): gain for data, optimizer, gain, low, high in rows if low[0] == high[0]}
+    assert excluding == {("CIFAR-100", "RAdam"): "+1.72", ("CIFAR-100", "SGD"): "−0.90"}
+    assert "on CIFAR-100 RAdam gained 1.7 points and SGD without momentum lost 0.9" in README
+    assert "other seven intervals include zero" in README
+
+
 def test_it_is_a_door_and_not_the_house():
     assert len(README.partition("<!-- results -->")[0].splitlines()) < 62
     assert len(README.splitlines()) < 125

@@ -73,8 +73,13 @@ def prepare(arguments: argparse.Namespace) -> None:
     if arguments.from_dir and not Path(arguments.from_dir).exists():
         raise UserError(f"--from-dir={arguments.from_dir} does not exist")
     with _unpacked(arguments.name, arguments):
-        options = {"from_dir": arguments.from_dir, "allow_mismatch": arguments.allow_mismatch, "report": _report}
-        made = preparation.prepare(arguments.name, arguments.data_dir, **options)
+        made = preparation.prepare(
+            arguments.name,
+            arguments.data_dir,
+            from_dir=arguments.from_dir,
+            allow_mismatch=arguments.allow_mismatch,
+            report=_report,
+        )
         print(f"{arguments.name} is ready: {made}")
 
 
@@ -120,7 +125,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 for a disk that stays full, 2 for a user's error, 130 when interrupted."""
+    """Exit status: 0 done, 2 with a line on stderr for a user's error or a disk that refuses, 130 when interrupted."""
     # So that temporary folders are removed; SIGINT too, because shells make background jobs ignore it.
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     accept_any_text()

@@ -98,6 +98,12 @@ class Checkpoints:
         self._pending: concurrent.futures.Future[None] | None = None
         self.newest: int | None = None  # the step that was last saved or restored
 
+    def remove_leftovers(self) -> None:
+        """Removes what a process that was killed left in the middle of a save; for the run that has the workdir."""
+        if agreement.is_first():
+            for left in (*self._directory.glob(".*.writing"), *self._directory.glob(".*.deleting")):
+                shutil.rmtree(left, ignore_errors=True)
+
     def steps(self) -> list[int]:
         """See `saved_steps`."""
         return saved_steps(self._directory)
@@ -141,8 +147,6 @@ class Checkpoints:
             self._checkpointer.close()
 
     def _write(self, step: int, tree: Any, progress: dict[str, Any]) -> None:
-        for left in (*self._directory.glob(".*.writing"), *self._directory.glob(".*.deleting")):
-            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
         final = self._directory / str(step)
         if final.exists():
             try:
@@ -153,6 +157,7 @@ class Checkpoints:
             except DamagedCheckpoint:
                 os.rename(final, _unused(final.with_name(f"{step}.damaged")))
         temporary = self._directory / f".{step}.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
             check_space(temporary, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))

@@ -104,6 +104,7 @@ class Run:
             continued=directory.continued_runs,
             disk_wait=directory.disk_wait,
         )
+        self._checkpoints.remove_leftovers()
         self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
         self._saved: Position | None = None

@@ -4,8 +4,9 @@ import importlib
 import inspect
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Preparation(NamedTuple):
@@ -48,20 +49,30 @@ PREPARATIONS = {
 }
 
 
-def prepare(name: str, data_dir: str, **options: Any) -> Path:
+def prepare(
+    name: str,
+    data_dir: str,
+    *,
+    from_dir: str = "",
+    allow_mismatch: bool = False,
+    report: Callable[[str], None] = print,
+) -> Path:
     """Prepares a data set and returns its folder.
 
     Args:
       name: a key of `PREPARATIONS`.
       data_dir: where it goes; TFDS's default if empty.
-      **options: `from_dir`, `allow_mismatch` and `report`, as in `train.data.cifar.prepare_cifar`.
+      from_dir: the publisher's files; empty for a download.
+      allow_mismatch: accept files whose MD5 differs from the publisher's, where one is known.
+      report: receives progress, one line at a time.
 
     Raises:
       UserError: as the function that prepares it.
     """
     module, _, function = PREPARATIONS[name].target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    given = {"name": name, "data_dir": data_dir, **options}
+    given = {"name": name, "data_dir": data_dir, "from_dir": from_dir}
+    given |= {"allow_mismatch": allow_mismatch, "report": report}
     return target(**{key: value for key, value in given.items() if key in inspect.signature(target).parameters})
 
 

@@ -84,7 +84,7 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str]) -> Any:
     if not readable:
         raise UserError(
             f"{builder.data_dir} contains {name} as {builder.info.as_proto.file_format}, which only TensorFlow "
-            f"reads; prepare it elsewhere: python -m train.data prepare {name} --data-dir DIR"
+            f"reads; prepare it elsewhere: {prepare_command(name, 'DIR')}"
         )
     files = [Path(file) for split in builder.info.splits.values() for file in split.filepaths]
     if missing := [file.name for file in files if not file.is_file()]:

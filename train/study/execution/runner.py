@@ -8,7 +8,7 @@ from typing import Any
 
 from train.config import differences, to_dict
 from train.errors import RunFailed, UserError
-from train.files import read_json, with_patience
+from train.files import read_json, with_patience, write_json
 from train.identity import earlier_configs, run_id, variant_id
 from train.interface.signals import StopRequest
 from train.run.provenance import now, run_facts
@@ -144,6 +144,8 @@ class Runner:
             found = run_directory(self._out, run_id(earlier, run.data))
             if found in kept and variant_id(earlier, run.data) not in self._variants:
                 found.rename(directory)
+                # Before a process starts that would write it, the study may be stopped and its epochs raised again.
+                write_json(directory / "config.json", to_dict(run.config))
                 return
 
     def _ended(self, run: PlannedRun, end: RunEnd, tally: Tally) -> None:

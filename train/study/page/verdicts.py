@@ -170,7 +170,9 @@ def _range_words(numbers: Sequence[int]) -> str:
 
 def _plain_words(verdict: Verdict) -> str:
     """The plain test's verdict, with its seeds if that was given at another look."""
-    return verdict.plain + f" with {verdict.plain_n} seeds" * (verdict.plain_n != verdict.n)
+    seeds = _range_words([test.n for test in verdict.tests])
+    of_plain = _range_words([test.plain.n for test in verdict.tests])
+    return verdict.plain + f" with {of_plain}" * (of_plain != seeds)
 
 
 def _cells(test: ComparisonResult) -> list[Cell]:

@@ -191,11 +191,6 @@ class Verdict:
         return min(test.n for test in self.tests)
 
     @property
-    def plain_n(self) -> int:
-        """The same for the plain test, which may have been resolved at another look."""
-        return min(test.plain.n for test in self.tests)
-
-    @property
     def words(self) -> Words:
         """The verdict as it is shown: how far its runs are, where it is open for that."""
         return self.progress if self.verdict == "not resolved" and self.progress != "run" else self.verdict

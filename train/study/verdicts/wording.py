@@ -35,13 +35,14 @@ def gain_unit(quantity: str) -> str:
 def gain_words(quantity: str, gain: float | None, low: float | None = None, high: float | None = None) -> str:
     """A gain with its unit and, if it has one, its interval.
 
-    A gain that would be written as zero though its interval excludes zero gets two decimals more.
+    If the interval excludes zero, but a number of the three would be written as zero, they get two decimals more.
     """
     if gain is None:
         return NONE
     interval, more = "", 0
     if low is not None and high is not None:
-        more = 2 if low * high > 0 and not gain_number(quantity, gain).strip("+−-0.") else 0
+        zero = any(not gain_number(quantity, number).strip("+−-0.") for number in (gain, low, high))
+        more = 2 if low * high > 0 and zero else 0
         interval = f" [{gain_number(quantity, low, more)}, {gain_number(quantity, high, more)}]"
     return gain_number(quantity, gain, more) + interval + gain_unit(quantity)
 

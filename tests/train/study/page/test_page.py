@@ -142,6 +142,7 @@ def test_a_gain_that_rounds_to_nothing_has_no_sign(quantity, gain):
 
 def test_a_small_gain_whose_interval_excludes_zero_is_written_out():
     assert gain_words("perplexity_area", 0.0003, 0.00024, 0.00035) == "+0.030 [+0.024, +0.035] %"
+    assert gain_words("late_accuracy", 0.001, 0.00003, 0.002) == "+0.1000 [+0.0030, +0.2000] points"
     assert gain_words("perplexity_area", 0.0003, -0.0001, 0.00035) == "0.0 [0.0, 0.0] %"
     assert gain_words("late_accuracy", 0.01, 0.005, 0.015) == "+1.00 [+0.50, +1.50] points"
 
