@@ -104,7 +104,6 @@ class Run:
             continued=directory.continued_runs,
             disk_wait=directory.disk_wait,
         )
-        self._checkpoints.remove_leftovers()
         self._recovery = Recovery(config, trainer, self._checkpoints, str(directory.config))
         self._extras = Extras()
         self._saved: Position | None = None
@@ -148,6 +147,8 @@ class Run:
             check_rows(self._directory, self._metrics_file, self._checkpoints, step, self._recipe.steps_per_epoch)
             devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.trainer.parallel.devices]
             self._directory.start(devices, self.trainer.dataset_facts)
+            # Not before a whole checkpoint is known: what a kill left may be the only one.
+            self._checkpoints.remove_leftovers()
             with self._shown(step):
                 yield
 

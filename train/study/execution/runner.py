@@ -145,7 +145,11 @@ class Runner:
             if found in kept and variant_id(earlier, run.data) not in self._variants:
                 found.rename(directory)
                 # Before a process starts that would write it, the study may be stopped and its epochs raised again.
-                write_json(directory / "config.json", to_dict(run.config))
+                with_patience(
+                    lambda: write_json(directory / "config.json", to_dict(run.config)),
+                    seconds=run.config.disk_wait,
+                    what=str(directory / "config.json"),
+                )
                 return
 
     def _ended(self, run: PlannedRun, end: RunEnd, tally: Tally) -> None:
