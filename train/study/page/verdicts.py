@@ -162,7 +162,7 @@ def _said(text: str) -> str:
     return "" if text == NONE else text
 
 
-def _range_words(numbers: Sequence[int]) -> str:
+def range_words(numbers: Sequence[int]) -> str:
     """Numbers of seeds as "3 seeds" or "3 to 8 seeds"."""
     fewest, most = min(numbers), max(numbers)
     return (f"{fewest} to " if fewest < most else "") + f"{most} seed{'s' * (most != 1)}"
@@ -170,8 +170,8 @@ def _range_words(numbers: Sequence[int]) -> str:
 
 def _plain_words(verdict: Verdict) -> str:
     """The plain test's verdict, with its seeds if that was given at another look."""
-    seeds = _range_words([test.n for test in verdict.tests])
-    of_plain = _range_words([test.plain.n for test in verdict.tests])
+    seeds = range_words([test.n for test in verdict.tests])
+    of_plain = range_words([test.plain.n for test in verdict.tests])
     return verdict.plain + f" with {of_plain}" * (of_plain != seeds)
 
 
@@ -218,7 +218,7 @@ def verdict_view(verdict: Verdict, study: Study) -> VerdictView:
         words=verdict.words,
         mark=MARKS[verdict.words],
         scale=scale_words(verdict.scale),
-        seeds=_range_words([test.n for test in verdict.tests]),
+        seeds=range_words([test.n for test in verdict.tests]),
         plain=_plain_words(verdict) if verdict.words in RESOLVABLE else "",
         seeds_needed=_seeds(verdict.seeds_if_seen, verdict.seeds_at_edge),
         comparisons=comparisons,

@@ -23,7 +23,7 @@ from train.study.page.figures import reference_rows
 from train.study.page.summary import Summary, summarise
 from train.study.page.tables import final_table, gains_table, runs_table, settings
 from train.study.page.tuning import PROFILES, tuning_table
-from train.study.page.verdicts import VerdictView, reach, scale_words, verdict_counts, verdict_view
+from train.study.page.verdicts import VerdictView, range_words, reach, scale_words, verdict_counts, verdict_view
 from train.study.plan import Section
 from train.study.results.records import StudyResults
 
@@ -41,11 +41,10 @@ def _hash(text: str) -> str:
 def _facts(results: StudyResults) -> list[str]:
     study, runs = results.study, results.runs.values()
     done = sum(run.status == "finished" for run in runs)
-    seeds = sorted(collections.Counter(run.variant_id for run in runs if run.status == "finished").values())
-    fewest = f"{seeds[0]} to " if seeds and seeds[0] < seeds[-1] else ""
+    seeds = list(collections.Counter(run.variant_id for run in runs if run.status == "finished").values())
     facts = [f"study {study.name}", f"{study.scale} scale" if study.scale else ""]
     facts += [f"{done} of {len(runs)} runs finished"]
-    facts += [f"{fewest}{seeds[-1]} seed{'s' * (seeds[-1] != 1)}"] if seeds else []
+    facts += [range_words(seeds)] if seeds else []
     return [fact for fact in (*facts, str(results.facts.get("date", ""))[:10]) if fact]
 
 
